@@ -1,0 +1,1 @@
+"""Data sets as tensors in memory, split once and for all."""

@@ -1,0 +1,188 @@
+"""TOML documents: reading with line numbers, `--set` overrides, and checking against a schema.
+
+Knows no section and no key: each room owns the settings class of its section.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from paretobit.errors import BadInput
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Schema = TypeVar("Schema", bound="BaseModel")
+
+
+@dataclass
+class Document:
+    """A TOML document: its tables, the file it came from, and the line of each key."""
+
+    data: dict[str, Any] = field(default_factory=dict)
+    source: Path | None = None
+    lines: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Document:
+        """Read a file.
+
+        Raises:
+            BadInput: The file is missing, unreadable or not TOML; the line is named.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise BadInput("no such file", found=str(path)) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"cannot read the file: {error}", found=str(path)) from None
+        try:
+            data = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise BadInput(f"not valid TOML: {error}", source=path) from None
+        return cls(data, path, _line_numbers(text))
+
+    def set(self, assignment: str) -> None:
+        """Apply one `key.path=value`; the value is TOML, or a bare string.
+
+        >>> document = Document({"train": {"epochs": 3}})
+        >>> document.set("train.epochs=5"); document.set("model.name=jsc-tiny"); document.data
+        {'train': {'epochs': 5}, 'model': {'name': 'jsc-tiny'}}
+        """
+        path, equals, text = assignment.partition("=")
+        keys = split_key(path.strip())
+        if not equals or not all(keys):
+            raise BadInput("not an assignment", key="--set", found=assignment, allowed="key.path=value")
+        self.put(keys, parse_value(text.strip()))
+
+    def put(self, keys: Iterable[str], value: Any) -> None:
+        """Set the value at a path of keys, creating tables on the way.
+
+        Raises:
+            BadInput: A key on the way holds a value that is not a table.
+        """
+        *parents, last = keys
+        table = self.data
+        for depth, key in enumerate(parents):
+            child = table.setdefault(key, {})
+            if not isinstance(child, dict):
+                path = ".".join(parents[: depth + 1])
+                raise BadInput("not a table", source=self.source, key=path, found=child)
+            table = child
+        table[last] = value
+
+    def get(self, path: str, default: Any = None) -> Any:
+        """The value at a dotted path, or `default`."""
+        node: Any = self.data
+        for key in split_key(path):
+            if not isinstance(node, Mapping) or key not in node:
+                return default
+            node = node[key]
+        return node
+
+    def line(self, path: str) -> int | None:
+        """Line of a key, or of the nearest table around it; None when the document has no file."""
+        keys = split_key(path)
+        while keys:
+            if ".".join(keys) in self.lines:
+                return self.lines[".".join(keys)]
+            keys.pop()
+        return None
+
+    def error(self, problem: str, path: str, **details: Any) -> BadInput:
+        """A `BadInput` that points at a key of this document."""
+        return BadInput(problem, source=self.source, key=path, line=self.line(path), **details)
+
+
+def validate(schema: type[Schema], data: Mapping[str, Any], document: Document, prefix: str = "") -> Schema:
+    """`data` as an instance of a pydantic `schema`.
+
+    Raises:
+        BadInput: The first key that does not fit, with file, line, allowed names and closest match.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return schema.model_validate(data)
+    except ValidationError as failure:
+        error = failure.errors()[0]
+        location = [str(part) for part in error["loc"]]
+        path = ".".join(part for part in (prefix, *location) if part)
+        if error["type"] == "extra_forbidden":
+            allowed = _fields_at(schema, location[:-1])
+            raise document.error("unknown key", path, found=location[-1], allowed=allowed) from None
+        if error["type"] == "missing":
+            raise document.error("missing key", path) from None
+        problem = error["msg"].removeprefix("Value error, ")
+        raise document.error(problem[0].lower() + problem[1:], path, found=error.get("input")) from None
+
+
+def parse_value(text: str) -> Any:
+    """A TOML value, or the text itself where it is not one.
+
+    >>> parse_value("[1, 2]"), parse_value("true"), parse_value("adam")
+    ([1, 2], True, 'adam')
+    """
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def split_key(path: str) -> list[str]:
+    """Split a dotted key; parts in quotes may hold dots.
+
+    >>> split_key('seed."layer1.0".width')
+    ['seed', 'layer1.0', 'width']
+    """
+    return [quoted or bare for quoted, bare in re.findall(r'"([^"]*)"|([^."]+)', path)]
+
+
+def dump(data: Mapping[str, Any]) -> str:
+    """TOML text of nested tables; keys whose value is None are left out."""
+    import tomli_w
+
+    return tomli_w.dumps(_without_none(data))
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(item) for item in value]
+    return value
+
+
+def _line_numbers(text: str) -> dict[str, int]:
+    """Line of every table header and of every key that starts a line."""
+    lines: dict[str, int] = {}
+    table: list[str] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]", line):
+            table = split_key(header[1])
+            lines.setdefault(".".join(table), number)
+        elif key := re.match(r'\s*((?:"[^"]*"|[\w.-])+)\s*=', line):
+            path = [*table, *split_key(key[1])]
+            for depth in range(len(table) + 1, len(path) + 1):
+                lines.setdefault(".".join(path[:depth]), number)
+    return lines
+
+
+def _fields_at(schema: Any, location: list[str]) -> list[str]:
+    """Field names of the (possibly nested) schema that a validation error points into."""
+    for part in location:
+        fields = getattr(schema, "model_fields", {})
+        if part not in fields:
+            continue
+        candidates = [fields[part].annotation, *getattr(fields[part].annotation, "__args__", ())]
+        schema = next((c for c in candidates if hasattr(c, "model_fields")), schema)
+    names = []
+    for name, info in getattr(schema, "model_fields", {}).items():
+        names.append(info.alias or name)
+    return names

@@ -1,0 +1,1 @@
+"""Models and configurations in other tools' formats."""

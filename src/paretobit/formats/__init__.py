@@ -1,0 +1,1 @@
+"""Number formats: pure functions on tensors that know nothing of models."""

@@ -1,0 +1,1 @@
+"""Passes over a model graph: `(graph, settings) -> (graph, info)`."""

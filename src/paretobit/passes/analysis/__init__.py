@@ -1,0 +1,1 @@
+"""Passes that look and leave the graph alone."""

@@ -1,0 +1,84 @@
+"""The one registry class: names to things, refused twice, helpful when a name is unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from paretobit.errors import BadInput
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """One registered thing and the line that describes it."""
+
+    name: str
+    value: T
+    summary: str
+
+
+class Registry(Generic[T]):
+    """Names to values of one kind.
+
+    Args:
+        noun: What the values are, singular, for messages.
+
+    >>> planets = Registry("planet")
+    >>> _ = planets.register("mars", summary="the red one")(4)
+    >>> planets["mars"]
+    4
+    >>> planets["marz"]
+    Traceback (most recent call last):
+    ...
+    paretobit.errors.BadInput: unknown planet: found 'marz'; allowed: mars; did you mean 'mars'?
+    """
+
+    def __init__(self, noun: str) -> None:
+        self.noun = noun
+        self._entries: dict[str, Entry[T]] = {}
+
+    def register(self, name: str, *, summary: str = "") -> Callable[[T], T]:
+        """Decorator that files its argument under `name`.
+
+        The summary defaults to the first line of the value's docstring.
+
+        Raises:
+            BadInput: The name is taken; both sides are named.
+        """
+
+        def file(value: T) -> T:
+            if name in self._entries:
+                raise BadInput(
+                    f"two {self.noun}s are registered as '{name}'",
+                    found=_origin(value),
+                    allowed=f"one; the first is {_origin(self._entries[name].value)}",
+                )
+            doc = (getattr(value, "__doc__", None) or "").strip()
+            self._entries[name] = Entry(name, value, summary or (doc.splitlines()[0] if doc else ""))
+            return value
+
+        return file
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._entries:
+            raise BadInput(f"unknown {self.noun}", found=name, allowed=self.names())
+        return self._entries[name].value
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[Entry[T]]:
+        return iter(self._entries.values())
+
+    def names(self) -> list[str]:
+        """Registered names, in order of registration."""
+        return list(self._entries)
+
+
+def _origin(value: object) -> str:
+    module = getattr(value, "__module__", None)
+    name = getattr(value, "__qualname__", repr(value))
+    return f"{module}.{name}" if module else name

@@ -1,0 +1,119 @@
+"""Device, threads and seeds: decided here and nowhere else."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from paretobit.errors import BadInput, MissingExtra
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_SEED = 2**31 - 1
+
+
+def use_one_thread() -> None:
+    """Run torch on one thread: parallelism is one process per worker, never threads within one."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def device(name: str = "cpu") -> torch.device:
+    """The torch device called `name`; `auto` and `gpu` take CUDA.
+
+    Raises:
+        BadInput: The device does not exist on this machine.
+    """
+    import torch
+
+    wanted = {"auto": "cuda" if torch.cuda.is_available() else "cpu", "gpu": "cuda"}.get(name, name)
+    try:
+        found = torch.device(wanted)
+    except RuntimeError:
+        raise BadInput("unknown device", key="device", found=name, allowed=["cpu", "cuda", "auto"]) from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise BadInput("no CUDA device on this machine", key="device", found=name, allowed=["cpu", "auto"])
+    return found
+
+
+def derive_seed(seed: int, *parts: object) -> int:
+    """A seed in [0, 2^31) that depends on `seed` and on `parts` (JSON-like), and on nothing else.
+
+    >>> derive_seed(0, "trial", 3) == derive_seed(0, "trial", 3) != derive_seed(0, "trial", 4)
+    True
+    """
+    digest = hashlib.sha256(json.dumps([seed, *parts], default=str).encode()).digest()
+    return int.from_bytes(digest[:8], "big") % (MAX_SEED + 1)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch, NumPy and `random` inside the block and put their states back after it."""
+    import random
+
+    import numpy as np
+    import torch
+
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
+
+
+def optional(package: str, *, extra: str, purpose: str) -> ModuleType:
+    """Import an optional package, or say how to get it.
+
+    Raises:
+        MissingExtra: The package is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise MissingExtra(package.split(".")[0], extra, purpose) from None
+
+
+def load_function(reference: str) -> Any:
+    """The object that `path/to/file.py:name` names.
+
+    Raises:
+        BadInput: The file is missing, does not import, or has no such name.
+    """
+    path_text, _, name = reference.rpartition(":")
+    path = Path(path_text)
+    if not path_text or not name or path.suffix != ".py":
+        raise BadInput("not a reference to a function", found=reference, allowed="path/to/file.py:name")
+    if not path.is_file():
+        raise BadInput("no such file", found=path_text)
+    module_name = f"_paretobit_user_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise BadInput("not a Python file", found=path_text)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise BadInput(f"the file does not import: {type(error).__name__}: {error}", source=path) from error
+    if not hasattr(module, name):
+        public = [key for key in vars(module) if not key.startswith("_")]
+        raise BadInput("the file defines no such name", source=path, found=name, allowed=public)
+    return getattr(module, name)
+
+
+def is_reference(text: str) -> bool:
+    """Whether `text` has the form `path/to/file.py:name`."""
+    return ".py:" in text

@@ -1,0 +1,1 @@
+"""Spaces, strategies, runners, and the study that remembers."""

@@ -1,0 +1,58 @@
+"""Loss and accuracy of a classifier on tensors in memory: the one path that training and search share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one pass over a split gave: mean cross-entropy in nats, micro accuracy in [0, 1], rows."""
+
+    loss: float
+    accuracy: float
+    samples: int
+
+
+def evaluate(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Evaluation:
+    """Run `model` over rows `x`, in the mode it is in, and compare with labels `y`.
+
+    Args:
+        model: Maps `(rows, ...)` to logits `(rows, classes)`.
+        x: Inputs, rows first.
+        y: Labels, int64 `(rows,)` in [0, classes).
+        batch_size: Rows per forward pass.
+    """
+    loss = torch.zeros((), dtype=torch.float64, device=x.device)
+    correct = torch.zeros((), dtype=torch.int64, device=x.device)
+    with torch.no_grad():
+        for start in range(0, len(x), batch_size):
+            labels = y[start : start + batch_size]
+            batch_loss, batch_correct = loss_and_correct(model(x[start : start + batch_size]), labels)
+            loss += batch_loss
+            correct += batch_correct
+    return Evaluation(loss.item() / len(x), correct.item() / len(x), len(x))
+
+
+def loss_and_correct(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Summed cross-entropy (0-d float64) and number of correct rows (0-d int64).
+
+    The classes are reduced with one contiguous row per class: `cross_entropy` walks the few
+    classes of each sample instead and takes about five times as long.
+
+    >>> logits, labels = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])
+    >>> loss, correct = loss_and_correct(logits, labels)
+    >>> bool(torch.isclose(loss, nn.functional.cross_entropy(logits, labels, reduction="sum").double()))
+    True
+    >>> correct.item()
+    1
+    """
+    correct = (logits.argmax(1) == labels).sum()
+    target = logits.gather(1, labels[:, None]).squeeze(1)
+    columns = logits.t().contiguous()
+    peak = columns.amax(0)
+    loss = (columns - peak).exp_().sum(0).log_().add_(peak).sub_(target)
+    return loss.sum(dtype=torch.float64), correct
