@@ -1,1 +1,18 @@
 """The traced model."""
+
+from paretobit.graph.model_graph import Kind, ModelGraph, Node, Shape, per_sample
+from paretobit.graph.ops import class_name, op_name, op_of
+from paretobit.graph.trace import Example, trace
+
+__all__ = [
+    "Example",
+    "Kind",
+    "ModelGraph",
+    "Node",
+    "Shape",
+    "class_name",
+    "op_name",
+    "op_of",
+    "per_sample",
+    "trace",
+]

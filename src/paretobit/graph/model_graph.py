@@ -1,0 +1,90 @@
+"""The model as a list of nodes: leaf-module calls and functional operations, with shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from paretobit.errors import BadInput
+from paretobit.graph.ops import class_name
+
+Kind = Literal["placeholder", "get_attr", "call_module", "call_function", "call_method", "output"]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation.
+
+    Attributes:
+        name: Unique; the owner's path with dots as underscores (`seq_blocks_2`).
+        kind: In fx words.
+        op: The operation (`linear`, `relu`, `add`, `flatten` …).
+        owner: Dotted path of the module that is called, or that calls the function.
+        inputs: Names of the nodes whose results it takes.
+        input_shape: Shape of its first tensor argument, batch included; None where unknown.
+        output_shape: Shape of its first result tensor, batch included; None where unknown.
+    """
+
+    name: str
+    kind: Kind
+    op: str
+    owner: str
+    inputs: tuple[str, ...] = ()
+    input_shape: Shape | None = None
+    output_shape: Shape | None = None
+
+
+@dataclass(frozen=True)
+class ModelGraph:
+    """A model and its nodes in order of execution.
+
+    Attributes:
+        model: The model the graph describes.
+        nodes: In order of execution.
+        method: `fx` (all operations), `calls` (module calls of one run) or `modules` (only the
+            list of modules: nothing ran).
+        untraced: Why the graph has less than `fx` gives; None where it has everything.
+        batch: Rows of the example the shapes were read from; None where nothing ran.
+    """
+
+    model: nn.Module
+    nodes: tuple[Node, ...]
+    method: Literal["fx", "calls", "modules"]
+    untraced: str | None = None
+    batch: int | None = None
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
+
+    def __getitem__(self, name: str) -> Node:
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise BadInput("no such node", found=name, allowed=[node.name for node in self.nodes])
+
+    def module(self, node: Node) -> nn.Module:
+        """The module that a `call_module` node calls."""
+        return self.model.get_submodule(node.owner)
+
+    @property
+    def layers(self) -> tuple[Node, ...]:
+        """The `call_module` nodes, each module once, at its first call."""
+        first = {node.owner: node for node in reversed(self.nodes) if node.kind == "call_module"}
+        return tuple(node for node in self.nodes if first.get(node.owner) is node)
+
+    def original_type(self, node: Node) -> str:
+        """The torch class of a layer, or the node's name where it is no layer."""
+        return class_name(self.module(node)) if node.kind == "call_module" else node.name
+
+    def with_model(self, model: nn.Module) -> ModelGraph:
+        """The same nodes over a model with the same modules (a transformed copy)."""
+        return ModelGraph(model, self.nodes, self.method, self.untraced, self.batch)
+
+
+def per_sample(shape: Sequence[int] | None) -> Shape | None:
+    """A shape without its batch axis."""
+    return None if shape is None else tuple(shape[1:])

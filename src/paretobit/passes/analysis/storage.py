@@ -1,0 +1,63 @@
+"""Bits of a model's tensors under an assignment of formats: stored size and average bit widths."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from paretobit.formats import FULL, Format
+from paretobit.graph import Node, per_sample
+from paretobit.nn import slots_of
+
+_STATISTICS = ("running_mean", "running_var")
+
+
+@dataclass(frozen=True)
+class LayerBits:
+    """Elements and bits of one layer.
+
+    Attributes:
+        weight_elements: Elements of its parameters (weights and biases).
+        weight_bits: Bits that storing them takes.
+        statistics_bits: Bits of its running statistics, 32 each.
+        data_elements: Elements of its input, one sample; 0 for a layer that has no data slot.
+        data_bits: Width times elements of that input.
+    """
+
+    weight_elements: int = 0
+    weight_bits: int = 0
+    statistics_bits: int = 0
+    data_elements: int = 0
+    data_bits: int = 0
+
+    def __add__(self, other: LayerBits) -> LayerBits:
+        return LayerBits(
+            self.weight_elements + other.weight_elements,
+            self.weight_bits + other.weight_bits,
+            self.statistics_bits + other.statistics_bits,
+            self.data_elements + other.data_elements,
+            self.data_bits + other.data_bits,
+        )
+
+
+def layer_bits(node: Node | None, module: nn.Module, slots: Mapping[str, Format]) -> LayerBits:
+    """Bits of the tensors that `module` itself owns (not its children), and of its input.
+
+    Args:
+        node: The layer's call, for the shape of its input; None for a module that is not called.
+        module: The layer.
+        slots: Formats of its slots; what is missing counts 32 bits an element.
+    """
+    elements = bits = 0
+    for name, parameter in module.named_parameters(recurse=False):
+        elements += parameter.numel()
+        bits += slots.get(name, FULL).bits(parameter.shape)
+    statistics = sum(
+        FULL.bits(buffer.shape) for name, buffer in module.named_buffers(recurse=False) if name in _STATISTICS
+    )
+    shape = per_sample(node.input_shape) if node is not None and "data_in" in slots_of(module) else None
+    data = math.prod(shape) if shape is not None else 0
+    return LayerBits(elements, bits, statistics, data, data * slots.get("data_in", FULL).element_bits)

@@ -1,0 +1,113 @@
+"""Quantise layers: choose them by type, name or pattern, and set a format in each of their slots."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from paretobit.errors import BadInput
+from paretobit.formats import Format
+from paretobit.graph import ModelGraph, Node
+from paretobit.nn import LAYERS, Quantized, TensorCache, instrument, slots_of
+from paretobit.passes.entries import slot_formats
+from paretobit.passes.selection import By, select
+
+Assignment = Mapping[str, Mapping[str, Format]]
+"""Path of a layer to the format of each slot; what is not named is full precision."""
+
+
+@dataclass(frozen=True)
+class QuantizeSettings:
+    """Settings of the pass.
+
+    Attributes:
+        by: How the keys of `entries` choose layers.
+        entries: Key to entry, in the reports' words: `{"linear": {"name": "integer", "data_in_width": 8}}`.
+        default: Entry for every layer that can be quantised and that no key chooses.
+    """
+
+    by: By
+    entries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    default: Mapping[str, Any] | None = None
+
+
+def quantize(graph: ModelGraph, settings: QuantizeSettings) -> tuple[ModelGraph, dict[str, Any]]:
+    """A copy of the graph whose layers carry the formats.
+
+    Returns:
+        The new graph, and `{"assignment": ...}` with the formats as text.
+
+    Raises:
+        BadInput: A key matches no layer, a layer cannot be quantised, or a slot does not exist.
+    """
+    assignment = resolve(graph, settings)
+    model = copy.deepcopy(graph.model)
+    apply_assignment(model, assignment)
+    text = {path: {slot: str(f) for slot, f in slots.items()} for path, slots in assignment.items()}
+    return graph.with_model(model), {"assignment": text}
+
+
+def resolve(graph: ModelGraph, settings: QuantizeSettings) -> dict[str, dict[str, Format]]:
+    """The formats that settings mean for the layers of one graph."""
+    assignment: dict[str, dict[str, Format]] = {}
+    for key, entry in settings.entries.items():
+        try:
+            formats = slot_formats(entry)
+            for node in select(graph, settings.by, key):
+                assignment[node.owner] = fitting(graph, node, formats)
+        except BadInput as error:
+            raise error.located(None, key) from None
+    if settings.default is not None and (formats := slot_formats(settings.default)):
+        for node in graph.layers:
+            slots = slots_of(graph.module(node))
+            if node.owner not in assignment and slots:
+                assignment[node.owner] = {slot: f for slot, f in formats.items() if slot in slots}
+    return {path: slots for path, slots in assignment.items() if slots}
+
+
+def fitting(graph: ModelGraph, node: Node, formats: Mapping[str, Format]) -> dict[str, Format]:
+    """The formats for the slots that a layer has; a layer without a bias drops the bias's.
+
+    Raises:
+        BadInput: The operation cannot be quantised or never has such a slot.
+    """
+    module = graph.module(node)
+    if formats and not slots_of(module):
+        raise BadInput(f"layer '{node.name}' is a {graph.original_type(node)}, which cannot be quantised")
+    check_slots(module, node, formats)
+    return {slot: f for slot, f in formats.items() if slot in slots_of(module)}
+
+
+def check_slots(module: nn.Module, node: Node, slots: Mapping[str, Any]) -> None:
+    """Refuse slots that the operation of a layer never has."""
+    possible = possible_slots(module)
+    for slot in slots:
+        if slot not in possible:
+            raise BadInput(f"a {node.op} layer has no slot '{slot}'", found=slot, allowed=possible)
+
+
+def possible_slots(module: nn.Module) -> tuple[str, ...]:
+    """Slots of the operation, whether or not this layer has the parameter."""
+    layer = type(module) if isinstance(module, Quantized) else LAYERS.get(type(module))
+    return layer.slot_names if layer is not None else ()
+
+
+def instrument_layers(model: nn.Module, paths: Mapping[str, Any] | tuple[str, ...]) -> dict[str, Quantized]:
+    """Turn the layers at these paths into quantised layers, in place, sharing one cache."""
+    cache = TensorCache()
+    return {path: instrument(model.get_submodule(path), cache) for path in paths}
+
+
+def apply_assignment(model: nn.Module, assignment: Assignment) -> None:
+    """Set formats on a model, in place."""
+    for path, layer in instrument_layers(model, tuple(assignment)).items():
+        layer.set_slots(assignment[path])
+
+
+def assignment_of(model: nn.Module) -> dict[str, dict[str, Format]]:
+    """The formats that the quantised layers of a model carry."""
+    return {path: dict(m.slots) for path, m in model.named_modules() if isinstance(m, Quantized)}

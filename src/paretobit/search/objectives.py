@@ -1,0 +1,213 @@
+"""What is wanted: objectives, constraints, and questions to a study, in one small language.
+
+maximize accuracy
+accuracy >= baseline - 0.01
+min bitops s.t. accuracy >= baseline - 0.01 and model_size <= 4096
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from paretobit.errors import BadInput
+
+Direction = Literal["maximize", "minimize"]
+Metrics = Mapping[str, float]
+
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_CONSTRAINT = re.compile(
+    rf"^\s*(?P<metric>[A-Za-z_]\w*)\s*(?P<relation><=|>=|<|>)\s*"
+    rf"(?:(?P<baseline>baseline)\s*(?:(?P<operator>[-+*/])\s*(?P<operand>{_NUMBER}))?|(?P<number>{_NUMBER}))\s*$"
+)
+_QUESTION = re.compile(
+    r"^\s*(?P<direction>min|max|minimi[sz]e|maximi[sz]e)\s+(?P<metric>[A-Za-z_]\w*)"
+    r"\s*(?:(?:s\.?t\.?|subject to|where)\s+(?P<constraints>.+))?$",
+    re.IGNORECASE,
+)
+_GRAMMAR = "METRIC (<=|>=|<|>) (NUMBER | baseline [(+|-|*|/) NUMBER])"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A metric that is optimised.
+
+    Attributes:
+        metric: Its name.
+        direction: Which way is better.
+    """
+
+    metric: str
+    direction: Direction
+
+    def loss(self, metrics: Metrics) -> float:
+        """The value to minimise."""
+        return -metrics[self.metric] if self.direction == "maximize" else metrics[self.metric]
+
+
+@dataclass(frozen=True)
+class ScaledSum:
+    """Several metrics scaled and summed into one objective, as in the reports.
+
+    Attributes:
+        scales: Metric to factor.
+        direction: Which way the sum is better.
+    """
+
+    scales: tuple[tuple[str, float], ...]
+    direction: Direction
+
+    @property
+    def metric(self) -> str:
+        """The sum written out: `1*accuracy + -5e-10*total_bitops`."""
+        return " + ".join(f"{scale:g}*{metric}" for metric, scale in self.scales)
+
+    def scaled(self, metrics: Metrics) -> dict[str, float]:
+        """Each metric times its factor."""
+        return {metric: metrics[metric] * scale for metric, scale in self.scales}
+
+    def loss(self, metrics: Metrics) -> float:
+        """The value to minimise."""
+        total = sum(self.scaled(metrics).values())
+        return -total if self.direction == "maximize" else total
+
+
+AnyObjective = Objective | ScaledSum
+
+
+def metrics_of(objective: AnyObjective) -> tuple[str, ...]:
+    """Names of the metrics an objective reads."""
+    if isinstance(objective, Objective):
+        return (objective.metric,)
+    return tuple(metric for metric, _ in objective.scales)
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A bound on a metric, absolute or relative to the baseline.
+
+    >>> Constraint.parse("accuracy >= baseline - 0.01").violation({"accuracy": .9}, {"accuracy": .95})
+    0.04
+    """
+
+    metric: str
+    relation: Literal["<=", ">=", "<", ">"]
+    number: float
+    relative: Literal["", "+", "-", "*", "/"] = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Constraint:
+        """Read `accuracy >= baseline - 0.01`.
+
+        Raises:
+            BadInput: The text has another form.
+        """
+        match = _CONSTRAINT.match(text)
+        if match is None:
+            raise BadInput("not a constraint", found=text, allowed=_GRAMMAR)
+        relation = match["relation"]
+        if match["baseline"] is None:
+            return cls(match["metric"], relation, float(match["number"]))  # type: ignore[arg-type]
+        operator, operand = match["operator"] or "+", float(match["operand"] or 0)
+        if operator == "/" and operand == 0:
+            raise BadInput("division by zero", found=text)
+        return cls(match["metric"], relation, operand, operator)  # type: ignore[arg-type]
+
+    def bound(self, baseline: Metrics) -> float:
+        """The number the metric is held against.
+
+        Raises:
+            BadInput: The baseline lacks the metric.
+        """
+        if not self.relative:
+            return self.number
+        if self.metric not in baseline:
+            raise BadInput("the baseline has no such metric", found=self.metric, allowed=list(baseline))
+        reference = baseline[self.metric]
+        return {
+            "+": lambda: reference + self.number,
+            "-": lambda: reference - self.number,
+            "*": lambda: reference * self.number,
+            "/": lambda: reference / self.number,
+        }[self.relative]()
+
+    def violation(self, metrics: Metrics, baseline: Metrics) -> float:
+        """How far beyond the bound; zero or less where the constraint holds.
+
+        Differences below 1e-12 of the bound are rounding, not violations.
+        """
+        value, bound = metrics[self.metric], self.bound(baseline)
+        excess = value - bound if self.relation in ("<=", "<") else bound - value
+        tolerance = 1e-12 * max(abs(bound), 1.0)
+        if abs(excess) <= tolerance:
+            return 0.0 if self.relation in ("<=", ">=") else tolerance
+        return round(excess, 12) or excess
+
+    def holds(self, metrics: Metrics, baseline: Metrics) -> bool:
+        """Whether the metrics satisfy it."""
+        return self.violation(metrics, baseline) <= 0
+
+    def __str__(self) -> str:
+        if not self.relative:
+            return f"{self.metric} {self.relation} {self.number:g}"
+        suffix = "" if self.relative == "+" and self.number == 0 else f" {self.relative} {self.number:g}"
+        return f"{self.metric} {self.relation} baseline{suffix}"
+
+
+@dataclass(frozen=True)
+class Question:
+    """An objective and constraints, asked of finished trials."""
+
+    objective: Objective
+    constraints: tuple[Constraint, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Question:
+        """Read `min bitops s.t. accuracy >= baseline - 0.01 and model_size <= 4096`.
+
+        Raises:
+            BadInput: The text has another form.
+        """
+        match = _QUESTION.match(text)
+        if match is None:
+            raise BadInput("not a question", found=text, allowed="(min|max) METRIC [s.t. CONSTRAINT [and ...]]")
+        direction: Direction = "minimize" if match["direction"].lower().startswith("min") else "maximize"
+        parts = re.split(r"\s+and\s+|,", match["constraints"]) if match["constraints"] else []
+        return cls(Objective(match["metric"], direction), tuple(Constraint.parse(part) for part in parts))
+
+    def resolved(self, resolve: Callable[[str], str]) -> Question:
+        """The same question with the full names of its metrics."""
+        objective = Objective(resolve(self.objective.metric), self.objective.direction)
+        return Question(objective, resolve_constraints(self.constraints, resolve))
+
+
+def resolve_constraints(
+    constraints: Iterable[Constraint], resolve: Callable[[str], str]
+) -> tuple[Constraint, ...]:
+    """Constraints with the full names of their metrics."""
+    return tuple(Constraint(resolve(c.metric), c.relation, c.number, c.relative) for c in constraints)
+
+
+def objectives_from(
+    maximize: str | Sequence[str], minimize: str | Sequence[str], resolve: Callable[[str], str]
+) -> tuple[Objective, ...]:
+    """Objectives from names of metrics, those to maximise first.
+
+    Raises:
+        BadInput: A metric is named twice, or none is named.
+    """
+    wanted = [Objective(resolve(m), "maximize") for m in _names(maximize)]
+    wanted += [Objective(resolve(m), "minimize") for m in _names(minimize)]
+    names = [objective.metric for objective in wanted]
+    for name in names:
+        if names.count(name) > 1:
+            raise BadInput("a metric is an objective twice", key="objectives", found=name)
+    if not wanted:
+        raise BadInput("no objective: name a metric to maximize or to minimize", key="objectives")
+    return tuple(wanted)
+
+
+def _names(given: str | Sequence[str]) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)
