@@ -110,6 +110,10 @@ def validate(schema: type[Schema], data: Mapping[str, Any], document: Document, 
 
     try:
         return schema.model_validate(data)
+    except BadInput as error:  # raised by a schema's own checks
+        path = ".".join(part for part in (prefix, error.key) if part)
+        error.key = path
+        raise error.located(document.source, path, document.line(path)) from None
     except ValidationError as failure:
         error = failure.errors()[0]
         location = [str(part) for part in error["loc"]]

@@ -1,12 +1,12 @@
 """Everything that can go wrong, as one tree.
 
-    ParetoBitError                 exit code 1
-    ├── BadInput                   exit code 2: the user can fix it; names file, key, found, allowed
-    │   ├── MissingExtra           an optional package is not installed
-    │   └── CheckpointMismatch     weights that do not fit the model
-    ├── MetricError                a runner could not deliver a metric it promised
-    ├── StudyError                 the study on disk is locked, corrupt, or not the one expected
-    └── TraceError                 a model has no static graph
+ParetoBitError                 exit code 1
+├── BadInput                   exit code 2: the user can fix it; names file, key, found, allowed
+│   ├── MissingExtra           an optional package is not installed
+│   └── CheckpointMismatch     weights that do not fit the model
+├── MetricError                a runner could not deliver a metric it promised
+├── StudyError                 the study on disk is locked, corrupt, or not the one expected
+└── TraceError                 a model has no static graph
 """
 
 from __future__ import annotations

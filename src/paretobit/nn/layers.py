@@ -6,6 +6,7 @@ exactly as torch computes it.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -60,8 +61,6 @@ class Quantized(nn.Module):
         state = {key: value for key, value in self.__dict__.items() if key != "_cache"}
         clone = type(self).__new__(type(self))
         memo[id(self)] = clone
-        import copy
-
         clone.__dict__.update(copy.deepcopy(state, memo))
         clone.__dict__["_cache"] = TensorCache(self._cache.budget)
         return clone
@@ -146,8 +145,11 @@ class QuantizedReLU(Quantized, nn.ReLU):
     slot_names = ("data_in",)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Elementwise; in place only where the layer it replaces was."""
-        return super().forward(self.data("data_in", input))
+        """Elementwise; writes its result into `input` where the layer it replaces did."""
+        if self.slots["data_in"] is FULL:
+            return super().forward(input)
+        result = F.relu(self.data("data_in", input), inplace=not torch.is_grad_enabled())
+        return input.copy_(result) if self.inplace else result
 
 
 LAYERS: dict[type[nn.Module], type[Quantized]] = {

@@ -1,1 +1,41 @@
 """Spaces, strategies, runners, and the study that remembers."""
+
+from paretobit.search.engine import Progress, SearchLoop, SerialEngine
+from paretobit.search.knobs import Config, Knob, Option, Tree
+from paretobit.search.objectives import Constraint, Objective, Question, ScaledSum
+from paretobit.search.problem import Problem, Wanted
+from paretobit.search.runners import RUNNERS, Candidate, Evidence, Metric, Runner
+from paretobit.search.spaces import SPACES, BoundSpace, Quantize, Space
+from paretobit.search.strategies import STRATEGIES, Strategy
+from paretobit.search.study import Study
+from paretobit.search.trial import Trial, Workbench
+
+__all__ = [
+    "RUNNERS",
+    "SPACES",
+    "STRATEGIES",
+    "BoundSpace",
+    "Candidate",
+    "Config",
+    "Constraint",
+    "Evidence",
+    "Knob",
+    "Metric",
+    "Objective",
+    "Option",
+    "Problem",
+    "Progress",
+    "Quantize",
+    "Question",
+    "Runner",
+    "ScaledSum",
+    "SearchLoop",
+    "SerialEngine",
+    "Space",
+    "Strategy",
+    "Study",
+    "Trial",
+    "Tree",
+    "Wanted",
+    "Workbench",
+]

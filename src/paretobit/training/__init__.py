@@ -1,1 +1,8 @@
 """The one training loop."""
+
+from paretobit.training.evaluate import Evaluation, evaluate
+from paretobit.training.history import Epoch, History
+from paretobit.training.loop import fit
+from paretobit.training.settings import TrainSettings
+
+__all__ = ["Epoch", "Evaluation", "History", "TrainSettings", "evaluate", "fit"]

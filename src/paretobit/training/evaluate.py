@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -31,10 +32,31 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Evaluat
     with torch.no_grad():
         for start in range(0, len(x), batch_size):
             labels = y[start : start + batch_size]
-            batch_loss, batch_correct = loss_and_correct(model(x[start : start + batch_size]), labels)
+            logits = run_on_view(model, x[start : start + batch_size])
+            batch_loss, batch_correct = loss_and_correct(logits, labels)
             loss += batch_loss
             correct += batch_correct
     return Evaluation(loss.item() / len(x), correct.item() / len(x), len(x))
+
+
+_works_in_place: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def run_on_view(model: nn.Module, batch: Tensor) -> Tensor:
+    """`model(batch)` with `batch` left as it was, copied only for models that write into their input.
+
+    A model is watched at its first call: an in-place first layer would change the data set.
+    """
+    known = _works_in_place.get(model)
+    if known is False:
+        result: Tensor = model(batch)
+        return result
+    copied = batch.clone()
+    version = copied._version
+    result = model(copied)
+    if known is None:
+        _works_in_place[model] = copied._version != version
+    return result
 
 
 def loss_and_correct(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,1 +1,7 @@
 """Strategies: what to try next."""
+
+from paretobit.search.strategies.base import STRATEGIES, Strategy, StrategySettings
+from paretobit.search.strategies.brute_force import BruteForce
+from paretobit.search.strategies.optuna_samplers import OptunaStrategy
+
+__all__ = ["STRATEGIES", "BruteForce", "OptunaStrategy", "Strategy", "StrategySettings"]

@@ -1,0 +1,46 @@
+"""Settings in, data set out."""
+
+from __future__ import annotations
+
+import torch
+
+from paretobit.data import splits
+from paretobit.data.augment import Augmentation
+from paretobit.data.dataset import Data, Split
+from paretobit.data.labels import encode
+from paretobit.data.preprocess import Preprocessing
+from paretobit.data.settings import DataSettings
+from paretobit.data.sources import read
+from paretobit.errors import BadInput
+
+
+def load(settings: DataSettings) -> Data:
+    """Read, check, split and preprocess.
+
+    A test or validation set that came with the source is kept whole and as it is; otherwise it is drawn,
+    stratified, by the seed. Everything fitted is fitted on the training split alone.
+
+    Raises:
+        BadInput: The source, its contents or the settings are not usable.
+    """
+    raw = read(settings).checked()
+    parts = raw.parts()
+    labels, classes = encode({part: y for part, (_, y) in parts.items()}, raw.classes, raw.source)
+    try:
+        rows = splits.draw(labels["train"], classes, settings, given=parts.keys() - {"train"})
+    except BadInput as error:
+        raise error.located(raw.source) from None
+    given = {part: (x, labels[part]) for part, (x, _) in parts.items() if part != "train"}
+    arrays = given | {part: (raw.x[index], labels["train"][index]) for part, index in rows.items()}
+    steps = Preprocessing.fit(arrays["train"][0], settings, raw.source)
+    tensors = {part: Split(part, steps.apply(x), torch.from_numpy(y)) for part, (x, y) in arrays.items()}
+    augmented = settings.crop_padding > 0 or settings.flip
+    return Data(
+        name=settings.name,
+        train=tensors["train"],
+        val=tensors["val"],
+        test=tensors.get("test"),
+        classes=classes,
+        augment=Augmentation(settings.crop_padding, settings.flip) if augmented else None,
+        preprocessing={**raw.notes, **steps.describe()},
+    )

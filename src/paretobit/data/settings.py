@@ -1,0 +1,50 @@
+"""The `[data]` section: what to load and how to prepare it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+
+from paretobit.errors import BadInput
+from paretobit.runtime import MAX_SEED
+
+
+class DataSettings(BaseModel):
+    """What to load and how to prepare it.
+
+    Raises:
+        BadInput: Two settings contradict each other.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(
+        "digits", description="source: digits, npz:PATH, csv:PATH, tsv:PATH, jsc, file.py:function"
+    )
+    path: str | None = Field(None, description="file or folder, where the source does not carry it")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="draws the splits and the rows kept by limit")
+    val_fraction: float = Field(0.15, gt=0, lt=1, description="share of the rows for validation")
+    test_fraction: float = Field(0.15, ge=0, lt=1, description="share of the rows for the test; 0 for none")
+    limit: int | None = Field(None, ge=2, description="rows to split, stratified; a given test set stays whole")
+    standardize: bool | None = Field(None, description="None: feature vectors yes, images no")
+    mean: tuple[float, ...] | None = Field(None, description="per channel, images only, after scaling")
+    std: tuple[PositiveFloat, ...] | None = Field(None, description="per channel, images only, after scaling")
+    crop_padding: int = Field(0, ge=0, description="zero padding of the random crop while training, in pixels")
+    flip: bool = Field(False, description="random horizontal flip while training")
+    label: str | int | None = Field(None, description="label column of a table, by name or index")
+    lineage: Literal["openml", "hdf5"] | None = Field(None, description="which jet data set; None: by suffix")
+    download: bool = Field(False, description="fetch the jet data where no path is given")
+
+    @model_validator(mode="after")
+    def _agree(self) -> DataSettings:
+        # BadInput is no ValueError, so pydantic lets it through as it is.
+        if self.val_fraction + self.test_fraction >= 1:
+            total = round(self.val_fraction + self.test_fraction, 6)
+            problem = "val_fraction and test_fraction leave no rows for training"
+            raise BadInput(problem, key="data.val_fraction", found=total, allowed="a sum below 1")
+        if (self.mean is None) != (self.std is None):
+            raise BadInput("mean and std are given together or not at all", key="data.mean")
+        if self.mean is not None and self.standardize:
+            raise BadInput("standardize fits what mean and std already give", key="data.standardize")
+        return self

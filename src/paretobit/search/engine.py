@@ -1,0 +1,201 @@
+"""Where trials run, and the loop that asks, evaluates, records and tells."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from paretobit.errors import StudyError
+from paretobit.search.front import Front
+from paretobit.search.knobs import Config
+from paretobit.search.problem import Problem
+from paretobit.search.strategies import Strategy
+from paretobit.search.study import Study
+from paretobit.search.trial import Outcome, Trial, Workbench
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A configuration that an engine has evaluated."""
+
+    config: Config
+    outcome: Outcome
+    seconds: float
+
+
+class Engine(Protocol):
+    """Evaluates configurations; at most `workers` at a time."""
+
+    workers: int
+
+    def submit(self, config: Config) -> None:
+        """Begin a configuration."""
+
+    def next(self) -> Finished:
+        """The oldest submitted configuration that is not yet returned, once it is finished."""
+
+
+class SerialEngine:
+    """Evaluates in this process, one after the other."""
+
+    workers = 1
+
+    def __init__(self, workbench: Workbench) -> None:
+        self._workbench = workbench
+        self._queue: deque[Config] = deque()
+
+    def submit(self, config: Config) -> None:
+        """Queue a configuration."""
+        self._queue.append(config)
+
+    def next(self) -> Finished:
+        """Evaluate the oldest one."""
+        config = self._queue.popleft()
+        start = time.perf_counter()
+        outcome = self._workbench.evaluate(config)
+        return Finished(config, outcome, time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a search stands after a trial.
+
+    Attributes:
+        trial: The trial just finished.
+        done: Trials in the study.
+        total: Trials there will be, as far as is known.
+        front_size: Points on the front.
+        best: Smallest loss of the first objective so far.
+        rate: Trials per second since this run started.
+    """
+
+    trial: Trial
+    done: int
+    total: int
+    front_size: int
+    best: float | None
+    rate: float
+
+
+class SearchLoop:
+    """Asks a strategy, evaluates on an engine, commits to a study, and tells.
+
+    Trial `k` is asked for when exactly the trials before `k - workers + 1` have been told, in the
+    order of their numbers: nothing depends on timing, and a study can be replayed.
+
+    Args:
+        problem: Objectives and constraints.
+        strategy: Fresh; finished trials in the study are replayed into it.
+        study: Where trials go.
+        engine: Where they run.
+        seed_of: Seed of a configuration's trial.
+        on_trial: Called after every commit.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        strategy: Strategy,
+        study: Study,
+        engine: Engine,
+        seed_of: Callable[[Config], int],
+        on_trial: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self._problem, self._strategy, self._study = problem, strategy, study
+        self._engine, self._seed_of, self._on_trial = engine, seed_of, on_trial
+        self._told = 0
+        self._front = Front()
+        self._best: float | None = None
+
+    def run(self, n_trials: int, timeout: float | None = None) -> None:
+        """Go on until the study holds `n_trials`, the space is exhausted, or time is up.
+
+        Args:
+            n_trials: Trials the study shall hold, those already there included.
+            timeout: Seconds after which no further trial starts.
+
+        Raises:
+            StudyError: The recorded trials are not those this strategy would have asked for.
+        """
+        self._replay()
+        start, first = time.perf_counter(), len(self._study)
+        total = n_trials
+        waiting: deque[tuple[Config, int]] = deque()
+        exhausted = False
+        while True:
+            while (
+                not exhausted
+                and len(self._study) + len(waiting) < n_trials
+                and len(waiting) < self._engine.workers
+            ):
+                if timeout is not None and time.perf_counter() - start >= timeout:
+                    exhausted = True
+                    break
+                asked = self._strategy.ask(1)
+                if not asked:
+                    exhausted, total = True, len(self._study) + len(waiting)
+                    break
+                waiting.append((asked[0], self._told))
+                if self._known(asked[0]) is None:
+                    self._engine.submit(asked[0])
+            if not waiting:
+                return
+            config, asked_after = waiting.popleft()
+            trial = self._finish(config, asked_after)
+            self._study.add(trial)
+            self._tell(trial)
+            if self._on_trial:
+                rate = (len(self._study) - first) / max(time.perf_counter() - start, 1e-9)
+                self._on_trial(Progress(trial, len(self._study), total, len(self._front), self._best, rate))
+
+    def _known(self, config: Config) -> Trial | None:
+        """The finished trial that answers a configuration; a failed one is tried again."""
+        known = self._study.find(config)
+        return None if known is None or known.state == "failed" else known
+
+    def _finish(self, config: Config, asked_after: int) -> Trial:
+        number, seed = len(self._study), self._seed_of(config)
+        known = self._known(config)
+        if known is not None:
+            return Trial(number, config, "duplicate", known.metrics, None, known.number, seed, asked_after)
+        finished = self._engine.next()
+        if finished.config != config:
+            raise StudyError("the engine returned trials out of order")
+        outcome = finished.outcome
+        return Trial(
+            number,
+            config,
+            outcome.state,
+            outcome.metrics,
+            outcome.error,
+            None,
+            seed,
+            asked_after,
+            finished.seconds,
+        )
+
+    def _replay(self) -> None:
+        """Bring a fresh strategy to where the recorded one was."""
+        for trial in self._study.trials:
+            while self._told < trial.asked_after:
+                self._tell(self._study[self._told])
+            asked = self._strategy.ask(1)
+            if asked != [trial.config]:
+                proposal = dict(asked[0]) if asked else None
+                raise StudyError(
+                    f"trial {trial.number} of the study is {dict(trial.config)}, but its strategy now asks for "
+                    f"{proposal}: the study was made with other settings, seed or versions"
+                )
+        while self._told < len(self._study):
+            self._tell(self._study[self._told])
+
+    def _tell(self, trial: Trial) -> None:
+        self._strategy.tell([trial])
+        self._told += 1
+        judged = self._problem.judge(trial.metrics)
+        if trial.state == "complete" and judged.losses is not None:
+            self._front.add(judged.losses)
+            self._best = judged.losses[0] if self._best is None else min(self._best, judged.losses[0])

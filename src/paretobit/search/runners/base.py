@@ -1,0 +1,126 @@
+"""What a runner is: it measures, and says beforehand what, in which unit, and which way is better."""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from paretobit.errors import BadInput
+from paretobit.graph import ModelGraph
+from paretobit.passes.transform import Assignment
+from paretobit.registry import Registry
+
+_ELEMENTS_PER_PASS = 2**22
+Direction = Literal["maximize", "minimize"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number a runner provides.
+
+    Attributes:
+        name: Its key in the results.
+        direction: Which way is better.
+        unit: What one of it is.
+        cheap: Known from the configuration alone, without running the model.
+        short: A shorter name that objectives and questions may use.
+    """
+
+    name: str
+    direction: Direction
+    unit: str
+    cheap: bool = False
+    short: str | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What runners may look at: the float model's graph and the data.
+
+    Attributes:
+        graph: Of the float model; shapes for one row.
+        splits: `train`, `val` and, where there is one, `test`: inputs and labels, rows first.
+    """
+
+    graph: ModelGraph
+    splits: Mapping[str, tuple[Tensor, Tensor]]
+
+    def split(self, name: str) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of a split.
+
+        Raises:
+            BadInput: There is no such split.
+        """
+        if name not in self.splits:
+            raise BadInput("no such split of the data", key="split", found=name, allowed=list(self.splits))
+        return self.splits[name]
+
+    @cached_property
+    def rows_per_pass(self) -> int:
+        """Rows that one forward pass may take so that its largest activation stays near 16 MB."""
+        rows = [math.prod(node.output_shape[1:]) for node in self.graph if node.output_shape]
+        return max(1, _ELEMENTS_PER_PASS // max([1, *rows]))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One configuration as runners see it.
+
+    Attributes:
+        formats: Formats of the varied layers; empty for the baseline.
+        model: The model with this configuration applied; None while only cheap runners run.
+        seed: For runners that draw random numbers.
+    """
+
+    formats: Assignment
+    model: nn.Module | None
+    seed: int = 0
+
+    @property
+    def applied(self) -> nn.Module:
+        """The model, for runners that need it."""
+        assert self.model is not None, "a cheap runner asked for the model"
+        return self.model
+
+
+class RunnerSettings(BaseModel):
+    """Base of every runner's settings: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Runner(abc.ABC):
+    """Measures a candidate. A runner keeps nothing from one candidate to the next.
+
+    Args:
+        evidence: What it may look at.
+        settings: Its settings.
+    """
+
+    Settings: ClassVar[type[RunnerSettings]] = RunnerSettings
+    metrics: tuple[Metric, ...]
+    may_change_model: ClassVar[bool] = False
+    """Whether weights, statistics or modes may differ after `measure`."""
+
+    def __init__(self, evidence: Evidence, settings: Any) -> None:
+        self.evidence = evidence
+        self.settings = settings
+
+    @abc.abstractmethod
+    def measure(self, candidate: Candidate) -> dict[str, float]:
+        """Every metric the runner declares, by name."""
+
+    @property
+    def cheap(self) -> bool:
+        """Whether all its metrics come from the configuration alone."""
+        return all(metric.cheap for metric in self.metrics)
+
+
+RUNNERS: Registry[type[Runner]] = Registry("runner")

@@ -1,0 +1,60 @@
+"""A user's own measurement as a runner."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from paretobit.errors import BadInput
+from paretobit.search.runners.base import Candidate, Evidence, Metric, Runner, RunnerSettings
+
+Evaluate = Callable[[nn.Module], Mapping[str, float]]
+
+
+class FunctionRunner(Runner):
+    """Runs a user's `evaluate(model) -> {name: value}`.
+
+    Args:
+        evidence: Not looked at.
+        evaluate: The function; it is given the model in evaluation mode.
+        directions: Metric to direction, for those that are objectives.
+    """
+
+    may_change_model = True
+
+    def __init__(self, evidence: Evidence, evaluate: Evaluate, directions: Mapping[str, Any]) -> None:
+        super().__init__(evidence, RunnerSettings())
+        self._evaluate = evaluate
+        self._directions = dict(directions)
+        self.metrics: tuple[Metric, ...] = ()  # known once the baseline was measured
+
+    @property
+    def cheap(self) -> bool:
+        """Never: it runs the model."""
+        return False
+
+    def measure(self, candidate: Candidate) -> dict[str, float]:
+        """Call the function and check what it returned.
+
+        Raises:
+            BadInput: It returned something else than names and numbers.
+        """
+        result = self._evaluate(candidate.applied)
+        if not isinstance(result, Mapping) or not result:
+            raise BadInput(
+                "evaluate returned no metrics", key="evaluate", found=result, allowed="{name: number}"
+            )
+        metrics = {}
+        for name, value in result.items():
+            number = value.item() if hasattr(value, "item") else value
+            if not isinstance(name, str) or not isinstance(number, numbers.Real):
+                raise BadInput("not a metric", key="evaluate", found={name: value}, allowed="{name: number}")
+            metrics[name] = float(number)
+        if not self.metrics:
+            self.metrics = tuple(
+                Metric(name, self._directions.get(name, "minimize"), "as evaluated") for name in metrics
+            )
+        return metrics

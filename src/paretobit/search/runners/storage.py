@@ -1,0 +1,87 @@
+"""Average bit widths and the stored size, from the configuration alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from paretobit.graph import Node
+from paretobit.passes.analysis.cost import Slots
+from paretobit.passes.analysis.storage import layer_bits
+from paretobit.search.runners.base import RUNNERS, Candidate, Evidence, Metric, Runner
+from paretobit.search.runners.per_layer import LayerSum
+
+_FULL_BITS = 32
+
+
+def _owners(evidence: Evidence) -> list[tuple[str, nn.Module, Node | None]]:
+    """Every module that owns tensors or takes data, with its first call."""
+    graph = evidence.graph
+    calls = {node.owner: node for node in graph.layers}
+    return [(path, module, calls.get(path)) for path, module in graph.model.named_modules()]
+
+
+@RUNNERS.register("average_bitwidth")
+class AverageBitwidth(Runner):
+    """Average bits per element of weights, activations and both; unquantised elements count 32.
+
+    Activations are the inputs of every layer that can be quantised, one sample. Memory density is
+    the size of the parameters at 32 bits over their stored size.
+    """
+
+    metrics = (
+        Metric("average_bitwidth", "minimize", "bits per element", cheap=True),
+        Metric("weight_bitwidth", "minimize", "bits per element", cheap=True),
+        Metric("activation_bitwidth", "minimize", "bits per element", cheap=True),
+        Metric("memory_density", "maximize", "times smaller than 32 bits", cheap=True),
+    )
+
+    def __init__(self, evidence: Evidence, settings: Any) -> None:
+        super().__init__(evidence, settings)
+        owners = _owners(evidence)
+
+        def count(index: int, slots: Slots) -> tuple[int, int, int, int]:
+            _, module, node = owners[index]
+            bits = layer_bits(node, module, slots)
+            return bits.weight_elements, bits.weight_bits, bits.data_elements, bits.data_bits
+
+        self._sum = LayerSum([path for path, _, _ in owners], count)
+
+    def measure(self, candidate: Candidate) -> dict[str, float]:
+        """Weighted by elements."""
+        weights, weight_bits, data, data_bits = self._sum(candidate.formats)
+        return {
+            "average_bitwidth": _ratio(weight_bits + data_bits, weights + data),
+            "weight_bitwidth": _ratio(weight_bits, weights),
+            "activation_bitwidth": _ratio(data_bits, data),
+            "memory_density": _ratio(_FULL_BITS * weights, weight_bits) if weights else 1.0,
+        }
+
+
+@RUNNERS.register("model_size")
+class ModelSize(Runner):
+    """Bytes that storing parameters and running statistics takes; unquantised elements at 32 bits."""
+
+    metrics = (Metric("model_size", "minimize", "bytes", cheap=True, short="size"),)
+
+    def __init__(self, evidence: Evidence, settings: Any) -> None:
+        super().__init__(evidence, settings)
+        owners = _owners(evidence)
+
+        def count(index: int, slots: Slots) -> tuple[int]:
+            _, module, _ = owners[index]
+            bits = layer_bits(None, module, slots)
+            return (bits.weight_bits + bits.statistics_bits,)
+
+        self._sum = LayerSum([path for path, _, _ in owners], count)
+
+    def measure(self, candidate: Candidate) -> dict[str, float]:
+        """Bits over eight."""
+        (bits,) = self._sum(candidate.formats)
+        return {"model_size": bits / 8}
+
+
+def _ratio(bits: float, elements: float) -> float:
+    """Average bits; a model without such elements keeps nothing at less than full precision."""
+    return bits / elements if elements else float(_FULL_BITS)

@@ -1,0 +1,283 @@
+"""The space `quantize`: which number format each slot of each layer takes.
+
+A seed entry gives, per slot, either whole formats as one knob
+(`data_in = [{width = 16, frac_width = 8}, ...]`) or parameters as separate knobs
+(`data_in_width = [4, 8]`). A scalar is fixed: no knob.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+from torch import nn
+
+from paretobit.errors import BadInput
+from paretobit.formats import FORMATS, FULL, Format
+from paretobit.graph import ModelGraph, Node
+from paretobit.nn import Quantized, slots_of
+from paretobit.passes.entries import (
+    DEFAULT_FORMAT,
+    SLOTS,
+    Entry,
+    is_float,
+    parameter_names,
+    slot_format,
+    split_entry,
+    whole_format,
+)
+from paretobit.passes.selection import By, select
+from paretobit.passes.transform.quantize import Assignment, check_slots, instrument_layers
+from paretobit.search.knobs import Config, Knob, Option, Tree, Value
+from paretobit.search.spaces.base import SPACES, BoundSpace, Dropped, Space
+
+Share = Literal["name", "type"]
+FLOAT = "float"
+
+
+@SPACES.register("quantize")
+class Quantize(Space):
+    """Number formats of layers, chosen by type, name or regex.
+
+    Args:
+        by: How the keys of `seed` choose layers: `type`, `name` or `regex`.
+        seed: Key to entry. The key `default` is for the layers that no other key chooses.
+        share: `name`: every layer has knobs of its own. `type`: the layers that one key chooses
+            share one set of knobs.
+
+    Raises:
+        BadInput: An unknown value of `by` or `share`, or an empty seed.
+    """
+
+    name: ClassVar[str] = "quantize"
+
+    def __init__(
+        self, *, by: By = "type", seed: Mapping[str, Mapping[str, Any]], share: Share = "name"
+    ) -> None:
+        if by not in get_args(By):
+            raise BadInput("unknown way to choose layers", key="by", found=by, allowed=get_args(By))
+        if share not in get_args(Share):
+            raise BadInput("unknown way to share knobs", key="share", found=share, allowed=get_args(Share))
+        if not isinstance(seed, Mapping) or not seed:
+            raise BadInput(
+                "the seed names no layers", key="seed", found=seed, allowed="a table per type or layer"
+            )
+        self.by, self.seed, self.share = by, dict(seed), share
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Quantize:
+        """The space that a `[search.space]` table describes."""
+        allowed = ("by", "seed", "share")
+        for key in settings:
+            if key not in allowed:
+                raise BadInput("unknown key", key=key, found=key, allowed=["name", *allowed])
+        if "seed" not in settings:
+            raise BadInput("missing key", key="seed")
+        return cls(**settings)
+
+    def to_settings(self) -> dict[str, Any]:
+        """Plain values, formats as text."""
+        return {"by": self.by, "share": self.share, "seed": _plain(self.seed)}
+
+    def bind(self, graph: ModelGraph) -> BoundQuantize:
+        """The space over one model."""
+        return BoundQuantize(self, graph)
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Layers that share one set of knobs."""
+
+    prefix: str
+    layers: tuple[Node, ...]
+    entry: Entry
+    knobs: tuple[Knob, ...]
+    slots: tuple[str, ...]
+
+
+class BoundQuantize(BoundSpace):
+    """The space `quantize` over one model."""
+
+    def __init__(self, space: Quantize, graph: ModelGraph) -> None:
+        self._graph = graph
+        self._dropped: list[Dropped] = []
+        self._targets = sorted(self._make_targets(space), key=self._position)
+        self._decoded: dict[tuple[int, tuple[Value, ...]], tuple[dict[str, Format], ...]] = {}
+        self.tree = Tree(tuple(knob for target in self._targets for knob in target.knobs))
+        self.dropped = tuple(self._dropped)
+        chosen = {node.name for target in self._targets for node in target.layers}
+        self.matched = tuple(node.name for node in graph.layers if node.name in chosen)
+        self.unmatched = tuple(node.name for node in graph.layers if node.name not in chosen)
+        self._names = [tuple(k.name for k in Tree(t.knobs).all_knobs()) for t in self._targets]
+
+    def formats(self, config: Config) -> Assignment:
+        """The formats of every varied layer under a configuration."""
+        assignment: dict[str, dict[str, Format]] = {}
+        for i, target in enumerate(self._targets):
+            key = (i, tuple([config.get(name) for name in self._names[i]]))
+            decoded = self._decoded.get(key)
+            if decoded is None:
+                slots = _decode(target, config)
+                decoded = tuple(self._fitting(node, slots) for node in target.layers)
+                self._decoded[key] = decoded
+            for node, slots_of_layer in zip(target.layers, decoded, strict=True):
+                assignment[node.owner] = slots_of_layer
+        return assignment
+
+    def prepare(self) -> nn.Module:
+        """A private copy whose varied layers are quantised layers, all at full precision."""
+        model = copy.deepcopy(self._graph.model)
+        instrument_layers(model, tuple(n.owner for t in self._targets for n in t.layers))
+        for parameter in model.parameters():
+            parameter.grad = None
+        return model.eval()
+
+    def apply(self, prepared: nn.Module, formats: Assignment) -> None:
+        """Set the slots of every varied layer; what is not named returns to full precision."""
+        for target in self._targets:
+            for node in target.layers:
+                layer = prepared.get_submodule(node.owner)
+                assert isinstance(layer, Quantized)
+                layer.set_slots(formats[node.owner])
+
+    def _make_targets(self, space: Quantize) -> Iterator[_Target]:
+        chosen: dict[str, str] = {}
+        entries = {key: entry for key, entry in space.seed.items() if key != "default"}
+        for key, raw in entries.items():
+            try:
+                layers = select(self._graph, space.by, key)
+                for node in layers:
+                    if node.owner in chosen:
+                        raise BadInput(f"layer '{node.name}' is chosen twice", found=[chosen[node.owner], key])
+                    chosen[node.owner] = key
+                yield from self._targets_of(key, layers, split_entry(raw), space.share)
+            except BadInput as error:
+                raise error.located(None, f"seed.{key}" + (f".{error.key}" if error.key else "")) from None
+        if "default" in space.seed:
+            rest = [n for n in self._graph.layers if n.owner not in chosen and slots_of(self._graph.module(n))]
+            try:
+                yield from self._group("default", tuple(rest), split_entry(space.seed["default"]), space.share)
+            except BadInput as error:
+                raise error.located(None, "seed.default") from None
+
+    def _targets_of(self, key: str, layers: tuple[Node, ...], entry: Entry, share: Share) -> Iterator[_Target]:
+        for node in layers:
+            if not slots_of(self._graph.module(node)):
+                kind = self._graph.original_type(node)
+                raise BadInput(f"layer '{node.name}' is a {kind}, which cannot be quantised")
+            check_slots(self._graph.module(node), node, dict.fromkeys((*entry.whole, *entry.parameters)))
+        yield from self._group(key, layers, entry, share)
+
+    def _group(self, key: str, layers: tuple[Node, ...], entry: Entry, share: Share) -> Iterator[_Target]:
+        groups = [(key, layers)] if share == "type" and layers else [(node.name, (node,)) for node in layers]
+        for prefix, group in groups:
+            present = {slot for node in group for slot in slots_of(self._graph.module(node))}
+            knobs = self._without_effect(prefix, _knobs(prefix, entry), present)
+            target = _Target(prefix, group, entry, knobs, tuple(slot for slot in SLOTS if slot in present))
+            _decode(target, Tree(knobs).at(0))  # refuses what cannot be made before any work
+            yield target
+
+    def _without_effect(self, prefix: str, knobs: tuple[Knob, ...], present: set[str]) -> tuple[Knob, ...]:
+        """Drop knobs of slots that no layer of the group has."""
+        absent = [slot for slot in SLOTS if slot not in present]
+
+        def kept(knob: Knob) -> Knob | None:
+            name = knob.name.removeprefix(prefix + ".")
+            slot = next((s for s in absent if name == s or name.startswith(s + "_")), None)
+            if slot is not None:
+                if all(dropped.knob != knob.name for dropped in self._dropped):
+                    self._dropped.append(Dropped(knob.name, f"the layer has no {slot}"))
+                return None
+            options = [Option(o.value, tuple(k for k in map(kept, o.knobs) if k)) for o in knob.options]
+            return Knob(knob.name, tuple(options))
+
+        return tuple(k for k in map(kept, knobs) if k)
+
+    def _fitting(self, node: Node, slots: Mapping[str, Format]) -> dict[str, Format]:
+        present = slots_of(self._graph.module(node))
+        return {slot: f for slot, f in slots.items() if slot in present}
+
+    def _position(self, target: _Target) -> int:
+        return self._graph.layers.index(target.layers[0])
+
+
+def _knobs(prefix: str, entry: Entry) -> tuple[Knob, ...]:
+    """The knobs of one target."""
+    names = _as_list(entry.name) if entry.name is not None else [DEFAULT_FORMAT]
+    for name in names:
+        if not is_float(name) and name not in FORMATS:
+            FORMATS[name]  # raises with the closest match
+    used = {p for name in names if not is_float(name) for p in parameter_names(name)}
+    for slot, parameters in entry.parameters.items():
+        for parameter in parameters:
+            if parameter not in used:
+                allowed = [f"{slot}_{known}" for known in sorted(used)]
+                key = f"{slot}_{parameter}"
+                raise BadInput("no format of this entry has the parameter", key=key, found=key, allowed=allowed)
+    if not isinstance(entry.name, list | tuple):
+        return _format_knobs(prefix, names[0], entry)
+    options = tuple(Option(FLOAT if is_float(n) else n, _format_knobs(prefix, n, entry)) for n in names)
+    return (Knob(f"{prefix}.name", options),)
+
+
+def _format_knobs(prefix: str, name: str, entry: Entry) -> tuple[Knob, ...]:
+    """The knobs of one target once its format is chosen."""
+    if is_float(name):
+        return ()
+    knobs = []
+    for slot in SLOTS:
+        whole = entry.whole.get(slot)
+        if isinstance(whole, list | tuple):
+            texts = [str(whole_format(value, name)) for value in whole]
+            knobs.append(Knob.of(f"{prefix}.{slot}", texts))
+        for parameter, value in entry.parameters.get(slot, {}).items():
+            if isinstance(value, list | tuple) and parameter in parameter_names(name):
+                knobs.append(_parameter_knob(f"{prefix}.{slot}_{parameter}", name, slot, parameter, value))
+    return tuple(knobs)
+
+
+def _parameter_knob(knob: str, name: str, slot: str, parameter: str, values: Any) -> Knob:
+    """A knob over one parameter; each value is checked on its own against the format's limits."""
+    for value in values:
+        required = {"width": 8} if "width" in parameter_names(name) else {}
+        slot_format(name, slot, {**required, parameter: value})
+    return Knob.of(knob, list(values))
+
+
+def _decode(target: _Target, config: Config) -> dict[str, Format]:
+    """The format of every slot of a target under a configuration."""
+    entry, prefix = target.entry, target.prefix
+    given = entry.name if entry.name is not None else DEFAULT_FORMAT
+    name = str(config[f"{prefix}.name"] if isinstance(given, list | tuple) else given)
+    if is_float(name):
+        return {}
+    slots: dict[str, Format] = {}
+    for slot in target.slots:
+        if slot in entry.whole:
+            whole = entry.whole[slot]
+            chosen = config[f"{prefix}.{slot}"] if isinstance(whole, list | tuple) else whole
+            slots[slot] = whole_format(chosen, name)
+        elif slot in entry.parameters:
+            known = parameter_names(name)
+            values = {p: v for p, v in entry.parameters[slot].items() if p in known}
+            for parameter, value in values.items():
+                if isinstance(value, list | tuple):
+                    values[parameter] = config[f"{prefix}.{slot}_{parameter}"]
+            slots[slot] = slot_format(name, slot, values)
+    return {slot: f for slot, f in slots.items() if f != FULL}
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Format):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

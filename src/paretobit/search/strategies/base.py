@@ -1,0 +1,49 @@
+"""What a strategy is: a deterministic machine of its arguments and the sequence of asks and tells."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from paretobit.registry import Registry
+from paretobit.search.knobs import Config
+from paretobit.search.problem import Problem
+from paretobit.search.trial import Trial
+
+
+class StrategySettings(BaseModel):
+    """Base of every strategy's settings: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Strategy(abc.ABC):
+    """Proposes configurations.
+
+    The same arguments and the same sequence of asks and tells give the same proposals: resume
+    builds a fresh strategy and replays the recorded sequence.
+
+    Args:
+        problem: What is searched.
+        seed: Of its random numbers.
+        settings: An instance of `Settings`.
+    """
+
+    Settings: ClassVar[type[StrategySettings]] = StrategySettings
+
+    def __init__(self, problem: Problem, seed: int, settings: Any) -> None:
+        self.problem, self.seed, self.settings = problem, seed, settings
+
+    @abc.abstractmethod
+    def ask(self, n: int) -> list[Config]:
+        """At most `n` configurations to evaluate; fewer only when there are no more."""
+
+    @abc.abstractmethod
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Results, in the order of the trials' numbers."""
+
+
+STRATEGIES: Registry[type[Strategy]] = Registry("strategy")

@@ -1,0 +1,297 @@
+"""The study: one SQLite file that remembers every trial. One writer, one commit per finished trial."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch import nn
+
+from paretobit.errors import BadInput, StudyError
+from paretobit.search.front import non_dominated
+from paretobit.search.knobs import Config
+from paretobit.search.objectives import AnyObjective, Constraint, Objective, Question, ScaledSum
+from paretobit.search.problem import Problem
+from paretobit.search.trial import State, Trial
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE trials (
+    number INTEGER PRIMARY KEY,
+    config TEXT NOT NULL,
+    state TEXT NOT NULL,
+    metrics TEXT NOT NULL,
+    error TEXT,
+    duplicate_of INTEGER,
+    seed INTEGER NOT NULL,
+    asked_after INTEGER NOT NULL,
+    seconds REAL NOT NULL
+);
+"""
+
+
+class Study:
+    """All trials of one search, in a file or in memory.
+
+    Args:
+        path: The SQLite file; None keeps the study in memory.
+
+    Raises:
+        StudyError: The file is locked, corrupt, or not a study.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = None if path is None else Path(path)
+        self._build: Callable[[Config], nn.Module] | None = None
+        self._problem: Problem | None = None
+        with self._explained():
+            self._db = sqlite3.connect(self.path or ":memory:", isolation_level=None, timeout=1.0)
+            self._open()
+            self._trials = [self._read(row) for row in self._db.execute("SELECT * FROM trials ORDER BY number")]
+            self._facts = {n: json.loads(v) for n, v in self._db.execute("SELECT name, value FROM facts")}
+        self._first: dict[Config, int] = {}
+        for trial in self._trials:
+            self._first.setdefault(trial.config, trial.number)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Study:
+        """An existing study: its file, or the run folder that holds it.
+
+        Raises:
+            BadInput: There is no study there.
+            StudyError: It cannot be read.
+        """
+        path = Path(path)
+        file = path / "study.db" if path.is_dir() else path
+        if not file.is_file():
+            raise BadInput("no study here", found=str(path), allowed="a run folder or a study.db")
+        return cls(file)
+
+    # Facts about the run
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What was recorded about the run: provenance, objectives, baseline, fingerprints."""
+        return self._facts
+
+    def record(self, **facts: Any) -> None:
+        """Record facts, all or none; JSON-able values."""
+        with self._explained(), self._transaction():
+            for name, value in facts.items():
+                self._db.execute("REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
+        self._facts.update(json.loads(json.dumps(facts)))
+
+    @property
+    def baseline(self) -> Mapping[str, float]:
+        """Metrics of the unmodified float model."""
+        return dict(self._facts.get("baseline", {}))
+
+    # Trials
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """Every trial, by number."""
+        return tuple(self._bound(trial) for trial in self._trials)
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+    def __iter__(self) -> Iterator[Trial]:
+        return iter(self.trials)
+
+    def __getitem__(self, number: int) -> Trial:
+        if not 0 <= number < len(self._trials):
+            allowed = f"0 to {len(self._trials) - 1}" if self._trials else "none yet"
+            raise BadInput("no such trial", key="trial", found=number, allowed=allowed)
+        return self._bound(self._trials[number])
+
+    def add(self, trial: Trial) -> None:
+        """Commit a finished trial; numbers are consecutive.
+
+        Raises:
+            StudyError: The trial could not be written; those before it are safe.
+        """
+        if trial.number != len(self._trials):
+            raise StudyError(f"trial {trial.number} cannot follow trial {len(self._trials) - 1}")
+        with self._explained():
+            self._db.execute(
+                "INSERT INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    trial.number,
+                    trial.config.to_json(),
+                    trial.state,
+                    json.dumps(dict(trial.metrics)),
+                    trial.error,
+                    trial.duplicate_of,
+                    trial.seed,
+                    trial.asked_after,
+                    trial.seconds,
+                ),
+            )
+        self._trials.append(trial)
+        self._first.setdefault(trial.config, trial.number)
+
+    def find(self, config: Config) -> Trial | None:
+        """The first trial of a configuration."""
+        number = self._first.get(config)
+        return None if number is None else self._trials[number]
+
+    def counts(self) -> dict[State, int]:
+        """Trials per state."""
+        counts: dict[State, int] = {"complete": 0, "infeasible": 0, "duplicate": 0, "failed": 0}
+        for trial in self._trials:
+            counts[trial.state] += 1
+        return counts
+
+    # Answers
+
+    @property
+    def objectives(self) -> tuple[AnyObjective, ...]:
+        """What was optimised."""
+        return tuple(_objective(o) for o in self._facts.get("objectives", []))
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """What had to hold."""
+        return tuple(Constraint.parse(text) for text in self._facts.get("constraints", []))
+
+    def front(self) -> tuple[Trial, ...]:
+        """The non-dominated feasible trials, sorted by the first objective's loss."""
+        objectives = self.objectives
+        complete = [trial for trial in self.trials if trial.state == "complete"]
+        return tuple(non_dominated(complete, lambda t: [o.loss(t.metrics) for o in objectives]))
+
+    def best(self, question: str | None = None) -> Trial:
+        """The trial that answers a question.
+
+        Args:
+            question: `min bitops s.t. accuracy >= baseline - 0.01`; unset: the best first
+                objective, ties broken by the next ones.
+
+        Raises:
+            BadInput: The question names an unknown metric, or no trial satisfies it.
+        """
+        complete = [trial for trial in self.trials if trial.state == "complete"]
+        objectives, constraints = self.objectives, tuple[Constraint, ...]()
+        if question is not None:
+            asked = Question.parse(question).resolved(self._metric)
+            others = tuple(o for o in objectives if o != asked.objective)
+            objectives, constraints = (asked.objective, *others), asked.constraints
+        fitting = [t for t in complete if all(c.holds(t.metrics, self.baseline) for c in constraints)]
+        if not fitting:
+            asked_for = question or "any feasible trial"
+            raise BadInput(
+                f"no trial satisfies it ({len(complete)} feasible trials)", key="best", found=asked_for
+            )
+        return min(fitting, key=lambda t: (*[o.loss(t.metrics) for o in objectives], t.number))
+
+    def attach(self, problem: Problem, build: Callable[[Config], nn.Module]) -> None:
+        """Give the study its problem, so that trials can make their models."""
+        self._problem, self._build = problem, build
+
+    def close(self) -> None:
+        """Close the file; the study stays readable in memory."""
+        self._db.close()
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {state}" for state, count in self.counts().items() if count)
+        return f"Study({str(self.path) if self.path else 'in memory'}: {counts or 'no trials'})"
+
+    def _metric(self, name: str) -> str:
+        short = self._facts.get("short_names", {})
+        known = list(self.baseline)
+        if name in short or name in known:
+            return str(short.get(name, name))
+        raise BadInput("the study has no such metric", key="question", found=name, allowed=[*known, *short])
+
+    def _bound(self, trial: Trial) -> Trial:
+        return replace(trial, _build=self._build) if self._build else trial
+
+    def _open(self) -> None:
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version == 0 and not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
+            with self._transaction():
+                for statement in _SCHEMA.split(";"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        elif version != SCHEMA_VERSION:
+            raise StudyError(
+                f"{self.path} is not a study of this version (schema {version}, not {SCHEMA_VERSION})"
+            )
+
+    @staticmethod
+    def _read(row: tuple[Any, ...]) -> Trial:
+        number, config, state, metrics, error, duplicate_of, seed, asked_after, seconds = row
+        return Trial(
+            number,
+            Config.from_json(config),
+            state,
+            json.loads(metrics),
+            error,
+            duplicate_of,
+            seed,
+            asked_after,
+            seconds,
+        )
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._db)
+
+    def _explained(self) -> _Explained:
+        return _Explained(self.path)
+
+
+class _Transaction:
+    """All statements of the block, or none."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+class _Explained:
+    """Turns SQLite's errors into one that names the file."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, sqlite3.Error):
+            raise StudyError(f"the study {self._path} cannot be used: {error}") from error
+
+
+def describe_objective(objective: AnyObjective) -> dict[str, Any]:
+    """An objective as JSON."""
+    if isinstance(objective, Objective):
+        return {"metric": objective.metric, "direction": objective.direction}
+    return {"scales": dict(objective.scales), "direction": objective.direction}
+
+
+def _objective(described: Mapping[str, Any]) -> AnyObjective:
+    if "scales" in described:
+        return ScaledSum(tuple(described["scales"].items()), described["direction"])
+    return Objective(described["metric"], described["direction"])

@@ -1,0 +1,163 @@
+"""One trial: its record, and the pipeline that turns a configuration into metrics."""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import nn
+
+from paretobit.errors import MetricError, ParetoBitError
+from paretobit.passes.transform import Assignment
+from paretobit.runtime import derive_seed, seeded
+from paretobit.search.knobs import Config
+from paretobit.search.objectives import Metrics
+from paretobit.search.runners import Candidate, Runner
+from paretobit.search.spaces import BoundSpace
+
+State = Literal["complete", "infeasible", "duplicate", "failed"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One evaluated configuration.
+
+    Attributes:
+        number: From 0, in the order in which configurations were asked for.
+        config: Its active knobs.
+        state: `complete`; `infeasible` (breaks a constraint); `duplicate` (answered from an
+            earlier trial of the same configuration); `failed`.
+        metrics: What was measured; only the cheap metrics where those broke a constraint.
+        error: The traceback of a failed trial.
+        duplicate_of: Number of the trial that answered it.
+        seed: Of its random numbers; depends on the study's seed and the configuration.
+        asked_after: How many trials had been told to the strategy when this one was asked for.
+        seconds: Time it took.
+    """
+
+    number: int
+    config: Config
+    state: State
+    metrics: Mapping[str, float]
+    error: str | None = None
+    duplicate_of: int | None = None
+    seed: int = 0
+    asked_after: int = 0
+    seconds: float = 0.0
+    _build: Callable[[Config], nn.Module] | None = field(default=None, repr=False, compare=False)
+
+    def model(self) -> nn.Module:
+        """The trial's model: a copy of the caller's, with the configuration applied.
+
+        Raises:
+            ParetoBitError: The trial was read from disk without the model it belongs to.
+        """
+        if self._build is None:
+            raise ParetoBitError(
+                "the study was opened without its model: use paretobit.load on the run's best/"
+            )
+        return self._build(self.config)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What evaluating a configuration gave."""
+
+    state: State
+    metrics: Mapping[str, float]
+    error: str | None = None
+
+
+class Workbench:
+    """Evaluates configurations on one private copy of the model, one after the other.
+
+    Args:
+        space: Makes the copy and applies configurations to it.
+        runners: What to measure; those that need no model run first.
+        violation: Sum of constraint violations of the metrics known so far; more than zero stops a trial.
+        seed: The study's seed.
+    """
+
+    def __init__(
+        self,
+        space: BoundSpace,
+        runners: Sequence[Runner],
+        violation: Callable[[Metrics], float],
+        seed: int,
+    ) -> None:
+        self._space = space
+        self._cheap = [runner for runner in runners if runner.cheap]
+        self._expensive = [runner for runner in runners if not runner.cheap]
+        self._violation = violation
+        self._seed = seed
+        self._model = space.prepare()
+        self._tensors = [*self._model.parameters(), *self._model.buffers()]
+        self._versions = [tensor._version for tensor in self._tensors]
+        self._originals: list[Any] | None = None
+        if any(runner.may_change_model for runner in runners):
+            self._originals = [tensor.detach().clone() for tensor in self._tensors]
+
+    def seed_of(self, config: Config) -> int:
+        """The seed of a configuration's trial."""
+        return derive_seed(self._seed, list(config.items()))
+
+    def evaluate(self, config: Config) -> Outcome:
+        """Measure a configuration. An exception becomes a failed outcome; interrupts pass through."""
+        try:
+            return self._evaluate(config)
+        except Exception:
+            return Outcome("failed", {}, traceback.format_exc())
+
+    def baseline(self) -> dict[str, float]:
+        """Metrics of the unmodified model, measured by the same code as every trial."""
+        formats: Assignment = {path: {} for path in self._space.formats(self._space.tree.at(0))}
+        metrics = self.cheap_metrics(formats)
+        metrics.update(self._run(formats, derive_seed(self._seed, "baseline")))
+        return metrics
+
+    def cheap_metrics(self, formats: Assignment) -> dict[str, float]:
+        """The metrics that need no model."""
+        return _measure(self._cheap, Candidate(formats, None))
+
+    def _evaluate(self, config: Config) -> Outcome:
+        formats = self._space.formats(config)
+        metrics = self.cheap_metrics(formats)
+        if self._violation(metrics) > 0:
+            return Outcome("infeasible", metrics)
+        metrics.update(self._run(formats, self.seed_of(config)))
+        return Outcome("infeasible" if self._violation(metrics) > 0 else "complete", metrics)
+
+    def _run(self, formats: Assignment, seed: int) -> dict[str, float]:
+        self._space.apply(self._model, formats)
+        try:
+            with seeded(seed):
+                return _measure(self._expensive, Candidate(formats, self._model, seed))
+        finally:
+            self._put_back()
+
+    def _put_back(self) -> None:
+        """Undo what a user's function did to weights, statistics or modes."""
+        if self._originals is None:
+            return
+        self._model.eval()
+        for i, tensor in enumerate(self._tensors):
+            if tensor._version != self._versions[i]:
+                tensor.data.copy_(self._originals[i])
+                self._versions[i] = tensor._version
+
+
+def _measure(runners: Sequence[Runner], candidate: Candidate) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    for runner in runners:
+        measured = runner.measure(candidate)
+        for metric in runner.metrics:
+            if metric.name not in measured:
+                raise MetricError(f"{type(runner).__name__} did not deliver the metric '{metric.name}'")
+        metrics.update(measured)
+    for name, value in metrics.items():
+        if math.isnan(value):
+            raise MetricError(f"the metric '{name}' is not a number")
+    return metrics
