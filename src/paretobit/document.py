@@ -110,10 +110,9 @@ def validate(schema: type[Schema], data: Mapping[str, Any], document: Document, 
 
     try:
         return schema.model_validate(data)
-    except BadInput as error:  # raised by a schema's own checks
-        path = ".".join(part for part in (prefix, error.key) if part)
-        error.key = path
-        raise error.located(document.source, path, document.line(path)) from None
+    except BadInput as refused:  # raised by a schema's own checks
+        refused.key = ".".join(part for part in (prefix, refused.key) if part)
+        raise refused.located(document.source, None, document.line(refused.key)) from None
     except ValidationError as failure:
         error = failure.errors()[0]
         location = [str(part) for part in error["loc"]]

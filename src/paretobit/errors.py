@@ -57,7 +57,7 @@ class BadInput(ParetoBitError):
         self.allowed = allowed if allowed is None or isinstance(allowed, str) else [str(a) for a in allowed]
         super().__init__(problem)
 
-    def located(self, source: object, key: str | None = None, line: int | None = None) -> BadInput:
+    def located(self, source: object = None, key: str | None = None, line: int | None = None) -> BadInput:
         """The same error with its place filled in where it was not known before."""
         self.source = self.source or (None if source is None else str(source))
         self.key = self.key or key

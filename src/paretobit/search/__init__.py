@@ -2,7 +2,7 @@
 
 from paretobit.search.engine import Progress, SearchLoop, SerialEngine
 from paretobit.search.knobs import Config, Knob, Option, Tree
-from paretobit.search.objectives import Constraint, Objective, Question, ScaledSum
+from paretobit.search.objectives import Constraint, Objective, Question
 from paretobit.search.problem import Problem, Wanted
 from paretobit.search.runners import RUNNERS, Candidate, Evidence, Metric, Runner
 from paretobit.search.spaces import SPACES, BoundSpace, Quantize, Space
@@ -28,14 +28,13 @@ __all__ = [
     "Quantize",
     "Question",
     "Runner",
-    "ScaledSum",
     "SearchLoop",
     "SerialEngine",
     "Space",
     "Strategy",
     "Study",
-    "Trial",
     "Tree",
+    "Trial",
     "Wanted",
     "Workbench",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from paretobit.search.knobs import Config
 from paretobit.search.problem import Problem
 from paretobit.search.strategies import Strategy
 from paretobit.search.study import Study
-from paretobit.search.trial import Outcome, Trial, Workbench
+from paretobit.search.trial import Outcome, State, Trial, Workbench
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,15 @@ class Progress:
     rate: float
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A configuration asked for, how many trials had been told then, and whether it runs."""
+
+    config: Config
+    told: int
+    submitted: bool
+
+
 class SearchLoop:
     """Asks a strategy, evaluates on an engine, commits to a study, and tells.
 
@@ -122,58 +131,55 @@ class SearchLoop:
         """
         self._replay()
         start, first = time.perf_counter(), len(self._study)
+        waiting: deque[_Asked] = deque()
         total = n_trials
-        waiting: deque[tuple[Config, int]] = deque()
-        exhausted = False
         while True:
-            while (
-                not exhausted
-                and len(self._study) + len(waiting) < n_trials
-                and len(waiting) < self._engine.workers
-            ):
-                if timeout is not None and time.perf_counter() - start >= timeout:
-                    exhausted = True
-                    break
-                asked = self._strategy.ask(1)
-                if not asked:
-                    exhausted, total = True, len(self._study) + len(waiting)
-                    break
-                waiting.append((asked[0], self._told))
-                if self._known(asked[0]) is None:
-                    self._engine.submit(asked[0])
+            room = min(n_trials - len(self._study), self._engine.workers) - len(waiting)
+            late = timeout is not None and time.perf_counter() - start >= timeout
+            if room > 0 and not late:
+                proposals = self._strategy.ask(1)
+                if proposals:
+                    waiting.append(self._begin(proposals[0], waiting))
+                    continue
+                total = n_trials = len(self._study) + len(waiting)
             if not waiting:
                 return
-            config, asked_after = waiting.popleft()
-            trial = self._finish(config, asked_after)
+            trial = self._finish(waiting.popleft())
             self._study.add(trial)
             self._tell(trial)
             if self._on_trial:
                 rate = (len(self._study) - first) / max(time.perf_counter() - start, 1e-9)
                 self._on_trial(Progress(trial, len(self._study), total, len(self._front), self._best, rate))
 
-    def _known(self, config: Config) -> Trial | None:
-        """The finished trial that answers a configuration; a failed one is tried again."""
-        known = self._study.find(config)
-        return None if known is None or known.state == "failed" else known
+    def _begin(self, config: Config, waiting: Iterable[_Asked]) -> _Asked:
+        """Submit a configuration unless the study, or a trial in flight, will answer it."""
+        known = self._study.find(config) is not None or any(asked.config == config for asked in waiting)
+        if not known:
+            self._engine.submit(config)
+        return _Asked(config, self._told, not known)
 
-    def _finish(self, config: Config, asked_after: int) -> Trial:
-        number, seed = len(self._study), self._seed_of(config)
-        known = self._known(config)
-        if known is not None:
-            return Trial(number, config, "duplicate", known.metrics, None, known.number, seed, asked_after)
+    def _finish(self, asked: _Asked) -> Trial:
+        number, seed = len(self._study), self._seed_of(asked.config)
+        if not asked.submitted:
+            first = self._study.find(asked.config)
+            assert first is not None, "trials finish in the order in which they were asked for"
+            state: State = "failed" if first.state == "failed" else "duplicate"
+            return Trial(
+                number, asked.config, state, first.metrics, first.error, first.number, seed, asked.told
+            )
         finished = self._engine.next()
-        if finished.config != config:
+        if finished.config != asked.config:
             raise StudyError("the engine returned trials out of order")
         outcome = finished.outcome
         return Trial(
             number,
-            config,
+            asked.config,
             outcome.state,
             outcome.metrics,
             outcome.error,
             None,
             seed,
-            asked_after,
+            asked.told,
             finished.seconds,
         )
 

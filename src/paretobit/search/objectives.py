@@ -8,8 +8,8 @@ min bitops s.t. accuracy >= baseline - 0.01 and model_size <= 4096
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from paretobit.errors import BadInput
@@ -32,56 +32,53 @@ _GRAMMAR = "METRIC (<=|>=|<|>) (NUMBER | baseline [(+|-|*|/) NUMBER])"
 
 @dataclass(frozen=True)
 class Objective:
-    """A metric that is optimised.
+    """What is optimised: one metric, or several scaled and summed as in the reports.
 
     Attributes:
-        metric: Its name.
-        direction: Which way is better.
-    """
-
-    metric: str
-    direction: Direction
-
-    def loss(self, metrics: Metrics) -> float:
-        """The value to minimise."""
-        return -metrics[self.metric] if self.direction == "maximize" else metrics[self.metric]
-
-
-@dataclass(frozen=True)
-class ScaledSum:
-    """Several metrics scaled and summed into one objective, as in the reports.
-
-    Attributes:
-        scales: Metric to factor.
+        terms: Metric and factor of each summand.
         direction: Which way the sum is better.
+
+    >>> Objective.of("accuracy", "maximize").label
+    'accuracy'
+    >>> Objective((("accuracy", 1.0), ("total_bitops", -5e-10)), "maximize").label
+    '1*accuracy + -5e-10*total_bitops'
     """
 
-    scales: tuple[tuple[str, float], ...]
+    terms: tuple[tuple[str, float], ...]
     direction: Direction
+
+    @classmethod
+    def of(cls, metric: str, direction: Direction, scale: float = 1.0) -> Objective:
+        """One metric."""
+        return cls(((metric, scale),), direction)
 
     @property
-    def metric(self) -> str:
-        """The sum written out: `1*accuracy + -5e-10*total_bitops`."""
-        return " + ".join(f"{scale:g}*{metric}" for metric, scale in self.scales)
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics it reads."""
+        return tuple(metric for metric, _ in self.terms)
+
+    @property
+    def label(self) -> str:
+        """The metric, or the sum written out."""
+        if len(self.terms) == 1 and self.terms[0][1] == 1.0:
+            return self.terms[0][0]
+        return " + ".join(f"{scale:g}*{metric}" for metric, scale in self.terms)
 
     def scaled(self, metrics: Metrics) -> dict[str, float]:
         """Each metric times its factor."""
-        return {metric: metrics[metric] * scale for metric, scale in self.scales}
+        return {metric: metrics[metric] * scale for metric, scale in self.terms}
+
+    def value(self, metrics: Metrics) -> float:
+        """The sum of the scaled metrics."""
+        return sum(self.scaled(metrics).values())
 
     def loss(self, metrics: Metrics) -> float:
         """The value to minimise."""
-        total = sum(self.scaled(metrics).values())
-        return -total if self.direction == "maximize" else total
+        return -self.value(metrics) if self.direction == "maximize" else self.value(metrics)
 
-
-AnyObjective = Objective | ScaledSum
-
-
-def metrics_of(objective: AnyObjective) -> tuple[str, ...]:
-    """Names of the metrics an objective reads."""
-    if isinstance(objective, Objective):
-        return (objective.metric,)
-    return tuple(metric for metric, _ in objective.scales)
+    def resolved(self, resolve: Callable[[str], str]) -> Objective:
+        """The same objective with the full names of its metrics."""
+        return Objective(tuple((resolve(metric), scale) for metric, scale in self.terms), self.direction)
 
 
 @dataclass(frozen=True)
@@ -149,6 +146,10 @@ class Constraint:
         """Whether the metrics satisfy it."""
         return self.violation(metrics, baseline) <= 0
 
+    def resolved(self, resolve: Callable[[str], str]) -> Constraint:
+        """The same constraint with the full name of its metric."""
+        return replace(self, metric=resolve(self.metric))
+
     def __str__(self) -> str:
         if not self.relative:
             return f"{self.metric} {self.relation} {self.number:g}"
@@ -175,39 +176,9 @@ class Question:
             raise BadInput("not a question", found=text, allowed="(min|max) METRIC [s.t. CONSTRAINT [and ...]]")
         direction: Direction = "minimize" if match["direction"].lower().startswith("min") else "maximize"
         parts = re.split(r"\s+and\s+|,", match["constraints"]) if match["constraints"] else []
-        return cls(Objective(match["metric"], direction), tuple(Constraint.parse(part) for part in parts))
+        return cls(Objective.of(match["metric"], direction), tuple(Constraint.parse(part) for part in parts))
 
     def resolved(self, resolve: Callable[[str], str]) -> Question:
         """The same question with the full names of its metrics."""
-        objective = Objective(resolve(self.objective.metric), self.objective.direction)
-        return Question(objective, resolve_constraints(self.constraints, resolve))
-
-
-def resolve_constraints(
-    constraints: Iterable[Constraint], resolve: Callable[[str], str]
-) -> tuple[Constraint, ...]:
-    """Constraints with the full names of their metrics."""
-    return tuple(Constraint(resolve(c.metric), c.relation, c.number, c.relative) for c in constraints)
-
-
-def objectives_from(
-    maximize: str | Sequence[str], minimize: str | Sequence[str], resolve: Callable[[str], str]
-) -> tuple[Objective, ...]:
-    """Objectives from names of metrics, those to maximise first.
-
-    Raises:
-        BadInput: A metric is named twice, or none is named.
-    """
-    wanted = [Objective(resolve(m), "maximize") for m in _names(maximize)]
-    wanted += [Objective(resolve(m), "minimize") for m in _names(minimize)]
-    names = [objective.metric for objective in wanted]
-    for name in names:
-        if names.count(name) > 1:
-            raise BadInput("a metric is an objective twice", key="objectives", found=name)
-    if not wanted:
-        raise BadInput("no objective: name a metric to maximize or to minimize", key="objectives")
-    return tuple(wanted)
-
-
-def _names(given: str | Sequence[str]) -> list[str]:
-    return [given] if isinstance(given, str) else list(given)
+        constraints = tuple(constraint.resolved(resolve) for constraint in self.constraints)
+        return Question(self.objective.resolved(resolve), constraints)

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from paretobit.errors import BadInput
 from paretobit.search.knobs import Tree
-from paretobit.search.objectives import (
-    AnyObjective,
-    Constraint,
-    Metrics,
-    Objective,
-    Question,
-    ScaledSum,
-    metrics_of,
-    objectives_from,
-    resolve_constraints,
-)
+from paretobit.search.objectives import Constraint, Direction, Metrics, Objective, Question
 from paretobit.search.runners import RUNNERS, FunctionRunner, Metric, Runner
 from paretobit.search.spaces import BoundSpace
 
@@ -27,23 +17,48 @@ class Wanted:
     """What the user asked for, in the user's names of metrics.
 
     Attributes:
-        maximize: Metrics to maximise.
-        minimize: Metrics to minimise.
-        subject_to: Constraints as text.
-        scaled: Factors of one summed objective, in place of `maximize` and `minimize`.
-        scaled_direction: Which way that sum is better.
+        objectives: What to optimise.
+        constraints: What must hold.
     """
 
-    maximize: tuple[str, ...] = ()
-    minimize: tuple[str, ...] = ()
-    subject_to: tuple[str, ...] = ()
-    scaled: Mapping[str, float] = field(default_factory=dict)
-    scaled_direction: str = "maximize"
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.objectives:
+            raise BadInput("no objective: name a metric to maximize or to minimize", key="objectives")
+        labels = [objective.label for objective in self.objectives]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise BadInput("a metric is an objective twice", key="objectives", found=label)
+
+    @classmethod
+    def of(
+        cls,
+        maximize: str | Sequence[str] = (),
+        minimize: str | Sequence[str] = (),
+        subject_to: str | Sequence[str] = (),
+    ) -> Wanted:
+        """Metrics to maximise, to minimise, and constraints as text."""
+        objectives = [Objective.of(metric, "maximize") for metric in _as_list(maximize)]
+        objectives += [Objective.of(metric, "minimize") for metric in _as_list(minimize)]
+        return cls(tuple(objectives), tuple(Constraint.parse(text) for text in _as_list(subject_to)))
 
     @property
-    def directions(self) -> dict[str, str]:
-        """Direction of each metric that is named as an objective."""
-        return dict.fromkeys(self.maximize, "maximize") | dict.fromkeys(self.minimize, "minimize")
+    def directions(self) -> dict[str, Direction]:
+        """Direction of each metric that is an objective by itself."""
+        return {o.metrics[0]: o.direction for o in self.objectives if len(o.terms) == 1}
+
+    def resolved(self, resolve: Callable[[str], str]) -> Wanted:
+        """The same with the full names of metrics.
+
+        Raises:
+            BadInput: A metric is unknown, or is an objective twice.
+        """
+        return Wanted(
+            tuple(objective.resolved(resolve) for objective in self.objectives),
+            tuple(constraint.resolved(resolve) for constraint in self.constraints),
+        )
 
 
 class Vocabulary:
@@ -96,7 +111,7 @@ class Problem:
     """Space, objectives, constraints, and what measures them."""
 
     space: BoundSpace
-    objectives: tuple[AnyObjective, ...]
+    objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
     runners: tuple[Runner, ...]
     baseline: Metrics
@@ -104,11 +119,10 @@ class Problem:
     @classmethod
     def build(cls, space: BoundSpace, wanted: Wanted, runners: Sequence[Runner], baseline: Metrics) -> Problem:
         """Resolve what was asked for against what the runners provide."""
-        vocabulary = Vocabulary(runners)
-        objectives, constraints = understand(wanted, vocabulary)
-        for constraint in constraints:
+        understood = wanted.resolved(Vocabulary(runners).resolve)
+        for constraint in understood.constraints:
             constraint.bound(baseline)
-        return cls(space, objectives, constraints, tuple(runners), baseline)
+        return cls(space, understood.objectives, understood.constraints, tuple(runners), baseline)
 
     @property
     def tree(self) -> Tree:
@@ -126,7 +140,7 @@ class Problem:
 
     def judge(self, metrics: Metrics) -> Judgement:
         """Losses and violation of a trial's metrics, as far as they are known."""
-        needed = [name for objective in self.objectives for name in metrics_of(objective)]
+        needed = [name for objective in self.objectives for name in objective.metrics]
         known = all(name in metrics for name in needed)
         losses = tuple(o.loss(metrics) for o in self.objectives) if known else None
         return Judgement(losses, self.violation(metrics))
@@ -141,35 +155,11 @@ class Problem:
         return total
 
 
-def understand(
-    wanted: Wanted, vocabulary: Vocabulary
-) -> tuple[tuple[AnyObjective, ...], tuple[Constraint, ...]]:
-    """Objectives and constraints with the full names of their metrics.
-
-    Raises:
-        BadInput: A metric is unknown, or the objectives contradict each other.
-    """
-    constraints = resolve_constraints(map(Constraint.parse, wanted.subject_to), vocabulary.resolve)
-    if not wanted.scaled:
-        return objectives_from(wanted.maximize, wanted.minimize, vocabulary.resolve), constraints
-    if wanted.maximize or wanted.minimize:
-        raise BadInput("objectives are given both one by one and as a scaled sum", key="objectives")
-    if wanted.scaled_direction not in ("maximize", "minimize"):
-        allowed = ("maximize", "minimize")
-        raise BadInput("unknown direction", key="direction", found=wanted.scaled_direction, allowed=allowed)
-    scales = tuple((vocabulary.resolve(name), float(scale)) for name, scale in wanted.scaled.items())
-    return (ScaledSum(scales, wanted.scaled_direction),), constraints  # type: ignore[arg-type]
-
-
 def check_before_work(wanted: Wanted, runners: Sequence[Runner]) -> None:
     """Refuse unknown metrics early; what a user's function returns is known only after the baseline."""
     if not any(isinstance(runner, FunctionRunner) for runner in runners):
-        understand(wanted, Vocabulary(runners))
-    else:
-        for text in wanted.subject_to:
-            Constraint.parse(text)
+        wanted.resolved(Vocabulary(runners).resolve)
 
 
-def metric_names(objectives: Iterable[AnyObjective]) -> list[str]:
-    """Labels of objectives."""
-    return [o.metric for o in objectives if isinstance(o, Objective | ScaledSum)]
+def _as_list(given: str | Sequence[str]) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)

@@ -15,7 +15,7 @@ from torch import nn
 from paretobit.errors import BadInput, StudyError
 from paretobit.search.front import non_dominated
 from paretobit.search.knobs import Config
-from paretobit.search.objectives import AnyObjective, Constraint, Objective, Question, ScaledSum
+from paretobit.search.objectives import Constraint, Objective, Question
 from paretobit.search.problem import Problem
 from paretobit.search.trial import State, Trial
 
@@ -152,7 +152,7 @@ class Study:
     # Answers
 
     @property
-    def objectives(self) -> tuple[AnyObjective, ...]:
+    def objectives(self) -> tuple[Objective, ...]:
         """What was optimised."""
         return tuple(_objective(o) for o in self._facts.get("objectives", []))
 
@@ -284,14 +284,10 @@ class _Explained:
             raise StudyError(f"the study {self._path} cannot be used: {error}") from error
 
 
-def describe_objective(objective: AnyObjective) -> dict[str, Any]:
+def describe_objective(objective: Objective) -> dict[str, Any]:
     """An objective as JSON."""
-    if isinstance(objective, Objective):
-        return {"metric": objective.metric, "direction": objective.direction}
-    return {"scales": dict(objective.scales), "direction": objective.direction}
+    return {"terms": [list(term) for term in objective.terms], "direction": objective.direction}
 
 
-def _objective(described: Mapping[str, Any]) -> AnyObjective:
-    if "scales" in described:
-        return ScaledSum(tuple(described["scales"].items()), described["direction"])
-    return Objective(described["metric"], described["direction"])
+def _objective(described: Mapping[str, Any]) -> Objective:
+    return Objective(tuple((str(m), float(s)) for m, s in described["terms"]), described["direction"])

@@ -63,7 +63,7 @@ class OptunaStrategy(Strategy):
         for trial in trials:
             asked = self._running[trial.config].pop(0)
             judged = self.problem.judge(trial.metrics)
-            if trial.state == "failed" or (judged.losses is None and not trial.metrics):
+            if not trial.metrics:
                 self._study.tell(asked, state=optuna.trial.TrialState.FAIL)
                 continue
             asked.set_user_attr(_VIOLATION, judged.violation)
