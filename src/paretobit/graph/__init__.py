@@ -2,7 +2,7 @@
 
 from paretobit.graph.model_graph import Kind, ModelGraph, Node, Shape, per_sample
 from paretobit.graph.ops import class_name, op_name, op_of
-from paretobit.graph.trace import Example, trace
+from paretobit.graph.trace import Example, at_rest, trace
 
 __all__ = [
     "Example",
@@ -10,6 +10,7 @@ __all__ = [
     "ModelGraph",
     "Node",
     "Shape",
+    "at_rest",
     "class_name",
     "op_name",
     "op_of",

@@ -31,7 +31,7 @@ def trace(model: nn.Module, example: Example | None = None) -> ModelGraph:
     >>> [(node.name, node.op, node.output_shape) for node in graph.layers]
     [('0', 'linear', (1, 2)), ('1', 'relu', (1, 2))]
     """
-    with _at_rest(model):
+    with at_rest(model):
         try:
             traced = _Tracer().trace(model)
         except Exception as error:  # whatever a model's forward raises on proxies
@@ -154,7 +154,7 @@ def _is_leaf(module: nn.Module) -> bool:
 
 
 @contextmanager
-def _at_rest(model: nn.Module) -> Iterator[None]:
+def at_rest(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside the block; every module's own mode restored after it."""
     modes = {module: module.training for module in model.modules()}
     model.eval()

@@ -1,1 +1,33 @@
 """Tables and figures."""
+
+from paretobit.report.figures import draw_front
+from paretobit.report.tables import (
+    baseline_row,
+    best_trial_row,
+    cell,
+    columns,
+    comparison_rows,
+    cost_rows,
+    explain,
+    front_rows,
+    quantization_rows,
+    to_csv,
+    to_markdown,
+    trial_rows,
+)
+
+__all__ = [
+    "baseline_row",
+    "best_trial_row",
+    "cell",
+    "columns",
+    "comparison_rows",
+    "cost_rows",
+    "draw_front",
+    "explain",
+    "front_rows",
+    "quantization_rows",
+    "to_csv",
+    "to_markdown",
+    "trial_rows",
+]

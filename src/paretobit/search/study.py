@@ -16,7 +16,6 @@ from paretobit.errors import BadInput, StudyError
 from paretobit.search.front import non_dominated
 from paretobit.search.knobs import Config
 from paretobit.search.objectives import Constraint, Objective, Question
-from paretobit.search.problem import Problem
 from paretobit.search.trial import State, Trial
 
 SCHEMA_VERSION = 1
@@ -49,7 +48,6 @@ class Study:
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = None if path is None else Path(path)
         self._build: Callable[[Config], nn.Module] | None = None
-        self._problem: Problem | None = None
         with self._explained():
             self._db = sqlite3.connect(self.path or ":memory:", isolation_level=None, timeout=1.0)
             self._open()
@@ -191,9 +189,9 @@ class Study:
             )
         return min(fitting, key=lambda t: (*[o.loss(t.metrics) for o in objectives], t.number))
 
-    def attach(self, problem: Problem, build: Callable[[Config], nn.Module]) -> None:
-        """Give the study its problem, so that trials can make their models."""
-        self._problem, self._build = problem, build
+    def attach(self, build: Callable[[Config], nn.Module]) -> None:
+        """Let the study's trials make their models."""
+        self._build = build
 
     def close(self) -> None:
         """Close the file; the study stays readable in memory."""

@@ -106,6 +106,8 @@ class Runner(abc.ABC):
 
     Settings: ClassVar[type[RunnerSettings]] = RunnerSettings
     metrics: tuple[Metric, ...]
+    kind: ClassVar[Literal["software", "hardware"]] = "software"
+    """Under which heading the best-trial table shows its metrics."""
     may_change_model: ClassVar[bool] = False
     """Whether weights, statistics or modes may differ after `measure`."""
 

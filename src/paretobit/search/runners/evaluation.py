@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+import torch
 from pydantic import Field
 
 from paretobit.errors import BadInput
+from paretobit.graph import at_rest
 from paretobit.search.runners.base import RUNNERS, Candidate, Evidence, Metric, Runner, RunnerSettings
-from paretobit.training.evaluate import evaluate
+from paretobit.training.evaluate import evaluate, run_on_view
 
 
 class EvaluationSettings(RunnerSettings):
     """Settings of `basic_evaluation`.
 
     Attributes:
-        split: Which part of the data. The test split is for judging the front, not for choosing.
+        split: Which part of the data. The test split judges the front and never chooses it.
         num_samples: Use only the first so many rows; unset: all.
         batch_size: Rows per forward pass; unset: as many as keep activations near 16 MB.
     """
 
-    split: str = "val"
+    split: Literal["val", "train"] = "val"
     num_samples: int | None = Field(default=None, gt=0)
     batch_size: int | None = Field(default=None, gt=0)
 
@@ -37,14 +39,39 @@ class BasicEvaluation(Runner):
 
     def __init__(self, evidence: Evidence, settings: Any) -> None:
         super().__init__(evidence, settings)
-        if settings.split == "test":
-            raise BadInput("the test split judges the front; it cannot choose it", key="split", found="test",
-                           allowed=[name for name in evidence.splits if name != "test"])  # fmt: skip
         x, y = evidence.split(settings.split)
         self._x, self._y = x[: settings.num_samples], y[: settings.num_samples]
         self._rows = settings.batch_size or evidence.rows_per_pass
+        self._check_labels()
+
+    @property
+    def samples(self) -> int:
+        """Rows it looks at."""
+        return len(self._x)
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
         """Run the model once over the split."""
         result = evaluate(candidate.applied, self._x, self._y, self._rows)
         return {"accuracy": result.accuracy, "loss": result.loss}
+
+    def _check_labels(self) -> None:
+        """Refuse labels that are no classes of the model."""
+        model = self.evidence.graph.model
+        with at_rest(model), torch.no_grad():
+            logits = run_on_view(model, self._x[:1])
+        if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
+            found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+            raise BadInput(
+                "basic_evaluation needs a classifier: give evaluate= for other models",
+                key="model output",
+                found=found,
+                allowed="logits of shape (rows, classes)",
+            )
+        low, high = int(self._y.min()), int(self._y.max())
+        if low < 0 or high >= logits.shape[1]:
+            raise BadInput(
+                "labels outside the model's classes",
+                key="labels",
+                found=f"{low} to {high}",
+                allowed=f"0 to {logits.shape[1] - 1}",
+            )

@@ -32,6 +32,7 @@ class Latency(Runner):
     """Median time of one forward pass of the emulated model on this machine, not of the target hardware."""
 
     Settings: ClassVar[type[RunnerSettings]] = LatencySettings
+    kind = "hardware"
     metrics = (Metric("latency", "minimize", "ms per batch, emulated"),)
 
     def __init__(self, evidence: Evidence, settings: Any) -> None:

@@ -30,6 +30,7 @@ class AverageBitwidth(Runner):
     the size of the parameters at 32 bits over their stored size.
     """
 
+    kind = "hardware"
     metrics = (
         Metric("average_bitwidth", "minimize", "bits per element", cheap=True),
         Metric("weight_bitwidth", "minimize", "bits per element", cheap=True),
@@ -63,6 +64,7 @@ class AverageBitwidth(Runner):
 class ModelSize(Runner):
     """Bytes that storing parameters and running statistics takes; unquantised elements at 32 bits."""
 
+    kind = "hardware"
     metrics = (Metric("model_size", "minimize", "bytes", cheap=True, short="size"),)
 
     def __init__(self, evidence: Evidence, settings: Any) -> None:

@@ -50,6 +50,10 @@ class BoundSpace(abc.ABC):
     def apply(self, prepared: nn.Module, formats: Assignment) -> None:
         """Set every knob on a prepared copy, full precision included."""
 
+    @abc.abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What `Space.explain` needs to spell out a configuration without the model; JSON-able."""
+
 
 class Space(abc.ABC):
     """The description of what may vary, before it meets a model."""
@@ -72,6 +76,16 @@ class Space(abc.ABC):
     @abc.abstractmethod
     def to_settings(self) -> dict[str, Any]:
         """The keys that `from_settings` takes."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def explain(described: Mapping[str, Any], config: Config) -> dict[str, Any]:
+        """A configuration spelt out layer by layer, as the reports print it.
+
+        Args:
+            described: From `BoundSpace.describe`.
+            config: The configuration.
+        """
 
 
 SPACES: Registry[type[Space]] = Registry("search space")

@@ -85,16 +85,34 @@ class Quantize(Space):
         """The space over one model."""
         return BoundQuantize(self, graph)
 
+    @staticmethod
+    def explain(described: Mapping[str, Any], config: Config) -> dict[str, Any]:
+        """`{"seq_blocks_2": {"config": {"name": "integer", "data_in_width": 8, ...}}}`."""
+        nested: dict[str, Any] = {}
+        for target in described["targets"]:
+            formats = _decode(
+                _Choices(target["prefix"], Entry(**target["entry"]), tuple(target["slots"])), config
+            )
+            for layer, slots in target["layers"].items():
+                nested[layer] = {"config": _spelt_out({s: f for s, f in formats.items() if s in slots})}
+        return nested
+
 
 @dataclass(frozen=True)
-class _Target:
-    """Layers that share one set of knobs."""
+class _Choices:
+    """An entry under the prefix of its knobs, for layers that have these slots."""
 
     prefix: str
-    layers: tuple[Node, ...]
     entry: Entry
-    knobs: tuple[Knob, ...]
     slots: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Target(_Choices):
+    """Layers that share one set of knobs."""
+
+    layers: tuple[Node, ...]
+    knobs: tuple[Knob, ...]
 
 
 class BoundQuantize(BoundSpace):
@@ -142,6 +160,19 @@ class BoundQuantize(BoundSpace):
                 assert isinstance(layer, Quantized)
                 layer.set_slots(formats[node.owner])
 
+    def describe(self) -> dict[str, Any]:
+        """The targets: prefix, entry, and the slots of each layer."""
+        return {"targets": [self._describe(target) for target in self._targets]}
+
+    def _describe(self, target: _Target) -> dict[str, Any]:
+        layers = {node.name: list(slots_of(self._graph.module(node))) for node in target.layers}
+        entry = {
+            "name": target.entry.name,
+            "whole": _plain(target.entry.whole),
+            "parameters": _plain(target.entry.parameters),
+        }
+        return {"prefix": target.prefix, "slots": list(target.slots), "layers": layers, "entry": entry}
+
     def _make_targets(self, space: Quantize) -> Iterator[_Target]:
         chosen: dict[str, str] = {}
         entries = {key: entry for key, entry in space.seed.items() if key != "default"}
@@ -175,7 +206,7 @@ class BoundQuantize(BoundSpace):
         for prefix, group in groups:
             present = {slot for node in group for slot in slots_of(self._graph.module(node))}
             knobs = self._without_effect(prefix, _knobs(prefix, entry), present)
-            target = _Target(prefix, group, entry, knobs, tuple(slot for slot in SLOTS if slot in present))
+            target = _Target(prefix, entry, tuple(s for s in SLOTS if s in present), group, knobs)
             _decode(target, Tree(knobs).at(0))  # refuses what cannot be made before any work
             yield target
 
@@ -246,7 +277,7 @@ def _parameter_knob(knob: str, name: str, slot: str, parameter: str, values: Any
     return Knob.of(knob, list(values))
 
 
-def _decode(target: _Target, config: Config) -> dict[str, Format]:
+def _decode(target: _Choices, config: Config) -> dict[str, Format]:
     """The format of every slot of a target under a configuration."""
     entry, prefix = target.entry, target.prefix
     given = entry.name if entry.name is not None else DEFAULT_FORMAT
@@ -267,6 +298,17 @@ def _decode(target: _Target, config: Config) -> dict[str, Format]:
                     values[parameter] = config[f"{prefix}.{slot}_{parameter}"]
             slots[slot] = slot_format(name, slot, values)
     return {slot: f for slot, f in slots.items() if f != FULL}
+
+
+def _spelt_out(formats: Mapping[str, Format]) -> dict[str, Any]:
+    """The reports' keys for the formats of one layer."""
+    families = {f.name for f in formats.values()}
+    config: dict[str, Any] = {"name": families.pop() if len(families) == 1 else "mixed" if families else "NA"}
+    for slot, number_format in formats.items():
+        if config["name"] == "mixed":
+            config[f"{slot}_name"] = number_format.name
+        config |= {f"{slot}_{key}": value for key, value in number_format.parameters.items()}
+    return config
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import optuna
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from paretobit.errors import BadInput
 from paretobit.search.knobs import Config, Knob, Value
@@ -15,6 +15,12 @@ from paretobit.search.strategies.base import STRATEGIES, Strategy, StrategySetti
 from paretobit.search.trial import Trial
 
 _VIOLATION = "violation"
+
+SAMPLERS: Mapping[str, tuple[type[optuna.samplers.BaseSampler], dict[str, Any]]] = {
+    "tpe": (optuna.samplers.TPESampler, {"multivariate": True}),
+    "random": (optuna.samplers.RandomSampler, {}),
+}
+"""Samplers by name, with the arguments that differ from Optuna's defaults."""
 
 
 class OptunaSettings(StrategySettings):
@@ -25,8 +31,15 @@ class OptunaSettings(StrategySettings):
         sampler_settings: Further arguments of the sampler, by Optuna's names.
     """
 
-    sampler: Literal["tpe", "random"] = "tpe"
+    sampler: str = "tpe"
     sampler_settings: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("sampler")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in SAMPLERS:
+            raise BadInput("unknown sampler", key="sampler", found=name, allowed=SAMPLERS)
+        return name
 
 
 @STRATEGIES.register("optuna")
@@ -84,11 +97,7 @@ def _suggest(trial: optuna.Trial) -> Callable[[Knob], Value]:
 
 
 def _sampler(settings: OptunaSettings, seed: int, constrained: bool) -> optuna.samplers.BaseSampler:
-    kinds: Mapping[str, tuple[type[optuna.samplers.BaseSampler], dict[str, Any]]] = {
-        "tpe": (optuna.samplers.TPESampler, {"multivariate": True}),
-        "random": (optuna.samplers.RandomSampler, {}),
-    }
-    kind, defaults = kinds[settings.sampler]
+    kind, defaults = SAMPLERS[settings.sampler]
     arguments = {"seed": seed, **defaults}
     if constrained and settings.sampler == "tpe":
         arguments["constraints_func"] = lambda trial: (trial.user_attrs[_VIOLATION],)

@@ -1,0 +1,155 @@
+"""Tables: rows of plain values that the command line prints and the run folder keeps."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from paretobit.passes.analysis import CostReport, LayerComparison, TypeSummary
+from paretobit.search import SPACES, Study, Trial
+
+Row = dict[str, Any]
+
+
+def trial_rows(trials: Iterable[Trial]) -> list[Row]:
+    """One row a trial: number, state, metrics, knobs."""
+    return [
+        {
+            "number": trial.number,
+            "state": trial.state,
+            **trial.metrics,
+            "seconds": round(trial.seconds, 6),
+            "duplicate_of": trial.duplicate_of,
+            **trial.config,
+        }
+        for trial in trials
+    ]
+
+
+def front_rows(study: Study) -> list[Row]:
+    """The front, and for each point what the test split says where it was asked."""
+    tests = study.facts.get("test", {})
+    rows = []
+    for trial in study.front():
+        judged = {f"test_{name}": value for name, value in tests.get(str(trial.number), {}).items()}
+        rows.append({"number": trial.number, **trial.metrics, **judged, **trial.config})
+    return rows
+
+
+def baseline_row(study: Study) -> Row:
+    """The float model in the columns of `front_rows`."""
+    tests = study.facts.get("test", {}).get("baseline", {})
+    return {"number": "float", **study.baseline, **{f"test_{name}": value for name, value in tests.items()}}
+
+
+def best_trial_row(study: Study, trial: Trial) -> Row:
+    """The reports' table: `number | software_metrics | hardware_metrics | scaled_metrics`."""
+    kinds = {name: about["kind"] for name, about in study.facts.get("metrics", {}).items()}
+
+    def of(kind: str) -> dict[str, float]:
+        return {name: value for name, value in trial.metrics.items() if kinds.get(name, "software") == kind}
+
+    scaled: dict[str, float] = {}
+    for objective in study.objectives:
+        scaled |= objective.scaled(trial.metrics)
+    return {
+        "number": trial.number,
+        "software_metrics": of("software"),
+        "hardware_metrics": of("hardware"),
+        "scaled_metrics": scaled,
+    }
+
+
+def explain(study: Study, trial: Trial) -> dict[str, Any]:
+    """A trial's configuration spelt out layer by layer, as the nested JSON of the reports."""
+    space = study.facts["space"]
+    return SPACES[space["name"]].explain(space, trial.config)
+
+
+def cost_rows(report: CostReport) -> list[Row]:
+    """The reports' table of FLOPs and BitOPs; inputs and outputs have empty cells."""
+    rows = []
+    for row in report.rows:
+        blank = row.op in ("placeholder", "output", "get_attr")
+        cells = {
+            "Parameters": row.parameters,
+            "Forward FLOPS": row.forward_flops,
+            "Backward FLOPS": row.backward_flops,
+            "Forward bitops": row.forward_bitops,
+            "Backward bitops": row.backward_bitops,
+        }
+        shown = {key: None if blank else value if row.counted else "?" for key, value in cells.items()}
+        rows.append({"Node name": row.node, "Node type": row.op, **shown})
+    total = {
+        "Parameters": report.total("parameters"),
+        "Forward FLOPS": report.total("forward_flops"),
+        "Backward FLOPS": report.total("backward_flops"),
+        "Forward bitops": report.total("forward_bitops"),
+        "Backward bitops": report.total("backward_bitops"),
+    }
+    return [*rows, {"Node name": "total", "Node type": "", **total}]
+
+
+def quantization_rows(summary: Iterable[TypeSummary]) -> list[Row]:
+    """`Original type | OP | Total | Changed | Unchanged`."""
+    return [
+        {
+            "Original type": row.original_type,
+            "OP": row.op,
+            "Total": row.total,
+            "Changed": row.changed,
+            "Unchanged": row.unchanged,
+        }
+        for row in summary
+    ]
+
+
+def comparison_rows(layers: Iterable[LayerComparison]) -> list[Row]:
+    """Layers before and after, side by side."""
+    return [
+        {
+            "Node name": layer.node,
+            "Before": layer.before,
+            "After": layer.after,
+            "Distinct weights": None if layer.distinct_weights is None else layer.distinct_weights,
+            "Max error": layer.max_error,
+        }
+        for layer in layers
+    ]
+
+
+def columns(rows: Sequence[Row]) -> list[str]:
+    """The union of the rows' columns, in order of first appearance."""
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """CSV text with one header line."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns(rows), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def to_markdown(rows: Sequence[Row]) -> str:
+    """A Markdown table."""
+    names = columns(rows)
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    lines += ["| " + " | ".join(cell(row.get(name)) for name in names) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it: five significant digits, whole numbers whole."""
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, Mapping):
+            return "{" + ", ".join(f"{key}: {cell(item)}" for key, item in value.items()) + "}"
+        return str(value)
+    if isinstance(value, int) or value.is_integer():
+        return f"{int(value):,}"
+    return f"{value:.5g}"

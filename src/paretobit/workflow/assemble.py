@@ -1,0 +1,170 @@
+"""From settings or Python objects to the parts of a search."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paretobit.data import Data
+from paretobit.document import Document, validate
+from paretobit.errors import BadInput
+from paretobit.graph import Example, trace
+from paretobit.models import ModelSettings, build, layout, load_state, read_state
+from paretobit.search import RUNNERS, SPACES, STRATEGIES, Evidence, Runner, Space
+from paretobit.search.runners import FunctionRunner
+from paretobit.search.runners.function import Evaluate
+from paretobit.search.strategies import StrategySettings
+from paretobit.search.strategies.optuna_samplers import SAMPLERS
+from paretobit.workflow.settings import DEFAULT_RUNNERS
+
+Pair = tuple[Any, Any]
+EXHAUSTIVE_UP_TO = 500
+DEFAULT_TRIALS = 100
+
+
+def data_for(model_name: str, data: Data) -> Data:
+    """The data in the layout that a model of the zoo wants."""
+    return data.flattened() if layout(model_name) == "features" else data
+
+
+def build_model(settings: ModelSettings, data: Data, seed: int) -> nn.Module:
+    """The model for this data, with the checkpoint's weights where one is named."""
+    model = build(settings.name, data.input_shape, data.num_classes, seed)
+    if settings.load is not None:
+        load_state(model, read_state(settings.load), settings.load)
+    return model.eval()
+
+
+def splits_of(data: Data) -> dict[str, tuple[Tensor, Tensor]]:
+    """The splits of a data set as the runners take them."""
+    return {split.name: (split.x, split.y) for split in data.splits}
+
+
+def splits_from(pairs: Mapping[str, Pair | None]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Splits given from Python: tensors or arrays, checked.
+
+    Raises:
+        BadInput: Inputs and labels of different length, no rows, or inputs that are not finite.
+    """
+    splits = {}
+    for name, pair in pairs.items():
+        if pair is None:
+            continue
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise BadInput("not a pair of inputs and labels", key=name, found=type(pair).__name__)
+        x, y = (torch.as_tensor(part) for part in pair)
+        x = x.float() if x.is_floating_point() else x
+        if len(x) != len(y):
+            raise BadInput("inputs and labels differ in length", key=name, found=[len(x), len(y)])
+        if len(x) == 0:
+            raise BadInput("an empty split", key=name)
+        if x.is_floating_point() and not torch.isfinite(x).all():
+            bad = int((~torch.isfinite(x)).sum())
+            raise BadInput("inputs that are NaN or infinite", key=name, found=f"{bad} values")
+        splits[name] = (x.contiguous(), y if y.is_floating_point() else y.long().contiguous())
+    return splits
+
+
+def example_from(splits: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor | None:
+    """One row of the data."""
+    for x, _ in splits.values():
+        return x[:1]
+    return None
+
+
+def evidence_for(
+    model: nn.Module, splits: Mapping[str, tuple[Tensor, Tensor]], example: Example | None = None
+) -> Evidence:
+    """The model's graph and the data."""
+    return Evidence(trace(model, example if example is not None else example_from(splits)), splits)
+
+
+def make_runners(
+    tables: Mapping[str, Mapping[str, Any]] | None,
+    evidence: Evidence,
+    evaluate: Evaluate | None,
+    directions: Mapping[str, str],
+    document: Document,
+) -> tuple[Runner, ...]:
+    """The runners a search uses.
+
+    Args:
+        tables: Runner to settings; None takes the defaults that the evidence allows.
+        evidence: What they look at.
+        evaluate: A user's measurement, in place of `basic_evaluation`.
+        directions: Of the user's metrics.
+        document: Where the tables came from.
+    """
+    if tables is None:
+        needs = {"basic_evaluation": "val" in evidence.splits and evaluate is None}
+        needs["basic_computation"] = evidence.graph.batch is not None
+        tables = {name: {} for name in DEFAULT_RUNNERS if needs.get(name, True)}
+    runners: list[Runner] = []
+    for name, table in tables.items():
+        prefix = f"search.runners.{name}"
+        try:
+            runner = RUNNERS[name]
+            runners.append(runner(evidence, validate(runner.Settings, table, document, prefix)))
+        except BadInput as error:
+            raise error.located(document.source, prefix, document.line(prefix)) from None
+    if evaluate is not None:
+        runners.append(FunctionRunner(evidence, evaluate, directions))
+    return tuple(runners)
+
+
+def make_space(table: Mapping[str, Any], document: Document) -> Space:
+    """The space that `[search.space]` describes."""
+    settings = dict(table)
+    name = settings.pop("name", "quantize")
+    try:
+        return SPACES[name].from_settings(settings)
+    except BadInput as error:
+        raise _placed(error, "search.space", document) from None
+
+
+def choose_strategy(
+    given: str | Mapping[str, Any] | None, n_trials: int | None, size: int, document: Document
+) -> tuple[str, StrategySettings, int]:
+    """Name, settings and number of trials of the strategy.
+
+    A sampler's name alone (`tpe`) means Optuna with that sampler.
+    """
+    table = {"name": given} if isinstance(given, str) else dict(given or {})
+    name = table.pop("name", None)
+    if name is None:
+        name = "brute_force" if size <= (n_trials or EXHAUSTIVE_UP_TO) else "optuna"
+    if name in SAMPLERS:
+        name, table = "optuna", {"sampler": name, **table}
+    try:
+        strategy = STRATEGIES[name]
+        settings = validate(strategy.Settings, table, document, "search.strategy")
+    except BadInput as error:
+        raise error.located(document.source, "search.strategy.name", document.line("search.strategy")) from None
+    return name, settings, n_trials or (size if name == "brute_force" else DEFAULT_TRIALS)
+
+
+def fingerprint(model: nn.Module, splits: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, str]:
+    """Digests of the model's weights and of the data."""
+    return {
+        "model": _digest(model.state_dict().items()),
+        "data": _digest(
+            (f"{name}.{part}", t) for name, pair in splits.items() for part, t in zip("xy", pair, strict=True)
+        ),
+    }
+
+
+def _digest(tensors: Any) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _placed(error: BadInput, prefix: str, document: Document) -> BadInput:
+    error.key = f"{prefix}.{error.key}" if error.key else prefix
+    return error.located(document.source, None, document.line(error.key))

@@ -1,0 +1,106 @@
+"""The run folder: where everything of one run is, under fixed names."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from paretobit.document import dump
+from paretobit.errors import BadInput, ParetoBitError
+from paretobit.storage import write_text_atomic
+
+RUNS = Path("runs")
+
+
+class RunFolder:
+    """Paths of one run.
+
+    Attributes:
+        path: The folder itself.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def choose(cls, out: str | Path | None, name: str, *, resume: bool = False) -> RunFolder:
+        """The folder of a new run, or of one to be resumed; nothing is created.
+
+        Args:
+            out: What the user asked for; unset: the next free `runs/NAME`.
+            name: Of the run, for the default folder.
+            resume: Whether to go on in an existing folder.
+
+        Raises:
+            BadInput: The folder asked for is not empty and nothing says to resume.
+        """
+        if out is None:
+            stem = re.sub(r"[^\w.-]+", "-", name).strip("-") or "run"
+            if resume:
+                return cls(RUNS / stem)
+            names = (stem if i == 1 else f"{stem}-{i}" for i in itertools.count(1))
+            return cls(next(RUNS / n for n in names if not (RUNS / n).exists()))
+        path = Path(out)
+        if path.exists() and not path.is_dir():
+            raise BadInput("the run folder is a file", key="--out", found=str(path))
+        if path.is_dir() and any(path.iterdir()) and not resume:
+            raise BadInput(
+                "the run folder is not empty: use --resume to go on in it", key="--out", found=str(path)
+            )
+        return cls(path)
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            ParetoBitError: It cannot be made or written to.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise ParetoBitError(f"cannot write to the run folder {self.path}: {error.strerror}") from None
+
+    @property
+    def config(self) -> Path:
+        """The configuration as resolved."""
+        return self.path / "config.toml"
+
+    @property
+    def study(self) -> Path:
+        """The study."""
+        return self.path / "study.db"
+
+    @property
+    def trials(self) -> Path:
+        """Every trial, as CSV."""
+        return self.path / "trials.csv"
+
+    @property
+    def front(self) -> Path:
+        """The front, as CSV."""
+        return self.path / "front.csv"
+
+    @property
+    def picture(self) -> Path:
+        """The front, as a picture."""
+        return self.path / "front.png"
+
+    @property
+    def best(self) -> Path:
+        """The winning model."""
+        return self.path / "best"
+
+    @property
+    def float_model(self) -> Path:
+        """The float model that a search trained before it began."""
+        return self.path / "float"
+
+    def write_config(self, settings: Mapping[str, Any]) -> None:
+        """Write the configuration as resolved."""
+        write_text_atomic(self.config, dump(settings))

@@ -1,0 +1,311 @@
+"""The main job: assemble a search, run it, keep the front and the winner."""
+
+from __future__ import annotations
+
+import copy
+import platform
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paretobit._version import __version__
+from paretobit.document import Document
+from paretobit.errors import BadInput, StudyError
+from paretobit.graph import Example
+from paretobit.models import save
+from paretobit.passes.transform import apply_assignment
+from paretobit.report import draw_front, front_rows, to_csv, trial_rows
+from paretobit.runtime import use_one_thread
+from paretobit.search import (
+    STRATEGIES,
+    BoundSpace,
+    Candidate,
+    Config,
+    Evidence,
+    Problem,
+    Progress,
+    Runner,
+    SearchLoop,
+    SerialEngine,
+    Space,
+    Study,
+    Trial,
+    Wanted,
+    Workbench,
+)
+from paretobit.search.problem import Vocabulary, check_before_work
+from paretobit.search.runners import BasicEvaluation
+from paretobit.search.strategies import StrategySettings
+from paretobit.search.study import describe_objective
+from paretobit.storage import write_text_atomic
+from paretobit.workflow.assemble import (
+    Pair,
+    choose_strategy,
+    evidence_for,
+    fingerprint,
+    make_runners,
+    splits_from,
+)
+from paretobit.workflow.run_folder import RunFolder
+
+OnTrial = Callable[[Progress], None]
+
+
+@dataclass
+class Search:
+    """A search, assembled and not yet run.
+
+    Attributes:
+        model: The caller's model; never changed.
+        splits: The data.
+        evidence: Graph and data as runners see them.
+        space: Bound to the model.
+        runners: What measures.
+        wanted: Objectives and constraints in the user's names.
+        strategy: Registered name.
+        strategy_settings: Checked.
+        n_trials: Trials the study shall hold.
+        seed: The study's.
+        timeout: Seconds after which no further trial starts.
+        best: The question whose answer is kept; unset: the best first objective.
+        space_name: Registered name of the space.
+        saved_with: What `best/model.json` keeps besides the formats: `source`, `data`.
+    """
+
+    model: nn.Module
+    splits: Mapping[str, tuple[Tensor, Tensor]]
+    evidence: Evidence
+    space: BoundSpace
+    runners: tuple[Runner, ...]
+    wanted: Wanted
+    strategy: str
+    strategy_settings: StrategySettings
+    n_trials: int
+    seed: int = 0
+    timeout: float | None = None
+    best: str | None = None
+    space_name: str = "quantize"
+    saved_with: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(self, study: Study, on_trial: OnTrial | None = None) -> Problem:
+        """Measure the baseline, then search; trials already in the study are replayed.
+
+        Raises:
+            StudyError: The study belongs to another search.
+        """
+        use_one_thread()
+        problem: Problem | None = None
+
+        def violation(metrics: Mapping[str, float]) -> float:
+            return problem.violation(metrics) if problem else 0.0
+
+        workbench = Workbench(self.space, self.runners, violation, self.seed)
+        baseline = dict(study.baseline) or workbench.baseline()
+        if study.baseline:  # what a user's function returns is known once it ran
+            workbench.baseline()
+        problem = Problem.build(self.space, self.wanted, self.runners, baseline)
+        if self.best is not None:
+            problem.question(self.best)
+        self._record(study, problem)
+        study.attach(self.build)
+        strategy = STRATEGIES[self.strategy](problem, self.seed, self.strategy_settings)
+        engine = SerialEngine(workbench)
+        loop = SearchLoop(problem, strategy, study, engine, workbench.seed_of, on_trial)
+        loop.run(self.n_trials, self.timeout)
+        return problem
+
+    def judge(self, study: Study) -> None:
+        """Measure the baseline and the front on the untouched test split, where there is one."""
+        evaluation = next((r for r in self.runners if isinstance(r, BasicEvaluation)), None)
+        if evaluation is None or "test" not in self.splits:
+            return
+        settings = evaluation.settings.model_copy(update={"split": "test", "num_samples": None})
+        runner = BasicEvaluation(self.evidence, settings)
+        known = dict(study.facts.get("test", {}))
+        configs: dict[str, Config | None] = {str(t.number): t.config for t in study.front()}
+        for name, config in {"baseline": None, **configs}.items():
+            if name not in known:
+                model = self.build(config)
+                known[name] = runner.measure(Candidate({}, model))
+        study.record(test=known)
+
+    def build(self, config: Config | None) -> nn.Module:
+        """A copy of the model with a configuration applied; None leaves it in full precision."""
+        model = copy.deepcopy(self.model).eval()
+        if config is not None:
+            apply_assignment(model, self.space.formats(config))
+        return model
+
+    def winner(self, study: Study) -> Trial | None:
+        """The trial to keep; None where no trial satisfies the question."""
+        try:
+            return study.best(self.best)
+        except BadInput:
+            return None
+
+    def _record(self, study: Study, problem: Problem) -> None:
+        """Record what the run is, or check that the study belongs to it."""
+        identity = {
+            "space_fingerprint": self.space.tree.fingerprint,
+            "strategy": {"name": self.strategy, **self.strategy_settings.model_dump()},
+            "seed": self.seed,
+            "objectives": [describe_objective(objective) for objective in problem.objectives],
+            "constraints": [str(constraint) for constraint in problem.constraints],
+            "fingerprints": fingerprint(self.model, self.splits),
+        }
+        for name, value in identity.items():
+            if name in study.facts and study.facts[name] != value:
+                what = name.replace("_", " ")
+                raise StudyError(
+                    f"the study is another search's: its {what} is {study.facts[name]}, not {value}"
+                )
+        if "created" in study.facts:
+            return
+        vocabulary = Vocabulary(self.runners)
+        kinds = {metric.name: runner.kind for runner in self.runners for metric in runner.metrics}
+        study.record(
+            **identity,
+            baseline=dict(problem.baseline),
+            best=self.best,
+            space={"name": self.space_name, "size": str(self.space.tree.size), **self.space.describe()},
+            metrics={
+                m.name: {"direction": m.direction, "unit": m.unit, "cheap": m.cheap, "kind": kinds[m.name]}
+                for m in vocabulary.metrics.values()
+            },
+            short_names={m.short: m.name for m in vocabulary.metrics.values() if m.short},
+            samples={r.settings.split: r.samples for r in self.runners if isinstance(r, BasicEvaluation)},
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            command=sys.argv,
+            versions={
+                "paretobit": __version__,
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+            },
+        )
+
+
+def write_results(search: Search, study: Study, folder: RunFolder) -> None:
+    """Write tables, picture and winner of a study into its run folder."""
+    write_text_atomic(folder.trials, to_csv(trial_rows(study.trials)))
+    write_text_atomic(folder.front, to_csv(front_rows(study)))
+    draw_front(study, folder.picture)
+    winner = search.winner(study)
+    if winner is not None:
+        known: dict[str, Any] = {
+            "trial": winner.number,
+            "config": dict(winner.config),
+            "metrics": dict(winner.metrics),
+        }
+        save(folder.best, search.build(winner.config), **search.saved_with, **known)
+
+
+def search(
+    model: nn.Module,
+    *,
+    space: Space,
+    maximize: str | Sequence[str] = (),
+    minimize: str | Sequence[str] = (),
+    subject_to: str | Sequence[str] = (),
+    train: Pair | None = None,
+    val: Pair | None = None,
+    test: Pair | None = None,
+    evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    example: Example | None = None,
+    runners: Mapping[str, Mapping[str, Any]] | None = None,
+    strategy: str | Mapping[str, Any] | None = None,
+    n_trials: int | None = None,
+    timeout: float | None = None,
+    seed: int = 0,
+    best: str | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    on_trial: OnTrial | None = None,
+) -> Study:
+    """Search what may vary in a model; the model itself is never changed.
+
+    Args:
+        model: Any module.
+        space: What may vary.
+        maximize: Metrics to maximise.
+        minimize: Metrics to minimise.
+        subject_to: Constraints: `accuracy >= baseline - 0.01`.
+        train: Inputs and labels the model was trained on, tensors or arrays, rows first.
+        val: Inputs and labels that choose.
+        test: Inputs and labels that only judge the front.
+        evaluate: Measures a model in place of `val`: regression, detection, language models.
+        example: Inputs for the graph where no data is given: a tensor, a sequence of positional
+            arguments, or a mapping of keyword arguments. Costs need it.
+        runners: Runner to settings, in place of the default ones.
+        strategy: Its name, or a table with its name and settings; a sampler's name (`tpe`) will do.
+            Unset: every configuration where there are at most 500, otherwise 100 trials of TPE.
+        n_trials: Trials at most.
+        timeout: Seconds after which no further trial starts.
+        seed: Of everything random.
+        best: The question whose answer is kept in `best/`.
+        out: Run folder; unset: the study stays in memory and nothing is written.
+        resume: Go on with the study in `out`.
+        on_trial: Called after every trial.
+
+    Returns:
+        The study: `front()`, `best(question)`, `trials`, `baseline`.
+
+    Raises:
+        BadInput: Before any work, for whatever does not fit.
+        StudyError: The study in `out` belongs to another search.
+    """
+    document = Document()
+    wanted = Wanted.of(maximize, minimize, subject_to)
+    if val is None and evaluate is None:
+        raise BadInput("nothing to measure with: give val=(x, y) or evaluate=function", key="val")
+    splits = splits_from({"train": train, "val": val, "test": test})
+    evidence = evidence_for(model, splits, example)
+    made = make_runners(runners, evidence, evaluate, wanted.directions, document)
+    check_before_work(wanted, made)
+    bound = space.bind(evidence.graph)
+    name, settings, trials = choose_strategy(strategy, n_trials, bound.tree.size, document)
+    assembled = Search(
+        copy.deepcopy(model),
+        splits,
+        evidence,
+        bound,
+        made,
+        wanted,
+        name,
+        settings,
+        trials,
+        seed,
+        timeout,
+        best,
+        space.name,
+        {"source": None},
+    )
+    if out is None:
+        study = Study()
+        assembled.run(study, on_trial)
+        assembled.judge(study)
+        return study
+    folder = RunFolder.choose(out, "search", resume=resume)
+    folder.create()
+    config = {
+        "search": {"space": {"name": space.name, **space.to_settings()}, "seed": seed, "n_trials": trials}
+    }
+    folder.write_config(config)
+    return run_in_folder(assembled, folder, on_trial)
+
+
+def run_in_folder(assembled: Search, folder: RunFolder, on_trial: OnTrial | None) -> Study:
+    """Run a search whose study and results live in a run folder; an interrupt keeps what there is."""
+    study = Study(folder.study)
+    try:
+        assembled.run(study, on_trial)
+        assembled.judge(study)
+    finally:
+        if study.facts.get("created"):
+            write_results(assembled, study, folder)
+    return study
