@@ -12,7 +12,7 @@ from torch import nn
 
 from paretobit.errors import MetricError, ParetoBitError
 from paretobit.passes.transform import Assignment
-from paretobit.runtime import derive_seed, seeded
+from paretobit.runtime import derive_seed, seed_everything
 from paretobit.search.knobs import Config
 from paretobit.search.objectives import Metrics
 from paretobit.search.runners import Candidate, Runner
@@ -74,6 +74,8 @@ class Outcome:
 class Workbench:
     """Evaluates configurations on one private copy of the model, one after the other.
 
+    Every evaluation seeds the global generators; whoever runs it puts their states back.
+
     Args:
         space: Makes the copy and applies configurations to it.
         runners: What to measure; those that need no model run first.
@@ -132,9 +134,9 @@ class Workbench:
 
     def _run(self, formats: Assignment, seed: int) -> dict[str, float]:
         self._space.apply(self._model, formats)
+        seed_everything(seed)
         try:
-            with seeded(seed):
-                return _measure(self._expensive, Candidate(formats, self._model, seed))
+            return _measure(self._expensive, Candidate(formats, self._model, seed))
         finally:
             self._put_back()
 

@@ -21,7 +21,7 @@ from paretobit.graph import Example
 from paretobit.models import save
 from paretobit.passes.transform import apply_assignment
 from paretobit.report import draw_front, front_rows, to_csv, trial_rows
-from paretobit.runtime import use_one_thread
+from paretobit.runtime import one_thread, seeded
 from paretobit.search import (
     STRATEGIES,
     BoundSpace,
@@ -93,13 +93,16 @@ class Search:
     space_name: str = "quantize"
     saved_with: Mapping[str, Any] = field(default_factory=dict)
 
-    def run(self, study: Study, on_trial: OnTrial | None = None) -> Problem:
+    def run(self, study: Study, on_trial: OnTrial | None = None) -> None:
         """Measure the baseline, then search; trials already in the study are replayed.
 
         Raises:
             StudyError: The study belongs to another search.
         """
-        use_one_thread()
+        with one_thread(), seeded(self.seed):
+            self._run(study, on_trial)
+
+    def _run(self, study: Study, on_trial: OnTrial | None) -> None:
         problem: Problem | None = None
 
         def violation(metrics: Mapping[str, float]) -> float:
@@ -118,7 +121,6 @@ class Search:
         engine = SerialEngine(workbench)
         loop = SearchLoop(problem, strategy, study, engine, workbench.seed_of, on_trial)
         loop.run(self.n_trials, self.timeout)
-        return problem
 
     def judge(self, study: Study) -> None:
         """Measure the baseline and the front on the untouched test split, where there is one."""
@@ -286,26 +288,21 @@ def search(
         {"source": None},
     )
     if out is None:
-        study = Study()
-        assembled.run(study, on_trial)
-        assembled.judge(study)
-        return study
+        return execute(assembled, None, on_trial)
     folder = RunFolder.choose(out, "search", resume=resume)
     folder.create()
-    config = {
-        "search": {"space": {"name": space.name, **space.to_settings()}, "seed": seed, "n_trials": trials}
-    }
-    folder.write_config(config)
-    return run_in_folder(assembled, folder, on_trial)
+    described = {"name": space.name, **space.to_settings()}
+    folder.write_config({"seed": seed, "search": {"space": described, "n_trials": trials}})
+    return execute(assembled, folder, on_trial)
 
 
-def run_in_folder(assembled: Search, folder: RunFolder, on_trial: OnTrial | None) -> Study:
-    """Run a search whose study and results live in a run folder; an interrupt keeps what there is."""
-    study = Study(folder.study)
+def execute(assembled: Search, folder: RunFolder | None, on_trial: OnTrial | None) -> Study:
+    """Run a search; with a run folder, its study and results live there and an interrupt keeps them."""
+    study = Study(folder.study if folder else None)
     try:
         assembled.run(study, on_trial)
         assembled.judge(study)
     finally:
-        if study.facts.get("created"):
+        if folder and study.facts.get("created"):
             write_results(assembled, study, folder)
     return study

@@ -133,17 +133,21 @@ class Settings(_Section):
         Raises:
             BadInput: The first key that does not fit.
         """
+        expand(document)
         data = dict(document.data)
-        seed = data.get("seed", 0)
         for section in ("data", "train"):
             table = data.get(section, {})
-            if isinstance(table, dict):
-                data[section] = {"seed": seed, **table}
-        for section in ("model", "data"):
-            if isinstance(data.get(section), str):
-                data[section] = {"name": data[section]}
+            if isinstance(table, dict) and "seed" in data:
+                data[section] = {"seed": data["seed"], **table}
         return validate(cls, data, document)
 
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, as the run folder's `config.toml` keeps it."""
         return self.model_dump()
+
+
+def expand(document: Document) -> None:
+    """Write `model = "jsc-tiny"` and `data = "digits"` as the tables they stand for."""
+    for section in ("model", "data"):
+        if isinstance(document.data.get(section), str):
+            document.data[section] = {"name": document.data[section]}

@@ -1,0 +1,120 @@
+"""What a search would do, without doing it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from paretobit.passes.analysis import cost
+from paretobit.runtime import one_thread, seeded
+from paretobit.search import Config, Tree, Workbench
+from paretobit.search.knobs import Value
+from paretobit.search.objectives import Metrics
+from paretobit.workflow.search import Search
+
+_LOOKED_AT = 4096
+_TIMED = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known before the first trial.
+
+    Attributes:
+        configurations: Size of the space.
+        trials: Trials there would be.
+        knobs: Name of each knob and its values.
+        dropped: Knobs without effect, and why.
+        matched: Layers the space varies.
+        unmatched: Layers it leaves alone.
+        ranges: Smallest and largest value of every metric that needs no model.
+        baseline: Those metrics of the float model.
+        seconds_per_trial: Median of a few evaluations of the float model.
+        untraced: What the graph lacks, and why.
+        uncounted: Operations whose cost is not known.
+    """
+
+    configurations: int
+    trials: int
+    strategy: str
+    knobs: Mapping[str, tuple[object, ...]]
+    dropped: Mapping[str, str]
+    matched: tuple[str, ...]
+    unmatched: tuple[str, ...]
+    ranges: Mapping[str, tuple[float, float]]
+    baseline: Mapping[str, float]
+    seconds_per_trial: float
+    untraced: str | None
+    uncounted: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Estimated time of all trials."""
+        return self.trials * self.seconds_per_trial
+
+
+def plan(search: Search) -> Plan:
+    """Look at a search without running it; three evaluations of the float model set the pace."""
+    space, graph = search.space, search.evidence.graph
+    workbench = Workbench(space, search.runners, lambda _: 0.0, search.seed)
+
+    def cheap(config: Config) -> Metrics:
+        return workbench.cheap_metrics(space.formats(config))
+
+    with one_thread(), seeded(search.seed):
+        times, baseline = [], {}
+        for _ in range(_TIMED):
+            start = time.perf_counter()
+            baseline = workbench.baseline()
+            times.append(time.perf_counter() - start)
+    names = tuple(cheap(space.tree.at(0)))
+    return Plan(
+        configurations=space.tree.size,
+        trials=min(search.n_trials, space.tree.size) if search.strategy == "brute_force" else search.n_trials,
+        strategy=search.strategy,
+        knobs={knob.name: knob.values for knob in space.tree.all_knobs()},
+        dropped={dropped.knob: dropped.reason for dropped in space.dropped},
+        matched=space.matched,
+        unmatched=space.unmatched,
+        ranges=extremes(space.tree, cheap),
+        baseline={name: baseline[name] for name in names},
+        seconds_per_trial=sorted(times)[_TIMED // 2],
+        untraced=graph.untraced,
+        uncounted=cost(graph).uncounted if graph.batch is not None else (),
+    )
+
+
+def extremes(tree: Tree, measure: Callable[[Config], Metrics]) -> dict[str, tuple[float, float]]:
+    """Smallest and largest value of every metric over a tree.
+
+    Each top-level knob is varied alone and the best options are put together: exact for metrics
+    that a knob moves in one direction whatever the others say, as costs do. Of a knob with more than
+    4,096 configurations below it, so many are looked at.
+    """
+    parts = [Tree((knob,)) for knob in tree.knobs]
+    start = [dict(part.at(0)) for part in parts]
+    lowest: dict[str, list[tuple[float, dict[str, Value]]]] = {}
+    highest: dict[str, list[tuple[float, dict[str, Value]]]] = {}
+    for i, part in enumerate(parts):
+        for index in range(0, part.size, -(-part.size // _LOOKED_AT)):
+            option = dict(part.at(index))
+            for name, value in measure(_joined([*start[:i], option, *start[i + 1 :]])).items():
+                _keep(lowest.setdefault(name, []), i, value, option)
+                _keep(highest.setdefault(name, []), i, -value, option)
+
+    def combined(best: Mapping[str, list[tuple[float, dict[str, Value]]]], name: str) -> float:
+        return measure(_joined([option for _, option in best[name]]))[name]
+
+    return {name: (combined(lowest, name), combined(highest, name)) for name in lowest}
+
+
+def _keep(best: list[tuple[float, dict[str, Value]]], i: int, value: float, option: dict[str, Value]) -> None:
+    if len(best) == i:
+        best.append((value, option))
+    elif value < best[i][0]:
+        best[i] = (value, option)
+
+
+def _joined(parts: Sequence[Mapping[str, Value]]) -> Config:
+    return Config({name: value for part in parts for name, value in part.items()})

@@ -1,0 +1,99 @@
+"""A search from settings: data, model, training where there is no checkpoint, search, results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from paretobit.data import Data
+from paretobit.document import Document
+from paretobit.errors import BadInput
+from paretobit.search import Study
+from paretobit.search.problem import check_before_work
+from paretobit.training import Epoch
+from paretobit.workflow.assemble import (
+    build_model,
+    choose_strategy,
+    evidence_for,
+    make_runners,
+    make_space,
+    splits_of,
+)
+from paretobit.workflow.run_folder import RunFolder
+from paretobit.workflow.search import OnTrial, Search, execute
+from paretobit.workflow.settings import Settings
+from paretobit.workflow.train import load_data, manifest, train
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A search and the data it runs on."""
+
+    search: Search
+    data: Data
+
+
+def assemble(settings: Settings, document: Document) -> Assembled:
+    """Everything a search needs, checked; without a checkpoint the model is untrained."""
+    wanted = settings.search.wanted()
+    space = make_space(settings.search.space, document)
+    data = load_data(settings)
+    model = build_model(settings.model, data, settings.seed)
+    splits = splits_of(data)
+    evidence = evidence_for(model, splits)
+    tables = settings.search.runners or None
+    runners = make_runners(tables, evidence, None, wanted.directions, document)
+    check_before_work(wanted, runners)
+    try:
+        bound = space.bind(evidence.graph)
+    except BadInput as error:
+        error.key = f"search.space.{error.key}" if error.key else "search.space"
+        raise error.located(document.source, None, document.line(error.key)) from None
+    name, strategy, n_trials = choose_strategy(
+        settings.search.strategy, settings.search.n_trials, bound.tree.size, document
+    )
+    search = Search(
+        model=model,
+        splits=splits,
+        evidence=evidence,
+        space=bound,
+        runners=runners,
+        wanted=wanted,
+        strategy=name,
+        strategy_settings=strategy,
+        n_trials=n_trials,
+        seed=settings.seed,
+        timeout=settings.search.timeout,
+        best=settings.search.best,
+        space_name=space.name,
+        saved_with=manifest(settings, data),
+    )
+    return Assembled(search, data)
+
+
+def run(
+    settings: Settings,
+    document: Document,
+    folder: RunFolder,
+    *,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    on_trial: OnTrial | None = None,
+    on_start: Callable[[Search], None] | None = None,
+) -> Study:
+    """Search from settings into a run folder; a folder with a study goes on where it stopped.
+
+    Without a checkpoint the model is trained first, into `float/`.
+
+    Raises:
+        BadInput: Before any work and before anything is written.
+    """
+    assembled = assemble(settings, document)
+    folder.create()
+    folder.write_config(settings.resolved())
+    search = assembled.search
+    if settings.model.load is None:
+        trained = train(settings, folder.float_model, data=assembled.data, resume=True, on_epoch=on_epoch)
+        search.model.load_state_dict(trained.model.state_dict())
+    if on_start:
+        on_start(search)
+    return execute(search, folder, on_trial)

@@ -1,0 +1,140 @@
+"""Training from settings, and testing what was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from paretobit import data as data_room
+from paretobit.data import Data, DataSettings
+from paretobit.errors import BadInput
+from paretobit.models import build, load, load_state, read_manifest, read_state, source_of, write_manifest
+from paretobit.runtime import one_thread
+from paretobit.training import Epoch, Evaluation, History, evaluate, fit
+from paretobit.training.evaluate import run_on_view
+from paretobit.workflow.assemble import build_model, data_for
+from paretobit.workflow.settings import Settings
+
+_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model, what happened, and what each split says."""
+
+    model: nn.Module
+    data: Data
+    history: History
+    results: Mapping[str, Evaluation]
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """One class on a split: share of its rows found, of rows called so that are so, their harmonic mean."""
+
+    name: str
+    rows: int
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A model on one split."""
+
+    split: str
+    overall: Evaluation
+    classes: tuple[ClassFigures, ...]
+
+
+def train(
+    settings: Settings,
+    folder: Path,
+    *,
+    data: Data | None = None,
+    resume: bool = False,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> Trained:
+    """Train a model from settings into a folder.
+
+    Args:
+        settings: Sections `model`, `data` and `train`.
+        folder: Gets `best/` (which `paretobit.load` opens), `last/` and `learning_curves.csv`.
+        data: The data, where it is loaded already and in the model's layout.
+        resume: Go on where the folder's training stopped.
+        on_epoch: Called after every epoch.
+    """
+    data = data or load_data(settings)
+    with one_thread():
+        model = build_model(settings.model, data, settings.seed)
+        write_manifest(folder / "best", **manifest(settings, data))
+        train_rows, val_rows = ((s.x, s.y) for s in (data.train, data.val))
+        history = fit(
+            model, train_rows, val_rows, settings.train,
+            folder=folder, resume=resume, augment=data.augment, on_epoch=on_epoch,
+        )  # fmt: skip
+        model.cpu()
+        results = {split.name: evaluate(model, split.x, split.y, _ROWS) for split in data.splits}
+    return Trained(model, data, history, results)
+
+
+def load_data(settings: Settings) -> Data:
+    """The data in the layout the model wants."""
+    return data_for(settings.model.name, data_room.load(settings.data))
+
+
+def manifest(settings: Settings, data: Data) -> dict[str, Any]:
+    """What a saved model keeps about where it came from."""
+    return {
+        "source": source_of(settings.model.name, data.input_shape, data.num_classes),
+        "data": settings.data.model_dump(),
+        "classes": list(data.classes),
+        "preprocessing": data.preprocessing,
+    }
+
+
+def open_saved(path: str | Path, data: DataSettings | None = None) -> tuple[nn.Module, Data]:
+    """A saved model and the data it was made for, or other data.
+
+    Raises:
+        BadInput: The folder does not say what the model's data was.
+    """
+    page = read_manifest(path)
+    if data is None:
+        if "data" not in page:
+            raise BadInput("the saved model does not say which data it was made for", found=str(path))
+        data = DataSettings(**page["data"])
+    model = load(path)
+    return model, data_for(page["source"]["name"], data_room.load(data))
+
+
+def open_checkpoint(name: str, checkpoint: str | Path, data: DataSettings) -> tuple[nn.Module, Data]:
+    """A model by name with the weights of a checkpoint, and its data."""
+    loaded = data_for(name, data_room.load(data))
+    model = build(name, loaded.input_shape, loaded.num_classes)
+    load_state(model, read_state(checkpoint), checkpoint)
+    return model.eval(), loaded
+
+
+def test(model: nn.Module, data: Data, split: str) -> Tested:
+    """Figures of a model on one split, overall and per class."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    rows = data.split(split)
+    with one_thread(), torch.no_grad():
+        overall = evaluate(model, rows.x, rows.y, _ROWS)
+        predicted = torch.cat([run_on_view(model, x).argmax(1) for x in torch.split(rows.x, _ROWS)])
+    precision, recall, f1, support = precision_recall_fscore_support(
+        rows.y, predicted, labels=range(data.num_classes), zero_division=0.0
+    )
+    classes = tuple(
+        ClassFigures(name, int(support[i]), float(precision[i]), float(recall[i]), float(f1[i]))
+        for i, name in enumerate(data.classes)
+    )
+    return Tested(split, overall, classes)
