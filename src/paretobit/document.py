@@ -111,8 +111,11 @@ def validate(schema: type[Schema], data: Mapping[str, Any], document: Document, 
     try:
         return schema.model_validate(data)
     except BadInput as refused:  # raised by a schema's own checks
-        refused.key = ".".join(part for part in (prefix, refused.key) if part)
-        raise refused.located(document.source, None, document.line(refused.key)) from None
+        key = refused.key or ""
+        if not f"{key}.".startswith(f"{prefix}."):
+            key = ".".join(part for part in (prefix, key) if part)
+        refused.key = key
+        raise refused.located(document.source, None, document.line(key)) from None
     except ValidationError as failure:
         error = failure.errors()[0]
         location = [str(part) for part in error["loc"]]

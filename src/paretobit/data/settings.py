@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import os
+from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator, model_validator
 
 from paretobit.errors import BadInput
 from paretobit.runtime import MAX_SEED
@@ -20,7 +22,9 @@ class DataSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(
-        "digits", description="source: digits, npz:PATH, csv:PATH, tsv:PATH, jsc, file.py:function"
+        "digits",
+        description="source: digits, npz:PATH, csv:PATH, tsv:PATH, jsc, file.py:function; of a list, "
+        "the first that is there; $VARIABLES of the environment are filled in",
     )
     path: str | None = Field(None, description="file or folder, where the source does not carry it")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="draws the splits and the rows kept by limit")
@@ -36,6 +40,15 @@ class DataSettings(BaseModel):
     lineage: Literal["openml", "hdf5"] | None = Field(None, description="which jet data set; None: by suffix")
     download: bool = Field(False, description="fetch the jet data where no path is given")
 
+    @field_validator("name", mode="before")
+    @classmethod
+    def _first_there(cls, given: Any) -> Any:
+        names = given if isinstance(given, list) and given else [given]
+        if not all(isinstance(name, str) for name in names):
+            return given
+        expanded = [os.path.expandvars(name) for name in names]
+        return next((name for name in expanded if _is_there(name)), expanded[-1])
+
     @model_validator(mode="after")
     def _agree(self) -> DataSettings:
         # BadInput is no ValueError, so pydantic lets it through as it is.
@@ -48,3 +61,10 @@ class DataSettings(BaseModel):
         if self.mean is not None and self.standardize:
             raise BadInput("standardize fits what mean and std already give", key="data.standardize")
         return self
+
+
+def _is_there(name: str) -> bool:
+    """Whether a source could be read; only files can be absent."""
+    kind, colon, rest = name.partition(":")
+    path = kind if kind.endswith(".py") else rest
+    return not colon or Path(path).exists()

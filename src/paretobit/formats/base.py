@@ -107,15 +107,16 @@ class Format(abc.ABC):
         """Name and parameters, as `make` takes them."""
         return {"name": self.name, **self.parameters}
 
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The parameters that differ from their defaults."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        return {name: value for name, value in self.parameters.items() if value != defaults[name]}
+
     def __str__(self) -> str:
-        shown = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if getattr(self, field.name) != field.default
-        }
-        if not shown:
+        if not self.chosen:
             return self.name
-        return f"{self.name}({', '.join(f'{key}={_plain(value)}' for key, value in shown.items())})"
+        return f"{self.name}({', '.join(f'{key}={_plain(value)}' for key, value in self.chosen.items())})"
 
 
 FORMATS: Registry[type[Format]] = Registry("number format")

@@ -68,7 +68,7 @@ class Progress:
         done: Trials in the study.
         total: Trials there will be, as far as is known.
         front_size: Points on the front.
-        best: Smallest loss of the first objective so far.
+        best: Best value of the first objective so far.
         rate: Trials per second since this run started.
     """
 
@@ -149,7 +149,15 @@ class SearchLoop:
             self._tell(trial)
             if self._on_trial:
                 rate = (len(self._study) - first) / max(time.perf_counter() - start, 1e-9)
-                self._on_trial(Progress(trial, len(self._study), total, len(self._front), self._best, rate))
+                self._on_trial(
+                    Progress(trial, len(self._study), total, len(self._front), self._best_value, rate)
+                )
+
+    @property
+    def _best_value(self) -> float | None:
+        if self._best is None:
+            return None
+        return -self._best if self._problem.objectives[0].direction == "maximize" else self._best
 
     def _begin(self, config: Config, waiting: Iterable[_Asked]) -> _Asked:
         """Submit a configuration unless the study, or a trial in flight, will answer it."""
@@ -204,4 +212,5 @@ class SearchLoop:
         judged = self._problem.judge(trial.metrics)
         if trial.state == "complete" and judged.losses is not None:
             self._front.add(judged.losses)
-            self._best = judged.losses[0] if self._best is None else min(self._best, judged.losses[0])
+            loss = judged.losses[0]
+            self._best = loss if self._best is None else min(self._best, loss)

@@ -135,15 +135,27 @@ class Settings(_Section):
         """
         expand(document)
         data = dict(document.data)
-        for section in ("data", "train"):
-            table = data.get(section, {})
-            if isinstance(table, dict) and "seed" in data:
-                data[section] = {"seed": data["seed"], **table}
+        for name, schema in _SECTIONS.items():
+            table = data.get(name, {})
+            if not isinstance(table, dict):
+                raise document.error("not a table", name, found=table)
+            if "seed" in data and name in _SEEDED:
+                table = {"seed": data["seed"], **table}
+            data[name] = validate(schema, table, document, name)
         return validate(cls, data, document)
 
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, as the run folder's `config.toml` keeps it."""
         return self.model_dump()
+
+
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "model": ModelSettings,
+    "data": DataSettings,
+    "train": TrainSettings,
+    "search": SearchSettings,
+}
+_SEEDED = ("data", "train")
 
 
 def expand(document: Document) -> None:

@@ -122,7 +122,7 @@ def open_checkpoint(name: str, checkpoint: str | Path, data: DataSettings) -> tu
     return model.eval(), loaded
 
 
-def test(model: nn.Module, data: Data, split: str) -> Tested:
+def figures(model: nn.Module, data: Data, split: str) -> Tested:
     """Figures of a model on one split, overall and per class."""
     from sklearn.metrics import precision_recall_fscore_support
 

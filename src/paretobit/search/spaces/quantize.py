@@ -307,7 +307,7 @@ def _spelt_out(formats: Mapping[str, Format]) -> dict[str, Any]:
     for slot, number_format in formats.items():
         if config["name"] == "mixed":
             config[f"{slot}_name"] = number_format.name
-        config |= {f"{slot}_{key}": value for key, value in number_format.parameters.items()}
+        config |= {f"{slot}_{key}": value for key, value in number_format.chosen.items()}
     return config
 
 

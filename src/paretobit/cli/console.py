@@ -1,0 +1,189 @@
+"""What every command shares: output, errors as exit codes, documents from files and flags, progress."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+
+import typer
+
+from paretobit.document import Document
+from paretobit.errors import ParetoBitError
+
+if TYPE_CHECKING:
+    import rich.progress
+    from rich.console import Console
+
+    from paretobit.search import Progress, Study
+    from paretobit.training import Epoch
+
+INTERRUPTED = 130
+_WIDTH_OF_FILES = 200
+_REFRESH = 0.1
+_MANY_KNOBS = 6
+_ALWAYS_SHOWN = {"accuracy", "loss", "model_size"}
+
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="TOML file that says everything.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Override any key: key.path=value. Repeatable.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder. Default: the next free runs/NAME.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on in the run folder where it stopped.")]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def guarded(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn errors raised on purpose into one message and an exit code."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except ParetoBitError as error:
+            errors().print(f"[bold red]error:[/] {escaped(str(error))}", soft_wrap=True)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            errors().print("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            raise typer.Exit(1) from None
+
+    return run
+
+
+def output() -> Console:
+    """Standard output."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_FILES)
+
+
+def errors() -> Console:
+    """Standard error: messages and progress."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def escaped(text: str) -> str:
+    """Text with rich's markup made harmless."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(value, indent=2, default=str))
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], title: str = "", only: Sequence[str] | None = None) -> None:
+    """Rows as a table, numbers to the right."""
+    from rich import box
+    from rich.table import Table
+
+    from paretobit.report import cell, columns
+
+    names = list(only) if only is not None else columns([dict(row) for row in rows])
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in names:
+        numeric = any(isinstance(row.get(name), int | float) for row in rows)
+        table.add_column(escaped(name), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escaped(cell(row.get(name))) for name in names))
+    output().print(table)
+
+
+def document_from(config: Path | None, flags: Mapping[str, Any], overrides: Sequence[str] | None) -> Document:
+    """The document of a command: the file, then flags that were given, then `--set`.
+
+    Args:
+        config: TOML file, if any.
+        flags: Dotted key to value; None means the flag was not given.
+        overrides: `key.path=value`, last word.
+    """
+    from paretobit.workflow.settings import expand
+
+    document = Document.read(config) if config is not None else Document()
+    expand(document)
+    for key, value in flags.items():
+        if value is not None:
+            document.put(key.split("."), value)
+    for assignment in overrides or ():
+        document.set(assignment)
+    return document
+
+
+class ProgressLines:
+    """One line for training and one for searching, each from its first event on."""
+
+    def __init__(self, bar: rich.progress.Progress) -> None:
+        self._bar = bar
+        self._tasks: dict[str, rich.progress.TaskID] = {}
+        self._shown = 0.0
+
+    def on_epoch(self, epoch: Epoch, total: int) -> None:
+        """Epoch, validation loss and accuracy."""
+        shown = epoch.val_loss if epoch.val_loss is not None else epoch.train_loss
+        text = f"epoch {epoch.number}/{total}  val loss {shown:.4f}"
+        if epoch.val_accuracy is not None:
+            text += f"  val accuracy {epoch.val_accuracy:.4f}"
+        self._update("training", epoch.number, total, text)
+
+    def on_trial(self, progress: Progress) -> None:
+        """Rate, time left, best so far, size of the front; ten times a second at most."""
+        now = time.monotonic()
+        if now - self._shown < _REFRESH and progress.done < progress.total:
+            return
+        self._shown = now
+        best = "-" if progress.best is None else f"{progress.best:.5g}"
+        left = (progress.total - progress.done) / progress.rate if progress.rate else 0.0
+        text = (
+            f"{progress.done}/{progress.total} trials  {progress.rate:.1f}/s  {left:.0f} s left  "
+            f"best {best}  front {progress.front_size}"
+        )
+        self._update("searching", progress.done, progress.total, text)
+
+    def _update(self, name: str, done: int, total: int, text: str) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._bar.add_task(name, total=total)
+        self._bar.update(self._tasks[name], completed=done, total=total, description=text)
+
+
+@contextmanager
+def progress_lines(quiet: bool) -> Iterator[ProgressLines]:
+    """Progress on standard error while the block runs."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
+    with Progress(*columns, console=errors(), disable=quiet) as bar:
+        yield ProgressLines(bar)
+
+
+def print_front(study: Study) -> None:
+    """The front, the baseline above it."""
+    from paretobit.report import baseline_row, front_rows
+
+    rows = [baseline_row(study), *front_rows(study)]
+    knobs = list(study.trials[0].config) if len(study) else []
+    shown = knobs if len(knobs) <= _MANY_KNOBS else []
+    metrics = [name for name in study.baseline if name in _shown_metrics(study)]
+    tests = [key for key in rows[-1] if key.startswith("test_")]
+    only = ["number", *metrics, *tests, *shown]
+    print_table(rows, f"Front: {len(rows) - 1} of {len(study)} trials", only)
+
+
+def _shown_metrics(study: Study) -> set[str]:
+    """Objectives, constrained metrics, and those of the runners one always wants to see."""
+    named = {name for objective in study.objectives for name in objective.metrics}
+    named |= {constraint.metric for constraint in study.constraints}
+    return named | _ALWAYS_SHOWN

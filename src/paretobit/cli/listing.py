@@ -1,0 +1,29 @@
+"""`paretobit list`: what there is, one line each."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from paretobit.cli.console import Json, guarded, output, print_json, print_table
+
+
+@guarded
+def list_(
+    kind: Annotated[
+        str | None,
+        typer.Argument(help="formats, models, datasets, spaces, strategies, samplers, runners or metrics."),
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """What there is: formats, models, datasets, spaces, strategies, samplers, runners, metrics."""
+    from paretobit.workflow.catalogue import catalogue
+
+    found = catalogue(kind)
+    if json_:
+        print_json(found)
+        return
+    for title, rows in found.items():
+        output().print(f"[bold]{title}[/]")
+        print_table(rows)

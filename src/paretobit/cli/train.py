@@ -1,0 +1,131 @@
+"""`paretobit train` and `paretobit test`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from paretobit.cli.console import (
+    Config,
+    Json,
+    Out,
+    Quiet,
+    Resume,
+    Seed,
+    Set,
+    document_from,
+    guarded,
+    output,
+    print_json,
+    print_table,
+    progress_lines,
+)
+from paretobit.errors import BadInput
+
+Model = Annotated[str | None, typer.Argument(help="A model of `paretobit list models`, or file.py:function.")]
+Dataset = Annotated[str | None, typer.Argument(help="A data set of `paretobit list datasets`, or npz:PATH ….")]
+
+
+@guarded
+def train(
+    model: Model = None,
+    dataset: Dataset = None,
+    config: Config = None,
+    max_epochs: Annotated[
+        int | None, typer.Option("--max-epochs", help="Passes over the training split.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Rows per step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Step size.")] = None,
+    load: Annotated[Path | None, typer.Option("--load", help="Checkpoint to start from.")] = None,
+    project: Annotated[str | None, typer.Option("--project", help="Name of the run's folder in runs/.")] = None,
+    seed: Seed = None,
+    out: Out = None,
+    resume: Resume = False,
+    set_: Set = None,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Train a model; the folder it names holds best/, last/ and learning_curves.csv."""
+    flags = {
+        "model.name": model,
+        "data.name": dataset,
+        "train.max_epochs": max_epochs,
+        "train.batch_size": batch_size,
+        "train.learning_rate": learning_rate,
+        "model.load": str(load) if load else None,
+        "project": project,
+        "seed": seed,
+    }
+    document = document_from(config, flags, set_)
+
+    from paretobit.workflow import train as job
+    from paretobit.workflow.assemble import build_model
+    from paretobit.workflow.run_folder import RunFolder
+    from paretobit.workflow.settings import Settings
+
+    settings = Settings.from_document(document)
+    name = settings.project or f"{settings.model.name}-{settings.data.name}"
+    folder = RunFolder.choose(out, name, resume=resume)
+    data = job.load_data(settings)
+    build_model(settings.model, data, settings.seed)  # refuses a bad model before anything is written
+    folder.create()
+    folder.write_config(settings.resolved())
+    if not quiet and not json_:
+        output().print(data.summary())
+    with progress_lines(quiet or json_) as lines:
+        trained = job.train(
+            settings,
+            folder.path,
+            data=data,
+            resume=resume,
+            on_epoch=lambda epoch: lines.on_epoch(epoch, settings.train.max_epochs),
+        )
+    rows = [{"split": split, **asdict(result)} for split, result in trained.results.items()]
+    if json_:
+        print_json({"folder": str(folder.path), "best_epoch": trained.history.best_epoch, "splits": rows})
+    elif not quiet:
+        print_table(rows, f"{settings.model.name}, best epoch {trained.history.best_epoch}")
+        output().print(f"saved in {folder.path}")
+
+
+@guarded
+def run_test(
+    model: Annotated[
+        str | None, typer.Argument(help="A run folder, a saved model, or a model's name with --load.")
+    ],
+    dataset: Dataset = None,
+    load: Annotated[Path | None, typer.Option("--load", help="Checkpoint with the model's weights.")] = None,
+    split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
+    config: Config = None,
+    set_: Set = None,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Figures of a trained model on one split, overall and per class."""
+    given = dataset is not None or config is not None or bool(set_)
+    document = document_from(config, {"data.name": dataset}, set_)
+
+    from paretobit.workflow import train as job
+    from paretobit.workflow.settings import Settings
+
+    settings = Settings.from_document(document)
+    data_settings = settings.data if given else None
+    if model is not None and Path(model).is_dir():
+        opened, data = job.open_saved(model, data_settings)
+    elif load is not None and model is not None:
+        opened, data = job.open_checkpoint(model, load, settings.data)
+    else:
+        raise BadInput(
+            "no weights to test", key="MODEL", found=model, allowed="a run folder, or a model with --load"
+        )
+    tested = job.figures(opened, data, split)
+    rows: list[dict[str, Any]] = [asdict(figures) for figures in tested.classes]
+    if json_:
+        print_json({"split": split, **asdict(tested.overall), "classes": rows})
+    elif not quiet:
+        overall = tested.overall
+        print_table(rows, f"{data.name}, {split} split: {overall.samples} rows, per class")
+        output().print(f"{split} accuracy {overall.accuracy:.4f}   {split} loss {overall.loss:.4f}")

@@ -1,1 +1,0 @@
-"""Models and configurations in other tools' formats."""

@@ -1,0 +1,62 @@
+"""Everything that is registered, by kind: the lists that the command line prints and the docs show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from paretobit.data import SOURCES
+from paretobit.errors import BadInput
+from paretobit.formats import FORMATS
+from paretobit.models import MODELS
+from paretobit.registry import Entry
+from paretobit.search import RUNNERS, SPACES, STRATEGIES
+from paretobit.search.strategies.optuna_samplers import SAMPLERS
+
+Row = dict[str, Any]
+
+
+def _entries(registry: Iterable[Entry[Any]]) -> list[Row]:
+    return [{"name": entry.name, "what": entry.summary} for entry in registry]
+
+
+def _metrics() -> list[Row]:
+    return [
+        {
+            "name": metric.name,
+            "short": metric.short or "",
+            "runner": entry.name,
+            "better": metric.direction,
+            "unit": metric.unit,
+            "needs": "the configuration" if metric.cheap else "a run of the model",
+        }
+        for entry in RUNNERS
+        for metric in entry.value.metrics
+    ]
+
+
+def _samplers() -> list[Row]:
+    return [{"name": name, "what": f"Optuna's {kind.__name__}"} for name, (kind, _) in SAMPLERS.items()]
+
+
+_KINDS: dict[str, Callable[[], list[Row]]] = {
+    "formats": lambda: _entries(FORMATS),
+    "models": lambda: _entries(MODELS),
+    "datasets": lambda: _entries(SOURCES),
+    "spaces": lambda: _entries(SPACES),
+    "strategies": lambda: _entries(STRATEGIES),
+    "samplers": _samplers,
+    "runners": lambda: _entries(RUNNERS),
+    "metrics": _metrics,
+}
+
+
+def catalogue(kind: str | None = None) -> dict[str, list[Row]]:
+    """Rows of one kind, or of all.
+
+    Raises:
+        BadInput: There is no such kind.
+    """
+    if kind is not None and kind not in _KINDS:
+        raise BadInput("nothing of this kind is listed", key="KIND", found=kind, allowed=_KINDS)
+    return {name: rows() for name, rows in _KINDS.items() if kind in (None, name)}

@@ -1,0 +1,101 @@
+"""A look at a model: graph, quantised types, costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from paretobit.errors import BadInput
+from paretobit.graph import trace
+from paretobit.models import build, load, read_manifest
+from paretobit.nn import Quantized
+from paretobit.passes.analysis import (
+    CONVENTIONS,
+    CostReport,
+    GraphReport,
+    LayerComparison,
+    TypeSummary,
+    compare,
+    cost,
+    report_graph,
+    summarize_quantization,
+)
+from paretobit.workflow.assemble import build_model
+from paretobit.workflow.settings import Settings
+from paretobit.workflow.train import load_data
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a look at a model shows."""
+
+    report: GraphReport
+    summary: tuple[TypeSummary, ...]
+    costs: CostReport
+
+
+def inspect(
+    settings: Settings,
+    *,
+    saved: str | None = None,
+    shape: str | None = None,
+    classes: int = 10,
+    convention: Any = "standard",
+    batch: int = 1,
+) -> Inspection:
+    """Trace a model and count its costs.
+
+    Args:
+        settings: Model and data by name.
+        saved: Folder of a saved model, in place of a name.
+        shape: Shape of a sample (`16`, `3x32x32`), in place of a data set.
+        classes: Classes, with `shape`.
+        convention: Of the costs.
+        batch: Rows that `lab2` counts.
+    """
+    if convention not in CONVENTIONS:
+        raise BadInput("unknown cost convention", key="--convention", found=convention, allowed=CONVENTIONS)
+    if batch < 1:
+        raise BadInput("a batch has at least one row", key="--batch", found=batch)
+    if saved is not None:
+        source = read_manifest(saved)["source"]
+        if source is None:
+            raise BadInput("this model was given from Python: it cannot be built from here", found=saved)
+        model, sample = load(saved), tuple(source["input_shape"])
+    elif shape is not None:
+        sample = _shape(shape)
+        model = build(settings.model.name, sample, classes)
+    else:
+        data = load_data(settings)
+        model, sample = build_model(settings.model, data, settings.seed), data.input_shape
+    graph = trace(model, torch.zeros(1, *sample))
+    costs = cost(graph, convention=convention, batch=batch)
+    return Inspection(report_graph(graph), summarize_quantization(graph), costs)
+
+
+def beside_float(path: str | Path) -> tuple[tuple[TypeSummary, ...], tuple[LayerComparison, ...]]:
+    """A saved model beside the float model it was made from: types changed, and layer by layer."""
+    page = read_manifest(path)
+    source = page["source"]
+    if source is None:
+        raise BadInput("this model was given from Python: it cannot be built from here", found=str(path))
+    after = trace(load(path), torch.zeros(1, *source["input_shape"]))
+    plain = load(path)
+    for module in plain.modules():
+        if isinstance(module, Quantized):
+            module.set_slots({})
+    before = after.with_model(plain)
+    return summarize_quantization(after), compare(before, after)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        shape = tuple(int(part) for part in text.split("x"))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise BadInput("not a shape", key="--input-shape", found=text, allowed="16 or 3x32x32")
+    return shape
