@@ -13,11 +13,13 @@ from paretobit.cli.console import Json, guarded, output, print_json, print_table
 def list_(
     kind: Annotated[
         str | None,
-        typer.Argument(help="formats, models, datasets, spaces, strategies, samplers, runners or metrics."),
+        typer.Argument(
+            help="formats, models, datasets, spaces, strategies, samplers, runners, metrics or settings."
+        ),
     ] = None,
     json_: Json = False,
 ) -> None:
-    """What there is: formats, models, datasets, spaces, strategies, samplers, runners, metrics."""
+    """What there is: formats, models, datasets, spaces, strategies, samplers, runners, metrics, settings."""
     from paretobit.workflow.catalogue import catalogue
 
     found = catalogue(kind)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from paretobit.errors import BadInput
@@ -16,17 +16,12 @@ Shape = tuple[int, ...]
 
 
 class ModelSettings(BaseModel):
-    """Settings of `[model]`.
-
-    Attributes:
-        name: A model of the zoo, or `path/to/file.py:function`.
-        load: Checkpoint to start from; unset: train first.
-    """
+    """Settings of `[model]`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = "jsc-three-linear"
-    load: str | None = None
+    name: str = Field("jsc-three-linear", description="a model of the zoo, or path/to/file.py:function")
+    load: str | None = Field(None, description="checkpoint to start from; a search without one trains first")
 
 
 def layout(name: str) -> Literal["features", "image"] | None:

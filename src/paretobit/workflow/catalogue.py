@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from paretobit.data import SOURCES
 from paretobit.errors import BadInput
@@ -12,6 +16,7 @@ from paretobit.models import MODELS
 from paretobit.registry import Entry
 from paretobit.search import RUNNERS, SPACES, STRATEGIES
 from paretobit.search.strategies.optuna_samplers import SAMPLERS
+from paretobit.workflow.settings import SECTIONS, MetricSettings, Settings
 
 Row = dict[str, Any]
 
@@ -39,6 +44,22 @@ def _samplers() -> list[Row]:
     return [{"name": name, "what": f"Optuna's {kind.__name__}"} for name, (kind, _) in SAMPLERS.items()]
 
 
+def _settings() -> list[Row]:
+    schemas: dict[str, type[BaseModel]] = {"": Settings, **SECTIONS, "search.metrics.NAME": MetricSettings}
+    schemas |= {f"search.strategy ({e.name})": e.value.Settings for e in STRATEGIES}
+    schemas |= {f"search.runners.{e.name}": e.value.Settings for e in RUNNERS}
+    return [
+        {"section": section, "key": key, "default": _default(info), "what": info.description}
+        for section, schema in schemas.items()
+        for key, info in schema.model_fields.items()
+        if key not in SECTIONS or section
+    ]
+
+
+def _default(info: FieldInfo) -> str:
+    return "" if info.default is None else json.dumps(info.default)
+
+
 _KINDS: dict[str, Callable[[], list[Row]]] = {
     "formats": lambda: _entries(FORMATS),
     "models": lambda: _entries(MODELS),
@@ -48,6 +69,7 @@ _KINDS: dict[str, Callable[[], list[Row]]] = {
     "samplers": _samplers,
     "runners": lambda: _entries(RUNNERS),
     "metrics": _metrics,
+    "settings": _settings,
 }
 
 

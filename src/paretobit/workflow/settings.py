@@ -23,50 +23,40 @@ class _Section(BaseModel):
 
 
 class MetricSettings(_Section):
-    """One metric as an objective, in the reports' words.
+    """One metric as an objective, in the reports' words."""
 
-    Attributes:
-        scale: Factor.
-        direction: Which way the scaled metric is better.
-    """
-
-    scale: float = 1.0
-    direction: Direction | None = None
+    scale: float = Field(1.0, description="factor")
+    direction: Direction | None = Field(None, description="which way the scaled metric is better")
 
 
 class SearchSettings(_Section):
-    """Settings of `[search]`.
+    """Settings of `[search]`."""
 
-    Attributes:
-        space: `name` of the search space (`quantize`) and its own keys.
-        strategy: `name` of the strategy and its own keys; unset: every configuration where there are
-            at most 500, otherwise 100 trials of TPE.
-        runners: Runner to its settings; the table replaces the default runners.
-        maximize: Metrics to maximise.
-        minimize: Metrics to minimise.
-        subject_to: Constraints: `accuracy >= baseline - 0.01`.
-        metrics: Objectives in the reports' words, in place of `maximize` and `minimize`.
-        sum_scaled_metrics: Sum the scaled `metrics` into one objective.
-        direction: Which way that sum is better.
-        n_trials: Trials at most; unset: all of a brute force, 100 otherwise.
-        timeout: Seconds after which no further trial starts.
-        best: The question whose answer is kept in `best/`.
-        engine: Where trials run.
-    """
-
-    space: dict[str, Any] = Field(default_factory=dict)
-    strategy: dict[str, Any] | None = None
-    runners: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    maximize: list[str] = Field(default_factory=list)
-    minimize: list[str] = Field(default_factory=list)
-    subject_to: list[str] = Field(default_factory=list)
-    metrics: dict[str, MetricSettings] = Field(default_factory=dict)
-    sum_scaled_metrics: bool = False
-    direction: Direction = "maximize"
-    n_trials: int | None = Field(default=None, gt=0)
-    timeout: float | None = Field(default=None, gt=0)
-    best: str | None = None
-    engine: Literal["serial"] = "serial"
+    space: dict[str, Any] = Field({}, description="name of the search space (quantize) and its own keys")
+    strategy: dict[str, Any] | None = Field(
+        None,
+        description="name of the strategy and its own keys; unset: every configuration where there are at most "
+        "500, otherwise TPE",
+    )
+    runners: dict[str, dict[str, Any]] = Field(
+        {}, description="runner to its settings, in place of the default runners"
+    )
+    maximize: list[str] = Field([], description="metrics to maximise")
+    minimize: list[str] = Field([], description="metrics to minimise")
+    subject_to: list[str] = Field([], description="constraints: 'accuracy >= baseline - 0.01'")
+    metrics: dict[str, MetricSettings] = Field(
+        {}, description="objectives with scale and direction, in place of maximize and minimize"
+    )
+    sum_scaled_metrics: bool = Field(False, description="sum the scaled metrics into one objective")
+    direction: Direction = Field("maximize", description="which way that sum is better")
+    n_trials: int | None = Field(
+        None, gt=0, description="trials at most; unset: all of a brute force, 100 otherwise"
+    )
+    timeout: float | None = Field(None, gt=0, description="seconds after which no further trial starts")
+    best: str | None = Field(
+        None, description="question whose answer is kept in best/; unset: the best first objective"
+    )
+    engine: Literal["serial"] = Field("serial", description="where trials run")
 
     @field_validator("maximize", "minimize", "subject_to", mode="before")
     @classmethod
@@ -112,19 +102,14 @@ class SearchSettings(_Section):
 
 
 class Settings(_Section):
-    """Everything a run is made of.
+    """Everything a run is made of."""
 
-    Attributes:
-        project: Name of the run's folder, unless `--out` gives one.
-        seed: Of everything that draws random numbers and has no seed of its own in the file.
-    """
-
-    project: str | None = None
-    seed: int = Field(default=0, ge=0, le=MAX_SEED)
-    model: ModelSettings = Field(default_factory=ModelSettings)
+    project: str | None = Field(None, description="name of the run's folder, unless --out gives one")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="of everything random whose section names none")
+    model: ModelSettings = Field(default_factory=lambda: ModelSettings())
     data: DataSettings = Field(default_factory=lambda: DataSettings())
     train: TrainSettings = Field(default_factory=lambda: TrainSettings())
-    search: SearchSettings = Field(default_factory=SearchSettings)
+    search: SearchSettings = Field(default_factory=lambda: SearchSettings())
 
     @classmethod
     def from_document(cls, document: Document) -> Settings:
@@ -135,7 +120,7 @@ class Settings(_Section):
         """
         expand(document)
         data = dict(document.data)
-        for name, schema in _SECTIONS.items():
+        for name, schema in SECTIONS.items():
             table = data.get(name, {})
             if not isinstance(table, dict):
                 raise document.error("not a table", name, found=table)
@@ -149,7 +134,7 @@ class Settings(_Section):
         return self.model_dump()
 
 
-_SECTIONS: dict[str, type[BaseModel]] = {
+SECTIONS: dict[str, type[BaseModel]] = {
     "model": ModelSettings,
     "data": DataSettings,
     "train": TrainSettings,

@@ -13,15 +13,12 @@ from paretobit.search.runners.per_layer import LayerSum
 
 
 class ComputationSettings(RunnerSettings):
-    """Settings of `basic_computation`.
+    """Settings of `basic_computation`."""
 
-    Attributes:
-        convention: `standard` (per sample) or `lab2` (the second report's, the batch counted).
-        batch_size: Rows that `lab2` counts.
-    """
-
-    convention: Convention = "standard"
-    batch_size: int = Field(default=1, gt=0)
+    convention: Convention = Field(
+        "standard", description="standard (per sample) or lab2 (the second report's, the batch counted)"
+    )
+    batch_size: int = Field(1, gt=0, description="rows that lab2 counts")
 
 
 @RUNNERS.register("basic_computation")

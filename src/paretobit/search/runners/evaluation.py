@@ -14,17 +14,13 @@ from paretobit.training.evaluate import evaluate, run_on_view
 
 
 class EvaluationSettings(RunnerSettings):
-    """Settings of `basic_evaluation`.
+    """Settings of `basic_evaluation`. The test split judges the front and never chooses it."""
 
-    Attributes:
-        split: Which part of the data. The test split judges the front and never chooses it.
-        num_samples: Use only the first so many rows; unset: all.
-        batch_size: Rows per forward pass; unset: as many as keep activations near 16 MB.
-    """
-
-    split: Literal["val", "train"] = "val"
-    num_samples: int | None = Field(default=None, gt=0)
-    batch_size: int | None = Field(default=None, gt=0)
+    split: Literal["val", "train"] = Field("val", description="which part of the data")
+    num_samples: int | None = Field(None, gt=0, description="only the first so many rows; unset: all")
+    batch_size: int | None = Field(
+        None, gt=0, description="rows per forward pass; unset: as many as keep activations near 16 MB"
+    )
 
 
 @RUNNERS.register("basic_evaluation")

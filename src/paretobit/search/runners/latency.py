@@ -14,17 +14,11 @@ from paretobit.training.evaluate import run_on_view
 
 
 class LatencySettings(RunnerSettings):
-    """Settings of `latency`.
+    """Settings of `latency`."""
 
-    Attributes:
-        batch_size: Rows per timed pass.
-        warmup: Passes before the clock starts.
-        repeats: Timed passes; the median counts.
-    """
-
-    batch_size: int = Field(default=1, gt=0)
-    warmup: int = Field(default=5, ge=0)
-    repeats: int = Field(default=20, gt=0)
+    batch_size: int = Field(1, gt=0, description="rows per timed pass")
+    warmup: int = Field(5, ge=0, description="passes before the clock starts")
+    repeats: int = Field(20, gt=0, description="timed passes; the median counts")
 
 
 @RUNNERS.register("latency")

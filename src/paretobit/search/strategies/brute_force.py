@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from paretobit.search.knobs import Config
 from paretobit.search.problem import Problem
 from paretobit.search.strategies.base import STRATEGIES, Strategy, StrategySettings
@@ -14,15 +16,14 @@ from paretobit.search.trial import Trial
 
 
 class BruteForceSettings(StrategySettings):
-    """Settings of `brute_force`.
+    """Settings of `brute_force`."""
 
-    Attributes:
-        order: `nested`: like nested loops, the last layer's knobs innermost, so that neighbours
-            share what comes first in the model. `shuffled`: in an order drawn by the seed, so that
-            a search cut short has seen a fair sample.
-    """
-
-    order: Literal["nested", "shuffled"] = "nested"
+    order: Literal["nested", "shuffled"] = Field(
+        "nested",
+        description="nested: like nested loops, the last layer's knobs innermost, so that neighbours share "
+        "what comes first in the model; shuffled: drawn by the seed, so that a search cut short has seen a "
+        "fair sample",
+    )
 
 
 @STRATEGIES.register("brute_force")

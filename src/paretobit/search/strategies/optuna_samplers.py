@@ -24,15 +24,10 @@ SAMPLERS: Mapping[str, tuple[type[optuna.samplers.BaseSampler], dict[str, Any]]]
 
 
 class OptunaSettings(StrategySettings):
-    """Settings of `optuna`.
+    """Settings of `optuna`."""
 
-    Attributes:
-        sampler: Which sampler.
-        sampler_settings: Further arguments of the sampler, by Optuna's names.
-    """
-
-    sampler: str = "tpe"
-    sampler_settings: dict[str, Any] = Field(default_factory=dict)
+    sampler: str = Field("tpe", description="which sampler: see `paretobit list samplers`")
+    sampler_settings: dict[str, Any] = Field({}, description="its further arguments, by Optuna's names")
 
     @field_validator("sampler")
     @classmethod
