@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from paretobit.cli.console import Json, escaped, guarded, output, print_front, print_json, print_table
+from paretobit.errors import BadInput
 
 if TYPE_CHECKING:
     from paretobit.search import Study, Trial
@@ -56,9 +57,11 @@ def _summary(study: Study) -> None:
     counts = ", ".join(f"{count} {state}" for state, count in study.counts().items() if count)
     output().print(f"{len(study)} trials: {counts or 'none'}")
     print_front(study)
-    if study.front():
-        question = study.facts.get("best")
+    question = study.facts.get("best")
+    try:
         _best_table(study, study.best(question), f"Best: {question or 'first objective'}")
+    except BadInput as unanswered:
+        output().print(escaped(str(unanswered)))
 
 
 def _about(study: Study) -> dict[str, Any]:

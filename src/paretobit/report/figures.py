@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paretobit.report.tables import cell
 from paretobit.search import Study, Trial
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _GREY, _BLUE, _ORANGE = "#b0b0b0", "#0b5394", "#d55e00"
-_LOG_RANGE = 20.0
+_LOG_RANGE, _NEAR = 10.0, 3.0
 
 
 def draw_front(study: Study, path: str | Path) -> None:
@@ -54,16 +55,24 @@ def _two_objectives(axes: Axes, study: Study) -> None:
     if dominated:
         axes.plot(*points(dominated), "o", color=_GREY, markersize=4, label="dominated")
     by_cost = sorted(front, key=lambda t: cost.value(t.metrics))
-    axes.plot(*points(by_cost), "o-", color=_BLUE, markersize=6, linewidth=1.4, label="front")
-    baseline = study.baseline
-    if set(quality.metrics + cost.metrics) <= set(baseline):
-        x, y = cost.value(baseline), quality.value(baseline)
-        axes.plot([x], [y], "*", color=_ORANGE, markersize=13, label="float baseline")
-    xs = [*points(complete)[0], *([cost.value(baseline)] if baseline else [])]
+    # Between two points nothing better than the cheaper one is known: steps, not slopes.
+    style = "steps-post" if cost.direction == "minimize" else "steps-pre"
+    axes.plot(*points(by_cost), "o-", color=_BLUE, markersize=6, linewidth=1.4, drawstyle=style, label="front")
+    xs = points(complete)[0]
     if xs and min(xs) > 0 and max(xs) / min(xs) > _LOG_RANGE:
         axes.set_xscale("log")
+    if set(quality.metrics + cost.metrics) <= set(study.baseline):
+        _baseline(axes, cost.value(study.baseline), quality.value(study.baseline), max(xs, default=0.0))
     axes.set_xlabel(_label(study, cost))
     axes.set_ylabel(_label(study, quality))
+
+
+def _baseline(axes: Axes, x: float, y: float, largest: float) -> None:
+    """A star; where it would push the front into a corner, a line that says how far away it is."""
+    if abs(x) <= _NEAR * abs(largest):
+        axes.plot([x], [y], "*", color=_ORANGE, markersize=13, label="float baseline")
+    else:
+        axes.axhline(y, color=_ORANGE, linestyle="--", linewidth=1.4, label=f"float baseline, at {cell(x)}")
 
 
 def _running_best(axes: Axes, study: Study) -> None:

@@ -18,16 +18,18 @@ Value = str | int | float | bool | None
 class Config(Mapping[str, Value]):
     """The active knobs of one configuration: ordered, hashable, unchanged by JSON.
 
+    Two are equal when the same knobs, in the same order, have the same values of the same types.
+
     >>> config = Config({"linear.weight_width": 8})
     >>> config == Config.from_json(config.to_json())
     True
     """
 
-    __slots__ = ("_hash", "_values")
+    __slots__ = ("_key", "_values")
 
     def __init__(self, values: Mapping[str, Value]) -> None:
         self._values = dict(values)
-        self._hash: int | None = None
+        self._key: tuple[tuple[str, type, Value], ...] | None = None
 
     def __getitem__(self, name: str) -> Value:
         return self._values[name]
@@ -39,12 +41,16 @@ class Config(Mapping[str, Value]):
         return len(self._values)
 
     def __hash__(self) -> int:
-        if self._hash is None:
-            self._hash = hash(tuple(self._values.items()))
-        return self._hash
+        return hash(self._identity)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Config) and self._values == other._values
+        return isinstance(other, Config) and self._identity == other._identity
+
+    @property
+    def _identity(self) -> tuple[tuple[str, type, Value], ...]:
+        if self._key is None:
+            self._key = tuple([(name, type(value), value) for name, value in self._values.items()])
+        return self._key
 
     def __repr__(self) -> str:
         return f"Config({self._values!r})"
@@ -77,7 +83,7 @@ class Knob:
     """One named choice.
 
     Raises:
-        BadInput: No option, or two options of the same value.
+        BadInput: No option, or two options of the same value (`1` and `1.0` are, `1` and `True` are not).
     """
 
     name: str
@@ -86,11 +92,11 @@ class Knob:
     def __post_init__(self) -> None:
         if not self.options:
             raise BadInput("a knob needs at least one option", key=self.name, found=[])
-        seen: set[tuple[type, Value]] = set()
+        seen: set[tuple[bool, Value]] = set()
         for option in self.options:
-            if (type(option.value), option.value) in seen:
+            if _told_apart(option.value) in seen:
                 raise BadInput("an option is listed twice", key=self.name, found=option.value)
-            seen.add((type(option.value), option.value))
+            seen.add(_told_apart(option.value))
 
     @classmethod
     def of(cls, name: str, values: list[Any]) -> Knob:
@@ -119,9 +125,14 @@ class Knob:
             BadInput: There is none.
         """
         for option in self.options:
-            if option.value == value and isinstance(option.value, bool) == isinstance(value, bool):
+            if _told_apart(option.value) == _told_apart(value):
                 return option
         raise BadInput("not an option of this knob", key=self.name, found=value, allowed=map(str, self.values))
+
+
+def _told_apart(value: Value) -> tuple[bool, Value]:
+    """What makes an option's value its own: `True` is not `1`."""
+    return isinstance(value, bool), value
 
 
 Choose = Callable[[Knob], Value]
@@ -131,6 +142,9 @@ Choose = Callable[[Knob], Value]
 class Tree:
     """An ordered tree of knobs. Everything walks it in the same order.
 
+    Raises:
+        BadInput: Two knobs that can be active together have the same name.
+
     >>> tree = Tree((Knob.of("a", [1, 2]), Knob.of("b", ["x", "y", "z"])))
     >>> tree.size, tree.at(4)
     (6, Config({'a': 2, 'b': 'y'}))
@@ -139,10 +153,7 @@ class Tree:
     knobs: tuple[Knob, ...]
 
     def __post_init__(self) -> None:
-        names = [knob.name for knob in self.knobs]
-        for name in names:
-            if names.count(name) > 1:
-                raise BadInput("two knobs have the same name", found=name)
+        _distinct_names(self.knobs)
 
     @cached_property
     def size(self) -> int:
@@ -209,6 +220,18 @@ class Tree:
             return [[k.name, [[o.value, plain(o.knobs)] for o in k.options]] for k in knobs]
 
         return hashlib.sha256(json.dumps(plain(self.knobs)).encode()).hexdigest()[:16]
+
+
+def _distinct_names(knobs: tuple[Knob, ...]) -> set[str]:
+    """Names of these knobs and those they own; only options of one knob may use a name alike."""
+    taken: set[str] = set()
+    for knob in knobs:
+        names = {name for option in knob.options for name in _distinct_names(option.knobs)}
+        for name in [knob.name, *names]:
+            if name in taken or (name == knob.name and name in names):
+                raise BadInput("two knobs have the same name", found=name)
+        taken |= {knob.name, *names}
+    return taken
 
 
 def _unrank(knobs: tuple[Knob, ...], index: int, values: dict[str, Value]) -> None:

@@ -24,7 +24,7 @@ _CONSTRAINT = re.compile(
 )
 _QUESTION = re.compile(
     r"^\s*(?P<direction>min|max|minimi[sz]e|maximi[sz]e)\s+(?P<metric>[A-Za-z_]\w*)"
-    r"\s*(?:(?:s\.?t\.?|subject to|where)\s+(?P<constraints>.+))?$",
+    r"(?:\s+(?:s\.?t\.?|subject to|where)\s+(?P<constraints>.+?))?\s*$",
     re.IGNORECASE,
 )
 _GRAMMAR = "METRIC (<=|>=|<|>) (NUMBER | baseline [(+|-|*|/) NUMBER])"
@@ -62,7 +62,7 @@ class Objective:
         """The metric, or the sum written out."""
         if len(self.terms) == 1 and self.terms[0][1] == 1.0:
             return self.terms[0][0]
-        return " + ".join(f"{scale:g}*{metric}" for metric, scale in self.terms)
+        return " + ".join(f"{_exact(scale)}*{metric}" for metric, scale in self.terms)
 
     def scaled(self, metrics: Metrics) -> dict[str, float]:
         """Each metric times its factor."""
@@ -152,8 +152,8 @@ class Constraint:
 
     def __str__(self) -> str:
         if not self.relative:
-            return f"{self.metric} {self.relation} {self.number:g}"
-        suffix = "" if self.relative == "+" and self.number == 0 else f" {self.relative} {self.number:g}"
+            return f"{self.metric} {self.relation} {_exact(self.number)}"
+        suffix = "" if self.relative == "+" and self.number == 0 else f" {self.relative} {_exact(self.number)}"
         return f"{self.metric} {self.relation} baseline{suffix}"
 
 
@@ -182,3 +182,8 @@ class Question:
         """The same question with the full names of its metrics."""
         constraints = tuple(constraint.resolved(resolve) for constraint in self.constraints)
         return Question(self.objective.resolved(resolve), constraints)
+
+
+def _exact(number: float) -> str:
+    """The shortest text that reads back as the same number."""
+    return f"{number:g}" if float(f"{number:g}") == number else repr(number)

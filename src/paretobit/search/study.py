@@ -50,9 +50,14 @@ class Study:
         self._build: Callable[[Config], nn.Module] | None = None
         with self._explained():
             self._db = sqlite3.connect(self.path or ":memory:", isolation_level=None, timeout=1.0)
-            self._open()
-            self._trials = [self._read(row) for row in self._db.execute("SELECT * FROM trials ORDER BY number")]
-            self._facts = {n: json.loads(v) for n, v in self._db.execute("SELECT name, value FROM facts")}
+            try:
+                self._open()
+                rows = self._db.execute("SELECT * FROM trials ORDER BY number")
+                self._trials = [self._read(row) for row in rows]
+                self._facts = {n: json.loads(v) for n, v in self._db.execute("SELECT name, value FROM facts")}
+            except BaseException:
+                self._db.close()
+                raise
         self._first: dict[Config, int] = {}
         for trial in self._trials:
             self._first.setdefault(trial.config, trial.number)

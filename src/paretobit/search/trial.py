@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from torch import nn
 
@@ -74,7 +75,8 @@ class Outcome:
 class Workbench:
     """Evaluates configurations on one private copy of the model, one after the other.
 
-    Every evaluation seeds the global generators; whoever runs it puts their states back.
+    Every evaluation seeds the global generators; whoever runs it puts their states back. A runner
+    that may change the model is given a copy of its own for each configuration.
 
     Args:
         space: Makes the copy and applies configurations to it.
@@ -96,11 +98,7 @@ class Workbench:
         self._violation = violation
         self._seed = seed
         self._model = space.prepare()
-        self._tensors = [*self._model.parameters(), *self._model.buffers()]
-        self._versions = [tensor._version for tensor in self._tensors]
-        self._originals: list[Any] | None = None
-        if any(runner.may_change_model for runner in runners):
-            self._originals = [tensor.detach().clone() for tensor in self._tensors]
+        self._disposable = any(runner.may_change_model for runner in runners)
 
     def seed_of(self, config: Config) -> int:
         """The seed of a configuration's trial."""
@@ -133,22 +131,10 @@ class Workbench:
         return Outcome("infeasible" if self._violation(metrics) > 0 else "complete", metrics)
 
     def _run(self, formats: Assignment, seed: int) -> dict[str, float]:
-        self._space.apply(self._model, formats)
+        model = copy.deepcopy(self._model) if self._disposable else self._model
+        self._space.apply(model, formats)
         seed_everything(seed)
-        try:
-            return _measure(self._expensive, Candidate(formats, self._model, seed))
-        finally:
-            self._put_back()
-
-    def _put_back(self) -> None:
-        """Undo what a user's function did to weights, statistics or modes."""
-        if self._originals is None:
-            return
-        self._model.eval()
-        for i, tensor in enumerate(self._tensors):
-            if tensor._version != self._versions[i]:
-                tensor.data.copy_(self._originals[i])
-                self._versions[i] = tensor._version
+        return _measure(self._expensive, Candidate(formats, model, seed))
 
 
 def _measure(runners: Sequence[Runner], candidate: Candidate) -> dict[str, float]:

@@ -136,7 +136,7 @@ def choose_strategy(
     table = {"name": given} if isinstance(given, str) else dict(given or {})
     name = table.pop("name", None)
     if name is None:
-        name = "brute_force" if size <= (n_trials or EXHAUSTIVE_UP_TO) else "optuna"
+        name = "brute_force" if size <= EXHAUSTIVE_UP_TO else "optuna"
     if name in SAMPLERS:
         name, table = "optuna", {"sampler": name, **table}
     try:

@@ -63,6 +63,13 @@ class BasicEvaluation(Runner):
                 found=found,
                 allowed="logits of shape (rows, classes)",
             )
+        if self._y.dim() != 1 or self._y.is_floating_point():
+            raise BadInput(
+                "basic_evaluation needs class labels: give evaluate= for other targets",
+                key="labels",
+                found=f"{str(self._y.dtype).removeprefix('torch.')} of shape {tuple(self._y.shape)}",
+                allowed="one integer a row",
+            )
         low, high = int(self._y.min()), int(self._y.max())
         if low < 0 or high >= logits.shape[1]:
             raise BadInput(

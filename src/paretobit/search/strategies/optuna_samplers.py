@@ -51,7 +51,7 @@ class OptunaStrategy(Strategy):
         super().__init__(problem, seed, settings)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study = optuna.create_study(
-            sampler=_sampler(settings, seed, bool(problem.constraints)),
+            sampler=_sampler(settings, seed),
             directions=["minimize"] * len(problem.objectives),
         )
         self._running: dict[Config, list[optuna.Trial]] = {}
@@ -74,7 +74,8 @@ class OptunaStrategy(Strategy):
             if not trial.metrics:
                 self._study.tell(asked, state=optuna.trial.TrialState.FAIL)
                 continue
-            asked.set_user_attr(_VIOLATION, judged.violation)
+            if self.problem.constraints:
+                asked.set_constraint(_VIOLATION, judged.violation)
             if judged.losses is None:
                 self._study.tell(asked, state=optuna.trial.TrialState.PRUNED)
             else:
@@ -91,11 +92,9 @@ def _suggest(trial: optuna.Trial) -> Callable[[Knob], Value]:
     return choose
 
 
-def _sampler(settings: OptunaSettings, seed: int, constrained: bool) -> optuna.samplers.BaseSampler:
+def _sampler(settings: OptunaSettings, seed: int) -> optuna.samplers.BaseSampler:
     kind, defaults = SAMPLERS[settings.sampler]
     arguments = {"seed": seed, **defaults}
-    if constrained and settings.sampler == "tpe":
-        arguments["constraints_func"] = lambda trial: (trial.user_attrs[_VIOLATION],)
     try:
         return kind(**{**arguments, **settings.sampler_settings})
     except (TypeError, ValueError) as error:
