@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Schema = TypeVar("Schema", bound="BaseModel")
 
+_PART = r"""(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([^\s."'=\[\]]+))"""
+_KEY = rf"\s*{_PART}(?:\s*\.\s*{_PART})*\s*"
+
 
 @dataclass
 class Document:
@@ -57,7 +60,7 @@ class Document:
         """
         path, equals, text = assignment.partition("=")
         keys = split_key(path.strip())
-        if not equals or not all(keys):
+        if not equals or not keys:
             raise BadInput("not an assignment", key="--set", found=assignment, allowed="key.path=value")
         self.put(keys, parse_value(text.strip()))
 
@@ -125,6 +128,9 @@ def validate(schema: type[Schema], data: Mapping[str, Any], document: Document, 
             raise document.error("unknown key", path, found=location[-1], allowed=allowed) from None
         if error["type"] == "missing":
             raise document.error("missing key", path) from None
+        if error["type"] == "literal_error":
+            choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+            raise document.error("not one of the choices", path, found=error["input"], allowed=choices) from None
         problem = error["msg"].removeprefix("Value error, ")
         raise document.error(problem[0].lower() + problem[1:], path, found=error.get("input")) from None
 
@@ -142,12 +148,15 @@ def parse_value(text: str) -> Any:
 
 
 def split_key(path: str) -> list[str]:
-    """Split a dotted key; parts in quotes may hold dots.
+    """The parts of a dotted key, which may be quoted to hold dots; empty where it is no key.
 
     >>> split_key('seed."layer1.0".width')
     ['seed', 'layer1.0', 'width']
     """
-    return [quoted or bare for quoted, bare in re.findall(r'"([^"]*)"|([^."]+)', path)]
+    if not re.fullmatch(_KEY, path):
+        return []
+    parts = (next(filter(None, found), "") for found in re.findall(_PART, path))
+    return [part.replace("\\\\", "\\") for part in parts]
 
 
 def dump(data: Mapping[str, Any]) -> str:
@@ -170,10 +179,10 @@ def _line_numbers(text: str) -> dict[str, int]:
     lines: dict[str, int] = {}
     table: list[str] = []
     for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]", line):
+        if header := re.match(rf"\s*\[\[?({_KEY})\]\]?\s*(?:#|$)", line):
             table = split_key(header[1])
             lines.setdefault(".".join(table), number)
-        elif key := re.match(r'\s*((?:"[^"]*"|[\w.-])+)\s*=', line):
+        elif key := re.match(rf"({_KEY})=", line):
             path = [*table, *split_key(key[1])]
             for depth in range(len(table) + 1, len(path) + 1):
                 lines.setdefault(".".join(path[:depth]), number)

@@ -15,7 +15,7 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-_UNSET: Any = object()
+_UNSET: Any = ...  # a singleton also on the other side of a process boundary
 
 
 class ParetoBitError(Exception):
@@ -93,6 +93,7 @@ class MissingExtra(BadInput):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs the package '{package}': pip install 'paretobit[{extra}]'")
+        self.args = (package, extra, purpose)  # what rebuilds it when it comes from another process
 
 
 class CheckpointMismatch(BadInput):

@@ -63,12 +63,12 @@ class Registry(Generic[T]):
         return file
 
     def __getitem__(self, name: str) -> T:
-        if name not in self._entries:
+        if name not in self:
             raise BadInput(f"unknown {self.noun}", found=name, allowed=self.names())
         return self._entries[name].value
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return isinstance(name, str) and name in self._entries
 
     def __iter__(self) -> Iterator[Entry[T]]:
         return iter(self._entries.values())

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,8 +94,8 @@ def seeded(seed: int) -> Iterator[None]:
     generators = _generators()
     states = [generator.get_state() for generator in generators]
     python_state, numpy_state = random.getstate(), np.random.get_state()
-    seed_everything(seed)
     try:
+        seed_everything(seed)
         yield
     finally:
         for generator, state in zip(generators, states, strict=True):
@@ -139,9 +140,11 @@ def load_function(reference: str) -> Any:
     if spec is None or spec.loader is None:
         raise BadInput("not a Python file", found=path_text)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses and pickling look a class's module up there
     try:
         spec.loader.exec_module(module)
     except Exception as error:
+        del sys.modules[module_name]
         raise BadInput(f"the file does not import: {type(error).__name__}: {error}", source=path) from error
     if not hasattr(module, name):
         public = [key for key in vars(module) if not key.startswith("_")]

@@ -128,6 +128,13 @@ class FullPrecision(Format):
     """Full precision: the tensor as it is, 32 bits an element."""
 
     name: ClassVar[str] = "float"
+    _only: ClassVar[FullPrecision | None] = None
+
+    def __new__(cls) -> FullPrecision:
+        """The one instance: `is FULL` also holds for what was copied or unpickled."""
+        if cls._only is None:
+            cls._only = super().__new__(cls)
+        return cls._only
 
     @property
     def traits(self) -> Traits:
@@ -192,8 +199,7 @@ def parse(text: str) -> Format:
         if not equals:
             raise BadInput("not a number format", found=text, allowed="name(parameter=value, ...)")
         parameters[key.strip()] = parse_value(value.strip())
-    made = make(name.strip(), **parameters)
-    return FULL if made == FULL else made
+    return make(name.strip(), **parameters)
 
 
 def _plain(value: Any) -> str:

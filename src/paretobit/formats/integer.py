@@ -30,8 +30,8 @@ class Integer(Format):
         signed: Two's complement, codes -2^(w-1) … 2^(w-1)-1; otherwise 0 … 2^w-1.
         rounding: `nearest` (ties to even) or `floor`.
 
-    A grid wider than the significand of the dtype (24 bits in float32) means those of its points
-    that the dtype holds.
+    A grid wider than the significand of the dtype (24 bits in float32), or reaching above its
+    largest number, means those of its points that the dtype holds.
     """
 
     name: ClassVar[str] = "integer"
@@ -85,19 +85,25 @@ class Integer(Format):
         return torch.arange(low, high + 1, dtype=torch.float64) * self.step
 
     def _round(self, x: Tensor) -> Tensor:
-        low, high = _bounds(self.code_range, x.dtype)
+        low, high = _bounds(self, x.dtype)
         codes = torch.mul(x, 1.0 / self.step)
         codes = codes.round_() if self.rounding == "nearest" else codes.floor_()
         return codes.clamp_(low, high).mul_(self.step)
 
 
 @functools.cache
-def _bounds(code_range: tuple[int, int], dtype: torch.dtype) -> tuple[float, float]:
-    """The code range in a dtype: the largest value of the dtype not above the largest code."""
-    low, high = code_range
+def _bounds(integer: Integer, dtype: torch.dtype) -> tuple[float, float]:
+    """The outermost codes that the dtype holds, both as a code and as a value."""
     significand = 24 if dtype == torch.float32 else 53
-    excess = max(high.bit_length() - significand, 0)
-    return float(low), float(high >> excess << excess)
+    largest = int(torch.finfo(dtype).max / integer.step if integer.step > 1 else torch.finfo(dtype).max)
+
+    def held(code: int) -> float:
+        size = min(abs(code), largest)
+        excess = max(size.bit_length() - significand, 0)
+        return float(size >> excess << excess) * (1 if code > 0 else -1)
+
+    low, high = integer.code_range
+    return held(low) if low else 0.0, held(high)
 
 
 def _check_int(name: str, value: object, low: int, high: int) -> None:

@@ -1,17 +1,22 @@
-"""Quantised parameters, kept once per (parameter version, format) within a byte budget."""
+"""Quantised parameters, kept once per (layer, slot, format) while the parameter stays the same."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 DEFAULT_BUDGET = 256 * 2**20
 
 
 class TensorCache:
-    """Least recently used tensors within a byte budget.
+    """Tensors computed from other tensors, the least recently used dropped beyond a byte budget.
+
+    A change of the source is seen by its identity and version: an in-place change through `.data`
+    or NumPy, which torch hides from the version, is not. Copies and pickles start empty.
 
     Args:
         budget: Bytes the cached tensors may take together.
@@ -20,24 +25,36 @@ class TensorCache:
     def __init__(self, budget: int = DEFAULT_BUDGET) -> None:
         self.budget = budget
         self.used = 0
-        self._entries: OrderedDict[Hashable, tuple[Hashable, Tensor]] = OrderedDict()
+        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
 
-    def get(self, key: Hashable, version: Hashable, compute: Callable[[], Tensor]) -> Tensor:
-        """The tensor for `key`, computed anew when `version` differs from the stored one."""
+    def __reduce__(self) -> tuple[type[TensorCache], tuple[int]]:
+        return TensorCache, (self.budget,)
+
+    def get(self, key: Hashable, source: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """The tensor for `key`, computed anew when `source` is another tensor or was changed."""
+        if source.is_inference():  # has no version
+            return compute(source)
+        version = (id(source), source._version, source.data_ptr())
         entry = self._entries.get(key)
-        if entry is not None and entry[0] == version:
+        if entry is not None and entry.version == version:
             self._entries.move_to_end(key)
-            return entry[1]
+            return entry.tensor
         if entry is not None:
             self._drop(key)
-        tensor = compute()
+        with torch.inference_mode(False), torch.no_grad():  # usable by whoever asks next
+            tensor = compute(source)
         if tensor.nbytes <= self.budget:
-            self._entries[key] = (version, tensor)
+            self._entries[key] = _Entry(version, (source, source.detach()), tensor)
             self.used += tensor.nbytes
             while self.used > self.budget:
                 self._drop(next(iter(self._entries)))
         return tensor
 
     def _drop(self, key: Hashable) -> None:
-        _, tensor = self._entries.pop(key)
-        self.used -= tensor.nbytes
+        self.used -= self._entries.pop(key).tensor.nbytes
+
+
+class _Entry(NamedTuple):
+    version: tuple[int, int, int]
+    alive: tuple[Tensor, Tensor]  # the source and its memory: neither address can be given out again
+    tensor: Tensor

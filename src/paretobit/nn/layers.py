@@ -6,7 +6,6 @@ exactly as torch computes it.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -54,16 +53,7 @@ class Quantized(nn.Module):
             return value
         if not number_format.traits.deterministic or (torch.is_grad_enabled() and value.requires_grad):
             return number_format.quantize(value)
-        version = (id(value), value._version, value.data_ptr())
-        return self._cache.get((id(self), slot, number_format), version, lambda: number_format.quantize(value))
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        state = {key: value for key, value in self.__dict__.items() if key != "_cache"}
-        clone = type(self).__new__(type(self))
-        memo[id(self)] = clone
-        clone.__dict__.update(copy.deepcopy(state, memo))
-        clone.__dict__["_cache"] = TensorCache(self._cache.budget)
-        return clone
+        return self._cache.get((id(self), slot, number_format), value, number_format.quantize)
 
     def _get_name(self) -> str:
         operation = next(base for base in type(self).__mro__ if base in LAYERS).__name__
@@ -107,6 +97,7 @@ class _QuantizedBatchNorm(Quantized):
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
     momentum: float | None
+    track_running_stats: bool
     eps: float
     _check_input_dim: Any
 
@@ -115,14 +106,15 @@ class _QuantizedBatchNorm(Quantized):
         self._check_input_dim(input)
         batch_statistics = self.training or self.running_mean is None
         momentum = self.momentum if self.momentum is not None else 0.0
-        if self.training and self.num_batches_tracked is not None:
+        tracked = self.track_running_stats or not self.training
+        if self.training and tracked and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             if self.momentum is None:  # cumulative average
                 momentum = 1.0 / float(self.num_batches_tracked)
         return F.batch_norm(
             self.data("data_in", input),
-            self.running_mean,
-            self.running_var,
+            self.running_mean if tracked else None,
+            self.running_var if tracked else None,
             self.parameter("weight"),
             self.parameter("bias"),
             batch_statistics,

@@ -93,7 +93,8 @@ class SearchLoop:
     """Asks a strategy, evaluates on an engine, commits to a study, and tells.
 
     Trial `k` is asked for when exactly the trials before `k - workers + 1` have been told, in the
-    order of their numbers: nothing depends on timing, and a study can be replayed.
+    order of their numbers: nothing depends on timing. Recorded trials are asked for and told at the
+    same points again, so that a study cut short goes on as if it had not been.
 
     Args:
         problem: Objectives and constraints.
@@ -129,22 +130,32 @@ class SearchLoop:
         Raises:
             StudyError: The recorded trials are not those this strategy would have asked for.
         """
-        self._replay()
         start, first = time.perf_counter(), len(self._study)
         waiting: deque[_Asked] = deque()
         total = n_trials
         while True:
-            room = min(n_trials - len(self._study), self._engine.workers) - len(waiting)
-            late = timeout is not None and time.perf_counter() - start >= timeout
-            if room > 0 and not late:
-                proposals = self._strategy.ask(1)
-                if proposals:
-                    waiting.append(self._begin(proposals[0], waiting))
+            number = self._told + len(waiting)
+            if number < first:
+                recorded = self._study[number]
+                if self._told >= recorded.asked_after or not waiting:
+                    waiting.append(self._replay(recorded))
+                    start = time.perf_counter()
                     continue
-                total = n_trials = len(self._study) + len(waiting)
+            else:
+                late = timeout is not None and time.perf_counter() - start >= timeout
+                if number < n_trials and len(waiting) < self._engine.workers and not late:
+                    proposals = self._strategy.ask(1)
+                    if proposals:
+                        waiting.append(self._begin(proposals[0], waiting))
+                        continue
+                    total = n_trials = number
             if not waiting:
                 return
-            trial = self._finish(waiting.popleft())
+            asked = waiting.popleft()
+            if self._told < first:
+                self._tell(self._study[self._told])
+                continue
+            trial = self._finish(asked)
             self._study.add(trial)
             self._tell(trial)
             if self._on_trial:
@@ -191,20 +202,16 @@ class SearchLoop:
             finished.seconds,
         )
 
-    def _replay(self) -> None:
-        """Bring a fresh strategy to where the recorded one was."""
-        for trial in self._study.trials:
-            while self._told < trial.asked_after:
-                self._tell(self._study[self._told])
-            asked = self._strategy.ask(1)
-            if asked != [trial.config]:
-                proposal = dict(asked[0]) if asked else None
-                raise StudyError(
-                    f"trial {trial.number} of the study is {dict(trial.config)}, but its strategy now asks for "
-                    f"{proposal}: the study was made with other settings, seed or versions"
-                )
-        while self._told < len(self._study):
-            self._tell(self._study[self._told])
+    def _replay(self, trial: Trial) -> _Asked:
+        """Have the strategy ask for a recorded trial, as it did when the trial was new."""
+        asked = self._strategy.ask(1)
+        if asked != [trial.config]:
+            proposal = dict(asked[0]) if asked else None
+            raise StudyError(
+                f"trial {trial.number} of the study is {dict(trial.config)}, but its strategy now asks for "
+                f"{proposal}: the study was made with other settings, seed or versions"
+            )
+        return _Asked(trial.config, self._told, submitted=False)
 
     def _tell(self, trial: Trial) -> None:
         self._strategy.tell([trial])

@@ -55,6 +55,8 @@ class Study:
                 rows = self._db.execute("SELECT * FROM trials ORDER BY number")
                 self._trials = [self._read(row) for row in rows]
                 self._facts = {n: json.loads(v) for n, v in self._db.execute("SELECT name, value FROM facts")}
+                if any(trial.number != i for i, trial in enumerate(self._trials)):
+                    raise ValueError("a trial is missing")
             except BaseException:
                 self._db.close()
                 raise
@@ -274,7 +276,7 @@ class _Transaction:
 
 
 class _Explained:
-    """Turns SQLite's errors into one that names the file."""
+    """Turns SQLite's errors, and contents that cannot be read, into one that names the file."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -283,7 +285,7 @@ class _Explained:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, sqlite3.Error | ValueError):
             raise StudyError(f"the study {self._path} cannot be used: {error}") from error
 
 

@@ -49,7 +49,7 @@ class FunctionRunner(Runner):
             )
         metrics = {}
         for name, value in result.items():
-            number = value.item() if hasattr(value, "item") else value
+            number = _scalar(value)
             if not isinstance(name, str) or not isinstance(number, numbers.Real):
                 raise BadInput("not a metric", key="evaluate", found={name: value}, allowed="{name: number}")
             metrics[name] = float(number)
@@ -58,3 +58,11 @@ class FunctionRunner(Runner):
                 Metric(name, self._directions.get(name, "minimize"), "as evaluated") for name in metrics
             )
         return metrics
+
+
+def _scalar(value: Any) -> Any:
+    """The number in a tensor or array of one element; anything else as it is."""
+    try:
+        return value.item() if hasattr(value, "item") else value
+    except (RuntimeError, ValueError):  # more than one element
+        return value

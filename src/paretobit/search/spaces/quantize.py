@@ -207,7 +207,8 @@ class BoundQuantize(BoundSpace):
             present = {slot for node in group for slot in slots_of(self._graph.module(node))}
             knobs = self._without_effect(prefix, _knobs(prefix, entry), present)
             target = _Target(prefix, entry, tuple(s for s in SLOTS if s in present), group, knobs)
-            _decode(target, Tree(knobs).at(0))  # refuses what cannot be made before any work
+            for config in _one_of_each_name(knobs):
+                _decode(target, config)  # refuses what cannot be made before any work
             yield target
 
     def _without_effect(self, prefix: str, knobs: tuple[Knob, ...], present: set[str]) -> tuple[Knob, ...]:
@@ -267,6 +268,15 @@ def _format_knobs(prefix: str, name: str, entry: Entry) -> tuple[Knob, ...]:
             if isinstance(value, list | tuple) and parameter in parameter_names(name):
                 knobs.append(_parameter_knob(f"{prefix}.{slot}_{parameter}", name, slot, parameter, value))
     return tuple(knobs)
+
+
+def _one_of_each_name(knobs: tuple[Knob, ...]) -> Iterator[Config]:
+    """The first configuration of every choice of the first knob: the format's name where it is chosen."""
+    tree, index = Tree(knobs), 0
+    rest = tree.size // knobs[0].size if knobs else 1
+    for option in knobs[0].options if knobs else (Option(None),):
+        yield tree.at(index)
+        index += option.size * rest
 
 
 def _parameter_knob(knob: str, name: str, slot: str, parameter: str, values: Any) -> Knob:
