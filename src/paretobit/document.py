@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 Schema = TypeVar("Schema", bound="BaseModel")
 
-_PART = r"""(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([^\s."'=\[\]]+))"""
-_KEY = rf"\s*{_PART}(?:\s*\.\s*{_PART})*\s*"
+_QUOTED = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*')"""
+_PART = rf"""\s*({_QUOTED}|[^."']+?)\s*"""  # of a key as it is typed on a command line
+_TOML_KEY = rf"\s*(?:{_QUOTED}|[\w-]+)(?:\s*\.\s*(?:{_QUOTED}|[\w-]+))*\s*"
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Document:
             data = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise BadInput(f"not valid TOML: {error}", source=path) from None
-        return cls(data, path, _line_numbers(text))
+        return cls(data, path, _line_numbers(text, data))
 
     def set(self, assignment: str) -> None:
         """Apply one `key.path=value`; the value is TOML, or a bare string.
@@ -83,7 +84,7 @@ class Document:
     def get(self, path: str, default: Any = None) -> Any:
         """The value at a dotted path, or `default`."""
         node: Any = self.data
-        for key in split_key(path):
+        for key in split_key(path) or [path]:
             if not isinstance(node, Mapping) or key not in node:
                 return default
             node = node[key]
@@ -91,7 +92,7 @@ class Document:
 
     def line(self, path: str) -> int | None:
         """Line of a key, or of the nearest table around it; None when the document has no file."""
-        keys = split_key(path)
+        keys = path.replace('"', "").split(".")
         while keys:
             if ".".join(keys) in self.lines:
                 return self.lines[".".join(keys)]
@@ -130,7 +131,9 @@ def validate(schema: type[Schema], data: Mapping[str, Any], document: Document, 
             raise document.error("missing key", path) from None
         if error["type"] == "literal_error":
             choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
-            raise document.error("not one of the choices", path, found=error["input"], allowed=choices) from None
+            raise document.error(
+                "not one of the choices", path, found=error["input"], allowed=choices
+            ) from None
         problem = error["msg"].removeprefix("Value error, ")
         raise document.error(problem[0].lower() + problem[1:], path, found=error.get("input")) from None
 
@@ -153,10 +156,10 @@ def split_key(path: str) -> list[str]:
     >>> split_key('seed."layer1.0".width')
     ['seed', 'layer1.0', 'width']
     """
-    if not re.fullmatch(_KEY, path):
+    if not re.fullmatch(rf"{_PART}(?:\.{_PART})*", path):
         return []
-    parts = (next(filter(None, found), "") for found in re.findall(_PART, path))
-    return [part.replace("\\\\", "\\") for part in parts]
+    parts = re.findall(rf"{_PART}(?:\.|$)", path)
+    return [str(parse_value(part)) if part[0] in "\"'" else part for part in parts]
 
 
 def dump(data: Mapping[str, Any]) -> str:
@@ -174,30 +177,46 @@ def _without_none(value: Any) -> Any:
     return value
 
 
-def _line_numbers(text: str) -> dict[str, int]:
-    """Line of every table header and of every key that starts a line."""
+def _line_numbers(text: str, data: Mapping[str, Any]) -> dict[str, int]:
+    """Line of every table header of `data` and of every key that starts a line."""
     lines: dict[str, int] = {}
     table: list[str] = []
     for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(rf"\s*\[\[?({_KEY})\]\]?\s*(?:#|$)", line):
+        header = re.match(rf"\s*\[\[?({_TOML_KEY})\]\]?\s*(?:#|$)", line)
+        if header and _is_table(data, split_key(header[1])):  # not a row of a nested list
             table = split_key(header[1])
             lines.setdefault(".".join(table), number)
-        elif key := re.match(rf"({_KEY})=", line):
+        elif key := re.match(rf"({_TOML_KEY})=", line):
             path = [*table, *split_key(key[1])]
             for depth in range(len(table) + 1, len(path) + 1):
                 lines.setdefault(".".join(path[:depth]), number)
     return lines
 
 
+def _is_table(data: Any, keys: list[str]) -> bool:
+    for key in keys:
+        node = data[-1] if isinstance(data, list) and data else data
+        if not isinstance(node, Mapping) or key not in node:
+            return False
+        data = node[key]
+    return True
+
+
 def _fields_at(schema: Any, location: list[str]) -> list[str]:
     """Field names of the (possibly nested) schema that a validation error points into."""
     for part in location:
         fields = getattr(schema, "model_fields", {})
-        if part not in fields:
-            continue
-        candidates = [fields[part].annotation, *getattr(fields[part].annotation, "__args__", ())]
-        schema = next((c for c in candidates if hasattr(c, "model_fields")), schema)
+        if part in fields:
+            schema = next(_schemas_in(fields[part].annotation), schema)
     names = []
     for name, info in getattr(schema, "model_fields", {}).items():
         names.append(info.alias or name)
     return names
+
+
+def _schemas_in(annotation: Any) -> Iterator[Any]:
+    """Schemas that a type mentions, however deep: `list[Item] | None` mentions `Item`."""
+    if hasattr(annotation, "model_fields"):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _schemas_in(argument)

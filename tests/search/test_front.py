@@ -58,5 +58,5 @@ def test_equal_items_stay_in_the_order_in_which_they_came():
 
 
 def test_points_of_different_length_are_refused():
-    with pytest.raises(ValueError, match="shorter|longer"):
+    with pytest.raises(ValueError, match=r"shorter|longer"):
         dominates((1, 2), (1, 2, 3))

@@ -190,7 +190,7 @@ def parse(text: str) -> Format:
     >>> parse("float") is FULL
     True
     """
-    name, _, rest = text.strip().partition("(")
+    name, _, rest = str(text).strip().partition("(")
     if rest and not rest.endswith(")"):
         raise BadInput("not a number format", found=text, allowed="name(parameter=value, ...)")
     parameters = {}

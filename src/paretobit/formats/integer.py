@@ -31,7 +31,8 @@ class Integer(Format):
         rounding: `nearest` (ties to even) or `floor`.
 
     A grid wider than the significand of the dtype (24 bits in float32), or reaching above its
-    largest number, means those of its points that the dtype holds.
+    largest number, means those of its points that the dtype holds. A number so small that the dtype
+    does not hold `x · 2^frac_width` counts as zero.
     """
 
     name: ClassVar[str] = "integer"
@@ -100,10 +101,10 @@ def _bounds(integer: Integer, dtype: torch.dtype) -> tuple[float, float]:
     def held(code: int) -> float:
         size = min(abs(code), largest)
         excess = max(size.bit_length() - significand, 0)
-        return float(size >> excess << excess) * (1 if code > 0 else -1)
+        return float(size >> excess << excess) * (-1 if code < 0 else 1)
 
     low, high = integer.code_range
-    return held(low) if low else 0.0, held(high)
+    return held(low), held(high)
 
 
 def _check_int(name: str, value: object, low: int, high: int) -> None:

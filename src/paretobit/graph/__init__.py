@@ -1,6 +1,6 @@
 """The traced model."""
 
-from paretobit.graph.model_graph import Kind, ModelGraph, Node, Shape, per_sample
+from paretobit.graph.model_graph import Kind, ModelGraph, Node, Shape
 from paretobit.graph.ops import class_name, op_name, op_of
 from paretobit.graph.trace import Example, at_rest, trace
 
@@ -14,6 +14,5 @@ __all__ = [
     "class_name",
     "op_name",
     "op_of",
-    "per_sample",
     "trace",
 ]

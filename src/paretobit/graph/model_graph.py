@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +28,7 @@ class Node:
         inputs: Names of the nodes whose results it takes.
         input_shape: Shape of its first tensor argument, batch included; None where unknown.
         output_shape: Shape of its first result tensor, batch included; None where unknown.
+        batch: Rows of the example the shapes were read from; None where nothing ran.
     """
 
     name: str
@@ -36,6 +38,17 @@ class Node:
     inputs: tuple[str, ...] = ()
     input_shape: Shape | None = None
     output_shape: Shape | None = None
+    batch: int | None = None
+
+    @property
+    def input_elements(self) -> int | None:
+        """Elements of its first tensor argument for one sample; None where unknown."""
+        return _per_sample(self.input_shape, self.batch)
+
+    @property
+    def output_elements(self) -> int | None:
+        """Elements of its first result tensor for one sample; None where unknown."""
+        return _per_sample(self.output_shape, self.batch)
 
 
 @dataclass(frozen=True)
@@ -85,6 +98,9 @@ class ModelGraph:
         return ModelGraph(model, self.nodes, self.method, self.untraced, self.batch)
 
 
-def per_sample(shape: Sequence[int] | None) -> Shape | None:
-    """A shape without its batch axis."""
-    return None if shape is None else tuple(shape[1:])
+def _per_sample(shape: Shape | None, batch: int | None) -> int | None:
+    """Elements of one sample: rows come first, stand elsewhere, are merged with another axis, or are absent."""
+    if shape is None or not shape or not batch:
+        return None if shape is None else math.prod(shape)
+    has_rows = shape[0] % batch == 0 or (shape[0] != 1 and batch in shape)
+    return math.prod(shape) // batch if has_rows else math.prod(shape)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.parameter import is_lazy
 
 from paretobit.errors import BadInput
 from paretobit.graph.model_graph import ModelGraph, Node, Shape
 from paretobit.graph.ops import op_of
 
-Result = TypeVar("Result")
 Example = Tensor | Sequence[Any] | Mapping[str, Any]
 
 
@@ -26,24 +26,30 @@ def trace(model: nn.Module, example: Example | None = None) -> ModelGraph:
         model: Any module.
         example: What the model takes: a tensor, a sequence of positional arguments, or a mapping
             of keyword arguments; rows first. Without it nothing runs and shapes stay unknown.
+            Arguments it leaves out keep their defaults, and those without tensors their values.
+
+    Raises:
+        BadInput: The model does not run on the example.
 
     >>> graph = trace(nn.Sequential(nn.Linear(4, 2), nn.ReLU()), torch.zeros(1, 4))
     >>> [(node.name, node.op, node.output_shape) for node in graph.layers]
     [('0', 'linear', (1, 2)), ('1', 'relu', (1, 2))]
     """
-    with at_rest(model):
+    if any(is_lazy(parameter) for parameter in model.parameters()):
+        raise BadInput("the model has lazy parameters without shapes: run it on its data once")
+    with at_rest(model), _restored(model):
         try:
-            traced = _Tracer().trace(model)
+            traced = _Tracer(_fixed_arguments(model, example)).trace(model)
+            shapes = _shapes(model, traced, example)
         except Exception as error:  # whatever a model's forward raises on proxies
             reason = f"torch.fx cannot trace it: {type(error).__name__}: {_first_line(error)}"
-            return _on_example(lambda: _from_run(model, example, reason), example)
-        shapes = _on_example(lambda: _shapes(model, traced, example), example)
+            return _on_example(model, example, reason)
     return _from_fx(model, traced, shapes, _batch(example))
 
 
-def _on_example(run: Callable[[], Result], example: Example | None) -> Result:
+def _on_example(model: nn.Module, example: Example | None, reason: str) -> ModelGraph:
     try:
-        return run()
+        return _from_run(model, example, reason)
     except Exception as error:
         args, kwargs = _arguments(example)
         shapes = [_shape(value) for value in [*args, *kwargs.values()]]
@@ -55,6 +61,17 @@ def _on_example(run: Callable[[], Result], example: Example | None) -> Result:
 
 
 class _Tracer(fx.Tracer):
+    """Traces with symbols for the tensors and with the values of all other arguments."""
+
+    def __init__(self, fixed: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._fixed = fixed
+
+    def create_proxy(self, kind: str, target: Any, *rest: Any, **more: Any) -> Any:
+        if kind == "placeholder" and target in self._fixed:
+            return self._fixed[target]
+        return super().create_proxy(kind, target, *rest, **more)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return hasattr(m, "slot_names") or super().is_leaf_module(m, module_qualified_name)
 
@@ -76,12 +93,25 @@ def _shapes(model: nn.Module, traced: fx.Graph, example: Example | None) -> dict
     if example is None:
         return {}
     args, kwargs = _arguments(example)
-    bound = inspect.signature(model.forward).bind(*args, **kwargs)
-    bound.apply_defaults()
+    given = inspect.signature(model.forward).bind(*args, **kwargs).arguments
+    values: list[Any] = []
+    for target in (str(node.target) for node in traced.nodes if node.op == "placeholder"):
+        values += given[target[1:]] if target.startswith("*") else [given[target]]
     interpreter = _Shapes(fx.GraphModule(model, traced))
     with torch.no_grad():
-        interpreter.run(*bound.arguments.values())
+        interpreter.run(*values)
     return interpreter.found
+
+
+def _fixed_arguments(model: nn.Module, example: Example | None) -> dict[str, Any]:
+    """Arguments of `forward` that hold no tensor, by name: given so, or left at their defaults."""
+    signature = inspect.signature(model.forward)
+    args, kwargs = _arguments(example)
+    bound = signature.bind_partial(*args, **kwargs) if example is None else signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    stars = {"VAR_POSITIONAL": "*", "VAR_KEYWORD": "**"}  # as fx names what they gather
+    named = {stars.get(signature.parameters[n].kind.name, "") + n: v for n, v in bound.arguments.items()}
+    return {name: value for name, value in named.items() if _shape(value) is None}
 
 
 def _from_fx(
@@ -104,6 +134,7 @@ def _from_fx(
                 inputs=tuple(ours[source] for source in sources),
                 input_shape=shapes.get(sources[0]) if sources else None,
                 output_shape=shapes.get(node.name),
+                batch=batch,
             )
         )
     return ModelGraph(model, tuple(nodes), "fx", batch=batch)
@@ -116,12 +147,14 @@ def _from_run(model: nn.Module, example: Example | None, reason: str) -> ModelGr
         nodes = tuple(Node(_node_name(path), "call_module", op_of(module), path) for path, module in leaves)
         return ModelGraph(model, nodes, "modules", f"{reason}; no example inputs to run it on")
     calls: list[Node] = []
-    names = _Names()
+    names, batch = _Names(), _batch(example)
 
     def recorder(path: str) -> Any:
         def record(module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
             name = names.unique(_node_name(path))
-            calls.append(Node(name, "call_module", op_of(module), path, (), _shape(args), _shape(result)))
+            calls.append(
+                Node(name, "call_module", op_of(module), path, (), _shape(args), _shape(result), batch)
+            )
 
         return record
 
@@ -133,7 +166,7 @@ def _from_run(model: nn.Module, example: Example | None, reason: str) -> ModelGr
     finally:
         for handle in handles:
             handle.remove()
-    return ModelGraph(model, tuple(calls), "calls", reason, _batch(example))
+    return ModelGraph(model, tuple(calls), "calls", reason, batch)
 
 
 class _Names:
@@ -150,7 +183,8 @@ class _Names:
 
 
 def _is_leaf(module: nn.Module) -> bool:
-    return hasattr(module, "slot_names") or not any(True for _ in module.children())
+    whole = hasattr(module, "slot_names") or isinstance(module, nn.MultiheadAttention)
+    return whole or not any(True for _ in module.children())
 
 
 @contextmanager
@@ -163,6 +197,24 @@ def at_rest(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+@contextmanager
+def _restored(model: nn.Module) -> Iterator[None]:
+    """What a run leaves in the model, attributes and buffers, is undone after the block."""
+    attributes = [(module, dict(module.__dict__), dict(module._buffers)) for module in model.modules()]
+    buffers = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        for module, own, named in attributes:
+            module.__dict__.clear()
+            module.__dict__.update(own)
+            module._buffers.clear()
+            module._buffers.update(named)
+        for buffer, version, before in buffers:
+            if buffer._version != version:
+                buffer.copy_(before)
 
 
 def _operation(model: nn.Module, node: fx.Node) -> str:

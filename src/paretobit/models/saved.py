@@ -72,6 +72,8 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
         page: dict[str, Any] = json.loads(page_path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadInput(f"not a saved model: {error}", found=str(path)) from None
+    if not isinstance(page, dict) or not {"source", "layers"} <= page.keys():
+        raise BadInput("not a saved model: keys are missing", source=page_path, allowed="what `save` wrote")
     if page.get("version") != VERSION:
         raise BadInput(
             "saved by another version", source=page_path, found=page.get("version"), allowed=[str(VERSION)]
@@ -100,6 +102,12 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         raise BadInput("this model was given from Python: pass it as load(path, model=module)", found=str(path))
     weights = _folder(path) / WEIGHTS
     load_state(loaded, read_state(weights), weights)
+    modules = dict(loaded.named_modules())
+    for layer in page["layers"]:
+        if layer not in modules:
+            raise BadInput(
+                "the model has no such layer", source=path, found=layer, allowed=filter(None, modules)
+            )
     apply_assignment(loaded, {p: {slot: parse(f) for slot, f in s.items()} for p, s in page["layers"].items()})
     return loaded.eval()
 

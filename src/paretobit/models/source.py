@@ -59,6 +59,8 @@ def build(name: str, input_shape: Shape, num_classes: int, seed: int = 0) -> nn.
 
 def _call(reference: str, offered: dict[str, Any]) -> nn.Module:
     function = load_function(reference)
+    if not callable(function):
+        raise BadInput("not a function", key=reference, found=function)
     parameters = inspect.signature(function).parameters
     arguments = {key: value for key, value in offered.items() if key in parameters}
     missing = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Literal, get_args
 
 from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph, Node, op_name
@@ -23,6 +23,8 @@ def select(graph: ModelGraph, by: By, key: str) -> tuple[Node, ...]:
     Raises:
         BadInput: Nothing matches; the names that would have are listed.
     """
+    if by not in get_args(By):
+        raise BadInput("unknown way to choose layers", key="by", found=by, allowed=get_args(By))
     layers = graph.layers
     if by == "type":
         wanted = _folded(key)

@@ -227,18 +227,21 @@ class Study:
         return replace(trial, _build=self._build) if self._build else trial
 
     def _open(self) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if tables and not {"facts", "trials"} <= tables:
+            raise StudyError(f"{self.path} is a database, but not a study")
+        if tables and version != SCHEMA_VERSION:
+            raise StudyError(
+                f"{self.path} is not a study of this version (schema {version}, not {SCHEMA_VERSION})"
+            )
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version == 0 and not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
+        if not tables:
             with self._transaction():
                 for statement in _SCHEMA.split(";"):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        elif version != SCHEMA_VERSION:
-            raise StudyError(
-                f"{self.path} is not a study of this version (schema {version}, not {SCHEMA_VERSION})"
-            )
 
     @staticmethod
     def _read(row: tuple[Any, ...]) -> Trial:

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from torch import nn
 
 from paretobit.errors import BadInput
 from paretobit.formats import FULL, Format
-from paretobit.graph import ModelGraph, Node, per_sample
+from paretobit.graph import ModelGraph, Node
 from paretobit.nn import Quantized
 
 Convention = Literal["standard", "lab2"]
@@ -43,8 +43,8 @@ _FREE_FUNCTIONS = frozenset({
 class NodeCost:
     """Cost of one node; all counts in the convention asked for.
 
-    `macs` are per sample in every convention. A node the counter does not know has `counted` False
-    and zeros.
+    `macs` are per sample in every convention. `parameters` are counted at a module's first call. A
+    node the counter does not know has `counted` False and zeros.
     """
 
     node: str
@@ -91,12 +91,14 @@ def cost(
         batch: Rows that `lab2` counts; `standard` is per sample.
         formats: Formats by layer path, in place of those the model's own layers carry.
     """
-    rows = []
+    rows: list[NodeCost] = []
+    first_calls = {node.name for node in graph.layers}
     for node in graph:
         module = graph.module(node) if node.kind == "call_module" else None
         carried = module.slots if isinstance(module, Quantized) else NO_FORMATS
         slots = carried if formats is None else formats.get(node.owner, NO_FORMATS)
-        rows.append(node_cost(node, module, slots, convention, batch))
+        row = node_cost(node, module, slots, convention, batch)
+        rows.append(row if node.name in first_calls else replace(row, parameters=0))
     return CostReport(tuple(rows), convention, batch)
 
 
@@ -134,7 +136,7 @@ def _standard(node: Node, module: nn.Module, slots: Slots, macs: int, batch: int
 
 
 def _lab2(node: Node, module: nn.Module, slots: Slots, macs: int, batch: int) -> NodeCost:
-    elements = math.prod(_shape(node.input_shape, node)) * batch
+    elements = _known(node.input_elements, node) * batch
     data, weight = _bits(slots, "data_in"), _bits(slots, "weight")
     parameters, backward = _parameters(module), 1
     if macs:
@@ -164,10 +166,10 @@ _FREE_MODULES = tuple(
 def _macs(node: Node, module: nn.Module) -> int | None:
     """MACs of one sample; None where this counter does not know the layer."""
     if isinstance(module, nn.Linear):
-        return math.prod(_shape(node.output_shape, node)) * module.in_features
+        return _known(node.output_elements, node) * module.in_features
     if isinstance(module, _CONVS):
         taps = module.in_channels // module.groups * math.prod(module.kernel_size)
-        return math.prod(_shape(node.output_shape, node)) * taps
+        return _known(node.output_elements, node) * taps
     names = [f"{base.__module__}.{base.__name__}" for base in type(module).__mro__]
     free = any(name.startswith(_FREE_MODULES) for name in names)
     return 0 if free and not isinstance(module, nn.MultiheadAttention) else None
@@ -181,8 +183,7 @@ def _bits(slots: Slots, slot: str) -> int:
     return slots.get(slot, FULL).element_bits
 
 
-def _shape(shape: tuple[int, ...] | None, node: Node) -> tuple[int, ...]:
-    sample = per_sample(shape)
-    if sample is None:
+def _known(elements: int | None, node: Node) -> int:
+    if elements is None:
         raise BadInput(f"the shapes of layer '{node.name}' are unknown: costs need example inputs")
-    return sample
+    return elements

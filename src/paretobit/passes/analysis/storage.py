@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import nn
 
 from paretobit.formats import FULL, Format
-from paretobit.graph import Node, per_sample
+from paretobit.graph import Node
 from paretobit.nn import slots_of
 
 _STATISTICS = ("running_mean", "running_var")
@@ -58,6 +57,5 @@ def layer_bits(node: Node | None, module: nn.Module, slots: Mapping[str, Format]
     statistics = sum(
         FULL.bits(buffer.shape) for name, buffer in module.named_buffers(recurse=False) if name in _STATISTICS
     )
-    shape = per_sample(node.input_shape) if node is not None and "data_in" in slots_of(module) else None
-    data = math.prod(shape) if shape is not None else 0
+    data = (node.input_elements or 0) if node is not None and "data_in" in slots_of(module) else 0
     return LayerBits(elements, bits, statistics, data, data * slots.get("data_in", FULL).element_bits)

@@ -122,6 +122,8 @@ class BoundQuantize(BoundSpace):
         self._graph = graph
         self._dropped: list[Dropped] = []
         self._targets = sorted(self._make_targets(space), key=self._position)
+        if not self._targets:
+            raise BadInput("the model has no layer that can be quantised", key="seed.default")
         self._decoded: dict[tuple[int, tuple[Value, ...]], tuple[dict[str, Format], ...]] = {}
         self.tree = Tree(tuple(knob for target in self._targets for knob in target.knobs))
         self.dropped = tuple(self._dropped)
@@ -185,13 +187,13 @@ class BoundQuantize(BoundSpace):
                     chosen[node.owner] = key
                 yield from self._targets_of(key, layers, split_entry(raw), space.share)
             except BadInput as error:
-                raise error.located(None, f"seed.{key}" + (f".{error.key}" if error.key else "")) from None
+                raise _under(f"seed.{key}", error) from None
         if "default" in space.seed:
             rest = [n for n in self._graph.layers if n.owner not in chosen and slots_of(self._graph.module(n))]
             try:
                 yield from self._group("default", tuple(rest), split_entry(space.seed["default"]), space.share)
             except BadInput as error:
-                raise error.located(None, "seed.default") from None
+                raise _under("seed.default", error) from None
 
     def _targets_of(self, key: str, layers: tuple[Node, ...], entry: Entry, share: Share) -> Iterator[_Target]:
         for node in layers:
@@ -205,7 +207,11 @@ class BoundQuantize(BoundSpace):
         groups = [(key, layers)] if share == "type" and layers else [(node.name, (node,)) for node in layers]
         for prefix, group in groups:
             present = {slot for node in group for slot in slots_of(self._graph.module(node))}
-            knobs = self._without_effect(prefix, _knobs(prefix, entry), present)
+            try:
+                knobs = self._without_effect(prefix, _knobs(prefix, entry), present)
+            except BadInput as error:  # a knob is known by its prefix, an entry's key is not
+                error.key = error.key and error.key.removeprefix(f"{prefix}.")
+                raise
             target = _Target(prefix, entry, tuple(s for s in SLOTS if s in present), group, knobs)
             for config in _one_of_each_name(knobs):
                 _decode(target, config)  # refuses what cannot be made before any work
@@ -262,12 +268,26 @@ def _format_knobs(prefix: str, name: str, entry: Entry) -> tuple[Knob, ...]:
     for slot in SLOTS:
         whole = entry.whole.get(slot)
         if isinstance(whole, list | tuple):
-            texts = [str(whole_format(value, name)) for value in whole]
+            texts = [str(_whole(slot, value, name)) for value in whole]
             knobs.append(Knob.of(f"{prefix}.{slot}", texts))
         for parameter, value in entry.parameters.get(slot, {}).items():
             if isinstance(value, list | tuple) and parameter in parameter_names(name):
                 knobs.append(_parameter_knob(f"{prefix}.{slot}_{parameter}", name, slot, parameter, value))
     return tuple(knobs)
+
+
+def _whole(slot: str, value: Any, name: str) -> Format:
+    """A whole format; errors name the slot."""
+    try:
+        return whole_format(value, name)
+    except BadInput as error:
+        raise _under(slot, error) from None
+
+
+def _under(place: str, error: BadInput) -> BadInput:
+    """The error with its key below `place`."""
+    error.key = f"{place}.{error.key}" if error.key else place
+    return error
 
 
 def _one_of_each_name(knobs: tuple[Knob, ...]) -> Iterator[Config]:
@@ -299,7 +319,7 @@ def _decode(target: _Choices, config: Config) -> dict[str, Format]:
         if slot in entry.whole:
             whole = entry.whole[slot]
             chosen = config[f"{prefix}.{slot}"] if isinstance(whole, list | tuple) else whole
-            slots[slot] = whole_format(chosen, name)
+            slots[slot] = _whole(slot, chosen, name)
         elif slot in entry.parameters:
             known = parameter_names(name)
             values = {p: v for p, v in entry.parameters[slot].items() if p in known}

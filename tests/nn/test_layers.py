@@ -1,0 +1,362 @@
+"""A quantised layer is the torch layer on quantised operands, and exactly the torch layer at full precision."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from paretobit.errors import BadInput
+from paretobit.formats import FULL, Integer
+from paretobit.nn import LAYERS, Quantized, TensorCache, instrument, slots_of
+
+DATA, WEIGHT, BIAS = Integer(8, 5), Integer(6, 4), Integer(5, 3, rounding="floor")
+
+
+def affine(layer):
+    """A BatchNorm as it is after training: nothing at its default."""
+    for name, tensor in [*layer.named_parameters(), *layer.named_buffers()]:
+        if name == "running_var":
+            tensor.uniform_(0.5, 2)
+        elif tensor.is_floating_point():
+            tensor.data.normal_()
+    return layer
+
+
+CASES = {
+    "linear": (lambda: nn.Linear(6, 4), (5, 6)),
+    "linear without bias": (lambda: nn.Linear(6, 4, bias=False), (5, 6)),
+    "linear on sequences": (lambda: nn.Linear(6, 4), (5, 3, 6)),
+    "conv1d": (lambda: nn.Conv1d(4, 6, 3), (2, 4, 9)),
+    "conv1d groups": (lambda: nn.Conv1d(4, 6, 3, stride=2, padding=2, dilation=2, groups=2), (2, 4, 12)),
+    "conv1d same": (lambda: nn.Conv1d(4, 6, 3, padding="same"), (2, 4, 9)),
+    "conv2d": (lambda: nn.Conv2d(4, 6, 3), (2, 4, 7, 8)),
+    "conv2d unbatched": (lambda: nn.Conv2d(4, 6, 3), (4, 7, 8)),
+    "conv2d groups": (lambda: nn.Conv2d(4, 8, (3, 2), (2, 1), (1, 2), (1, 2), groups=4), (2, 4, 9, 9)),
+    "conv2d without bias": (lambda: nn.Conv2d(4, 6, 1, bias=False), (2, 4, 5, 5)),
+    "conv2d reflect": (lambda: nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect"), (2, 4, 7, 8)),
+    "conv2d replicate": (lambda: nn.Conv2d(4, 6, 3, padding=1, padding_mode="replicate"), (2, 4, 7, 8)),
+    "conv2d circular": (lambda: nn.Conv2d(4, 6, 3, padding=(1, 0), padding_mode="circular"), (2, 4, 7, 8)),
+    "batch_norm1d": (lambda: affine(nn.BatchNorm1d(6)), (5, 6)),
+    "batch_norm1d on sequences": (lambda: affine(nn.BatchNorm1d(6)), (5, 6, 3)),
+    "batch_norm2d": (lambda: affine(nn.BatchNorm2d(4)), (5, 4, 3, 2)),
+    "batch_norm1d not affine": (lambda: affine(nn.BatchNorm1d(6, affine=False)), (5, 6)),
+    "batch_norm1d untracked": (lambda: affine(nn.BatchNorm1d(6, track_running_stats=False)), (5, 6)),
+    "batch_norm1d averaging": (lambda: affine(nn.BatchNorm1d(6, momentum=None)), (5, 6)),
+    "relu": (lambda: nn.ReLU(), (5, 6)),
+    "relu in place": (lambda: nn.ReLU(inplace=True), (5, 6)),
+}
+every_layer = pytest.mark.parametrize("case", CASES)
+
+
+def pair(case, seed=0):
+    """A torch layer, its quantised twin, and an input."""
+    torch.manual_seed(seed)
+    build, shape = CASES[case]
+    layer = build()
+    return layer, instrument(copy.deepcopy(layer), TensorCache()), torch.randn(shape) * 2
+
+
+def in_all(quantized, **formats):
+    """Set those of the formats for which the layer has a slot."""
+    quantized.set_slots({slot: f for slot, f in formats.items() if slot in quantized.available_slots()})
+
+
+def same_state(left, right):
+    left, right = left.state_dict(), right.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+@every_layer
+@pytest.mark.parametrize("training", [False, True])
+def test_full_precision_is_torch_to_the_bit_in_output_gradients_and_statistics(case, training):
+    layer, quantized, x = pair(case)
+    layer.train(training)
+    quantized.train(training)
+    inputs = [x.clone().requires_grad_() for _ in range(2)]
+    for _ in range(3):
+        outputs = [
+            module(own * 1.0) for module, own in zip((layer, quantized), inputs, strict=True)
+        ]  # times one: in-place layers refuse leaves
+        for output in outputs:
+            output.square().sum().backward()
+        assert torch.equal(*outputs)
+    assert torch.equal(inputs[0].grad, inputs[1].grad)
+    assert same_state(layer, quantized)
+    for mine, theirs in zip(quantized.parameters(), layer.parameters(), strict=True):
+        assert torch.equal(mine.grad, theirs.grad)
+
+
+def by_hand(layer, x):
+    """What the layer computes on operands that were quantised one by one."""
+
+    def operand(slot, number_format):
+        value = getattr(layer, slot, None)
+        return None if value is None else number_format.quantize(value)
+
+    x, weight, bias = DATA.quantize(x), operand("weight", WEIGHT), operand("bias", BIAS)
+    if isinstance(layer, nn.Linear):
+        return x @ weight.t() if bias is None else F.linear(x, weight, bias)
+    if isinstance(layer, nn.Conv1d | nn.Conv2d):
+        convolve = F.conv1d if isinstance(layer, nn.Conv1d) else F.conv2d
+        padding = layer.padding
+        if layer.padding_mode != "zeros":
+            height, width = layer.padding
+            x, padding = F.pad(x, (width, width, height, height), mode=layer.padding_mode), 0
+        return convolve(x, weight, bias, layer.stride, padding, layer.dilation, layer.groups)
+    if isinstance(layer, nn.ReLU):
+        return x.clamp(min=0)
+    mean, var = layer.running_mean, layer.running_var
+    return F.batch_norm(x, mean, var, weight, bias, mean is None, 0.0, layer.eps)
+
+
+@every_layer
+@pytest.mark.parametrize("grad", [False, True])
+def test_integer_slots_are_torch_on_quantised_operands(case, grad):
+    layer, quantized, x = pair(case)
+    layer.eval()
+    in_all(quantized.eval(), data_in=DATA, weight=WEIGHT, bias=BIAS)
+    with torch.set_grad_enabled(grad):
+        output = quantized(x.clone())
+    assert torch.equal(output, by_hand(layer, x))
+    assert not torch.equal(output, layer(x.clone()))
+
+
+@every_layer
+def test_each_slot_acts_on_its_own_operand_alone(case):
+    layer, quantized, x = pair(case)
+    layer.eval(), quantized.eval()
+    for slot in quantized.available_slots():
+        quantized.set_slots({slot: Integer(3, 1)})
+        reference = copy.deepcopy(layer)
+        if slot == "data_in":
+            expected = reference(Integer(3, 1).quantize(x))
+        else:
+            with torch.no_grad():
+                getattr(reference, slot).copy_(Integer(3, 1).quantize(getattr(layer, slot)))
+            expected = reference(x.clone())
+        assert torch.equal(quantized(x.clone()), expected), slot
+
+
+@every_layer
+def test_wide_integers_come_close_to_float(case):
+    layer, quantized, x = pair(case)
+    wide = Integer(28, 20)
+    in_all(quantized.eval(), data_in=wide, weight=wide, bias=wide)
+    with torch.no_grad():
+        expected, output = layer.eval()(x.clone()), quantized(x.clone())
+    assert (output - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@every_layer
+def test_back_at_full_precision_the_layer_is_float_again(case):
+    layer, quantized, x = pair(case)
+    layer.eval(), quantized.eval()
+    with torch.no_grad():
+        in_all(quantized, data_in=DATA, weight=WEIGHT, bias=BIAS)
+        quantized(x.clone())
+        quantized.set_slots({})
+        assert torch.equal(quantized(x.clone()), layer(x.clone()))
+    assert same_state(layer, quantized)
+
+
+@every_layer
+def test_slots_that_are_not_named_return_to_full_precision(case):
+    _, quantized, _ = pair(case)
+    in_all(quantized, data_in=DATA, weight=WEIGHT, bias=BIAS)
+    quantized.set_slots({"data_in": WEIGHT})
+    assert {slot: f for slot, f in quantized.slots.items() if f is not FULL} == {"data_in": WEIGHT}
+
+
+def test_batch_statistics_are_those_of_torch_whatever_is_switched_after_building():
+    layer, quantized, x = pair("batch_norm1d")
+    for module in (layer, quantized):
+        module.track_running_stats = False
+    assert torch.equal(layer(x), quantized(x))
+    assert same_state(layer, quantized)
+    assert torch.equal(layer.eval()(x), quantized.eval()(x))
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_running_statistics_follow_the_quantised_data(momentum):
+    layer = nn.BatchNorm1d(6, momentum=momentum)
+    quantized = instrument(copy.deepcopy(layer), TensorCache())
+    quantized.set_slots({"data_in": DATA})
+    for _ in range(3):
+        x = torch.randn(9, 6)
+        layer(DATA.quantize(x))
+        quantized(x)
+    assert same_state(layer, quantized)
+
+
+def test_a_batch_norm_refuses_the_wrong_number_of_axes_as_torch_does():
+    with pytest.raises(ValueError, match="expected 4D"):
+        pair("batch_norm2d")[1](torch.zeros(2, 4))
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("formats", [{}, {"data_in": DATA}], ids=["float", "integer"])
+def test_a_relu_in_place_overwrites_its_input_and_no_other_relu_does(formats, grad):
+    x = torch.randn(50)
+    expected = F.relu(formats["data_in"].quantize(x) if formats else x)
+    for inplace in (False, True):
+        relu = instrument(nn.ReLU(inplace), TensorCache())
+        relu.set_slots(formats)
+        given = x.clone()
+        with torch.set_grad_enabled(grad):
+            output = relu(given)
+        assert torch.equal(output, expected)
+        assert torch.equal(given, expected if inplace else x)
+        assert (output.data_ptr() == given.data_ptr()) == inplace
+
+
+def test_what_reads_the_input_of_a_relu_in_place_reads_its_output():
+    class Residual(nn.Module):
+        def __init__(self, inplace):
+            super().__init__()
+            self.first, self.relu = nn.Linear(4, 4), nn.ReLU(inplace)
+
+        def forward(self, x):
+            x = self.first(x)
+            return self.relu(x) + x
+
+    model, x = Residual(True), torch.randn(9, 4)
+    instrument(model.relu, TensorCache()).set_slots({"data_in": DATA})
+    relu = F.relu(DATA.quantize(model.first(x)))
+    assert torch.equal(model(x), 2 * relu)
+    with torch.no_grad():
+        assert torch.equal(model(x), 2 * relu)
+
+
+def test_gradients_flow_through_a_quantised_relu_in_place():
+    relu = instrument(nn.ReLU(inplace=True), TensorCache())
+    relu.set_slots({"data_in": Integer(8, 4)})
+    x = torch.tensor([-1.0, -0.3, 0.3, 1.0], requires_grad=True)
+    relu(x * 2).sum().backward()
+    assert x.grad.tolist() == [0, 0, 2, 2]
+
+
+@every_layer
+def test_instrumenting_keeps_identity_parameters_and_hooks(case):
+    layer = CASES[case][0]()
+    calls, parameters = [], list(layer.parameters())
+    layer.register_forward_hook(lambda *_: calls.append(1))
+    quantized = instrument(layer, TensorCache())
+    assert quantized is layer
+    assert isinstance(quantized, Quantized)
+    assert all(new is old for new, old in zip(quantized.parameters(), parameters, strict=True))
+    quantized(torch.randn(CASES[case][1]))
+    assert calls == [1]
+
+
+def test_instrumenting_twice_keeps_the_formats():
+    layer = instrument(nn.Linear(2, 2), TensorCache())
+    layer.set_slots({"weight": WEIGHT})
+    assert instrument(layer, TensorCache()).slots["weight"] == WEIGHT
+
+
+def test_a_layer_that_is_shared_stays_shared():
+    shared = nn.Linear(3, 3)
+    model = nn.Sequential(shared, nn.ReLU(), shared)
+    instrument(model[0], TensorCache()).set_slots({"weight": WEIGHT})
+    assert model[0] is model[2]
+    assert model[2].slots["weight"] == WEIGHT
+
+
+def test_a_type_without_a_quantised_layer_is_refused():
+    class Mine(nn.Linear):
+        """A subclass may compute something else."""
+
+    for module in (nn.Tanh(), Mine(2, 2)):
+        with pytest.raises(
+            BadInput, match=rf"cannot be quantised: found '{type(module).__name__}'; allowed: Linear"
+        ):
+            instrument(module, TensorCache())
+        assert slots_of(module) == ()
+
+
+@every_layer
+def test_slots_are_the_operands_a_layer_has(case):
+    layer, quantized, _ = pair(case)
+    expected = ["data_in"] + [s for s in ("weight", "bias") if getattr(layer, s, None) is not None]
+    assert list(slots_of(layer)) == list(slots_of(quantized)) == expected
+
+
+def test_an_unknown_slot_is_refused_with_the_closest():
+    relu, linear = (instrument(m, TensorCache()) for m in (nn.ReLU(), nn.Linear(2, 2)))
+    with pytest.raises(BadInput, match=r"no such slot: found 'weight'; allowed: data_in"):
+        relu.set_slots({"weight": WEIGHT})
+    with pytest.raises(BadInput, match=r"found 'wieght'.*did you mean 'weight'"):
+        linear.set_slots({"wieght": WEIGHT})
+    assert all(f is FULL for f in linear.slots.values())
+
+
+def test_layers_are_printed_in_the_words_of_the_field():
+    linear = instrument(nn.Linear(16, 5), TensorCache())
+    assert repr(linear) == "Linear(in_features=16, out_features=5, bias=True)"
+    linear.set_slots({"bias": BIAS})
+    assert repr(linear) == "LinearInteger(in_features=16, out_features=5, bias=True)"
+    relu = instrument(nn.ReLU(inplace=True), TensorCache())
+    relu.set_slots({"data_in": DATA})
+    assert repr(relu) == "ReLUInteger(inplace=True)"
+    for kind, quantized in LAYERS.items():
+        assert issubclass(quantized, kind)
+
+
+@every_layer
+@pytest.mark.parametrize("travel", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_a_copy_computes_the_same_and_prints_the_same(case, travel):
+    _, quantized, x = pair(case)
+    for formats in ({"data_in": DATA}, {}):
+        quantized.eval().set_slots(formats)
+        arrived = travel(quantized)
+        with torch.no_grad():
+            given = x.clone()
+            assert torch.equal(arrived(given), quantized(x.clone()))
+            assert torch.equal(given, x) or arrived.inplace
+        assert repr(arrived) == repr(quantized)
+
+
+def test_a_copy_has_parameters_formats_and_a_cache_of_its_own():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    cache = TensorCache(12345)
+    for i in (0, 2):
+        instrument(model[i], cache).set_slots({"weight": WEIGHT})
+    x = torch.randn(3, 4)
+    with torch.no_grad():
+        before = model(x)
+        clone = copy.deepcopy(model)
+        clone[0].weight.zero_()
+        clone[0].set_slots({})
+        clone(x)
+        assert torch.equal(model(x), before)
+    assert clone[0]._cache is clone[2]._cache is not cache
+    assert clone[0]._cache.budget == 12345
+
+
+def test_training_through_quantised_layers_moves_the_weights_and_lowers_the_loss():
+    torch.manual_seed(0)
+    x = torch.randn(256, 8)
+    y = (x @ torch.randn(8, 3)).argmax(1)
+    model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(inplace=True), nn.Linear(16, 3))
+    for layer in model:
+        in_all(
+            instrument(layer, TensorCache()), data_in=Integer(8, 5), weight=Integer(6, 4), bias=Integer(6, 4)
+        )
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer = torch.optim.Adam(model.parameters(), 0.02)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 2
+    assert all(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+    model.eval()
+    with torch.no_grad():
+        output = model(x)
+    assert torch.equal(output, model(x))  # cached weights are those of the last step

@@ -1,0 +1,69 @@
+"""An entry in the reports' words becomes one format per slot, or is refused by its key."""
+
+import pytest
+
+from paretobit.errors import BadInput
+from paretobit.formats import FULL, Integer
+from paretobit.passes.entries import slot_formats, split_entry, whole_format
+
+
+def test_the_reports_keys_make_a_format_per_slot():
+    entry = {
+        "name": "integer",
+        "data_in_width": 8,
+        "data_in_frac_width": 4,
+        "weight_width": 6,
+        "bias_width": 5,
+        "bias_frac_width": -1,
+        "bias_rounding": "floor",
+    }
+    expected = {"data_in": Integer(8, 4), "weight": Integer(6, 3), "bias": Integer(5, -1, rounding="floor")}
+    assert slot_formats(entry) == slot_formats({"config": entry}) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"width": 8, "frac_width": 3},
+        {"name": "integer", "width": 8, "frac_width": 3},
+        "integer(width=8, frac_width=3)",
+        Integer(8, 3),
+    ],
+)
+def test_a_slot_takes_a_whole_format_however_it_is_written(value):
+    assert slot_formats({"weight": value}) == {"weight": Integer(8, 3)}
+
+
+@pytest.mark.parametrize("name", ["NA", "float"])
+def test_na_means_full_precision(name):
+    assert slot_formats({"name": name, "weight_width": 8}) == {}
+    assert slot_formats({"weight": name}) == {"weight": FULL}
+    assert whole_format({"name": name}, None) is FULL
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"data_width": 8}, r"unknown key \(data_width\).*did you mean 'data_in_width'"),
+        ({"weigth_width": 8}, r"unknown key \(weigth_width\).*did you mean 'weight_width'"),
+        ({"weight_widht": 8}, r"unknown parameter.*\(weight\): found 'widht'.*did you mean 'width'"),
+        ({"weight_width": -1}, r"width is an integer \(weight_width\): found -1"),
+        ({"weight_frac_width": 3}, r"needs the parameter 'width' \(weight\)"),
+        ({"weight": {"width": 8}, "weight_width": 8}, r"both whole and by parameter \(weight\)"),
+        ({"weight": 8}, r"not a format: found 8"),
+        ({"name": "intger", "weight_width": 8}, r"unknown number format.*did you mean 'integer'"),
+        ({"name": ["integer"], "weight_width": 8}, r"unknown number format"),
+        ({"weight_width": [8, 4]}, r"width is an integer \(weight_width\): found \[8, 4\]"),
+        (8, r"not a table: found 8"),
+    ],
+)
+def test_what_makes_no_format_is_refused_by_its_key(entry, message):
+    with pytest.raises(BadInput, match=message):
+        slot_formats(entry)
+
+
+def test_an_entry_is_taken_apart_without_looking_at_its_values():
+    entry = split_entry({"name": ["integer", "NA"], "data_in": [1, 2], "weight_width": [4, 8]})
+    assert entry.name == ["integer", "NA"]
+    assert entry.whole == {"data_in": [1, 2]}
+    assert entry.parameters == {"weight": {"width": [4, 8]}}

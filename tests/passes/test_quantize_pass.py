@@ -1,0 +1,203 @@
+"""The pass quantises the layers that were asked for, in a copy, and shows that it did."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from paretobit.errors import BadInput
+from paretobit.formats import FULL, Integer
+from paretobit.graph import trace
+from paretobit.models import MODELS
+from paretobit.nn import Quantized
+from paretobit.passes.analysis import compare, report_graph, summarize_quantization
+from paretobit.passes.transform import QuantizeSettings, apply_assignment, assignment_of, quantize
+
+LAB2 = {  # the pass_args of the second report
+    "linear": {
+        "name": "integer",
+        "data_in_width": 2,
+        "data_in_frac_width": 2,
+        "weight_width": 2,
+        "weight_frac_width": 2,
+        "bias_width": 2,
+        "bias_frac_width": 2,
+    },
+    "relu": {"name": "integer", "data_in_width": 8, "data_in_frac_width": 4},
+}
+NA = {"config": {"name": "NA"}}
+
+
+def traced(name="jsc-tiny"):
+    torch.manual_seed(0)
+    return trace(MODELS[name].build((16,), 5), torch.zeros(8, 16))
+
+
+def by_type(**entries):
+    return QuantizeSettings("type", entries, default=NA)
+
+
+def table(graph):
+    return [(r.original_type, r.op, r.total, r.changed, r.unchanged) for r in summarize_quantization(graph)]
+
+
+def test_only_one_operation_of_jsc_tiny_changes_as_in_the_report():
+    graph, _ = quantize(traced(), by_type(linear=LAB2["linear"]))
+    assert table(graph) == [
+        ("BatchNorm1d", "batch_norm1d", 1, 0, 1),
+        ("Linear", "linear", 1, 1, 0),
+        ("ReLU", "relu", 2, 0, 2),
+        ("output", "output", 1, 0, 1),
+        ("x", "placeholder", 1, 0, 1),
+    ]
+
+
+def test_linear_and_relu_of_jsc_custom_change_as_in_the_report():
+    graph, _ = quantize(traced("jsc-custom"), by_type(**LAB2))
+    assert table(graph) == [
+        ("BatchNorm1d", "batch_norm1d", 4, 0, 4),
+        ("Dropout", "dropout", 2, 0, 2),
+        ("Linear", "linear", 3, 3, 0),
+        ("ReLU", "relu", 4, 4, 0),
+        ("output", "output", 1, 0, 1),
+        ("x", "placeholder", 1, 0, 1),
+    ]
+
+
+def test_side_by_side_only_the_linear_layer_of_jsc_tiny_has_another_name():
+    before = traced()
+    after, _ = quantize(before, by_type(linear=LAB2["linear"]))
+    bn = repr(nn.BatchNorm1d(16))
+    shown = [(row.node, row.before, row.after, row.changed) for row in compare(before, after)]
+    assert shown == [
+        ("seq_blocks_0", bn, bn, False),
+        ("seq_blocks_1", "ReLU(inplace=True)", "ReLU(inplace=True)", False),
+        (
+            "seq_blocks_2",
+            "Linear(in_features=16, out_features=5, bias=True)",
+            "LinearInteger(in_features=16, out_features=5, bias=True)",
+            True,
+        ),
+        ("seq_blocks_3", "ReLU(inplace=True)", "ReLU(inplace=True)", False),
+    ]
+
+
+@pytest.mark.parametrize("width", [1, 2, 4])
+def test_side_by_side_the_weights_are_on_the_grid(width):
+    before = traced("jsc-custom")
+    after, _ = quantize(before, by_type(linear={"weight_width": width, "weight_frac_width": width}))
+    rows = {row.node: row for row in compare(before, after)}
+    for i in (2, 6, 10):
+        weight = before.model.seq_blocks[i].weight.detach()
+        codes = (weight * 2**width).round().clamp(-(2 ** (width - 1)), 2 ** (width - 1) - 1)
+        row = rows[f"seq_blocks_{i}"]
+        assert row.distinct_before == weight.unique().numel() > 16
+        assert row.distinct_weights == codes.unique().numel() <= 2**width
+        assert row.max_error == (codes / 2**width - weight).abs().max().item() > 0
+    assert rows["seq_blocks_0"].max_error == 0
+    assert rows["seq_blocks_1"].distinct_weights is None
+
+
+def test_the_callers_model_is_not_changed():
+    graph = traced("jsc-custom")
+    graph.model.train()
+    state, shown = copy.deepcopy(graph.model.state_dict()), repr(graph.model)
+    new, _ = quantize(graph, by_type(**LAB2))
+    new.model(torch.randn(8, 16)).sum().backward()
+    assert repr(graph.model) == shown
+    assert not any(isinstance(module, Quantized) for module in graph.model.modules())
+    assert all(torch.equal(value, graph.model.state_dict()[name]) for name, value in state.items())
+    assert all(parameter.grad is None for parameter in graph.model.parameters())
+
+
+def test_the_copy_computes_with_the_formats():
+    graph = traced()
+    new, info = quantize(graph, by_type(linear=LAB2["linear"]))
+    x, f = torch.randn(8, 16), Integer(2, 2)
+    bn, _, linear, _ = graph.model.eval().seq_blocks
+    inner = f.quantize(bn(x).relu())
+    expected = (inner @ f.quantize(linear.weight).t() + f.quantize(linear.bias)).relu()
+    assert torch.allclose(new.model.eval()(x), expected, atol=1e-6)
+    text = "integer(width=2, frac_width=2)"
+    assert info == {"assignment": {"seq_blocks.2": {"data_in": text, "weight": text, "bias": text}}}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        by_type(linear={"name": "NA"}, relu={"config": {"name": "NA"}}),
+        by_type(linear={"name": "NA", "weight_width": 8}),
+        QuantizeSettings("type", {}, default=NA),
+        QuantizeSettings("type"),
+    ],
+)
+def test_entries_without_a_format_leave_layers_alone(settings):
+    graph, info = quantize(traced(), settings)
+    assert info == {"assignment": {}}
+    assert not any(changed for *_, changed, _ in table(graph))
+
+
+def test_the_default_is_for_every_layer_that_no_key_chooses():
+    settings = QuantizeSettings("name", {"seq_blocks_2": {"weight_width": 4}}, default={"data_in_width": 8})
+    graph, _ = quantize(traced("jsc-custom"), settings)
+    carried = {
+        path: {s for s, f in slots.items() if f is not FULL}
+        for path, slots in assignment_of(graph.model).items()
+    }
+    assert carried.pop("seq_blocks.2") == {"weight"}
+    assert set(carried) == {f"seq_blocks.{i}" for i in (0, 1, 3, 4, 6, 7, 8, 10, 11, 12)}
+    assert all(slots == {"data_in"} for slots in carried.values())
+
+
+def test_an_unset_frac_width_is_half_the_width():
+    graph, _ = quantize(traced(), by_type(linear={"weight_width": 7}))
+    assert assignment_of(graph.model)["seq_blocks.2"]["weight"] == Integer(7, 3)
+
+
+def test_a_bias_slot_on_a_layer_without_bias_is_left_out():
+    graph = trace(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, bias=False)), torch.zeros(1, 2))
+    new, info = quantize(graph, by_type(linear={"weight_width": 8, "bias_width": 8}))
+    assert {path: list(slots) for path, slots in info["assignment"].items()} == {
+        "0": ["weight", "bias"],
+        "1": ["weight"],
+    }
+    new.model(torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"relu": {"weight_width": 8}}, r"a relu layer has no slot 'weight' \(relu\).*allowed: data_in"),
+        ({"linear": {"weight_widht": 8}}, r"\(weight\).*did you mean 'width'"),
+        ({"linear": {"weigth_width": 8}}, r"did you mean 'weight_width'"),
+        ({"linear": {"weight_width": -8}}, r"\(weight_width\): found -8"),
+        ({"lineer": {"weight_width": 8}}, r"this type \(lineer\).*did you mean 'linear'"),
+        ({"dropout": {"data_in_width": 8}}, r"layer 'seq_blocks_5' is a Dropout, which cannot be quantised"),
+        ({"linear": {"name": "intger", "weight_width": 8}}, r"\(weight\).*did you mean 'integer'"),
+    ],
+)
+def test_what_cannot_be_quantised_so_is_refused(entries, message):
+    with pytest.raises(BadInput, match=message):
+        quantize(traced("jsc-custom"), by_type(**entries))
+
+
+def test_assignments_are_set_and_read_back_and_replaced():
+    model = MODELS["jsc-tiny"].build((16,), 5)
+    apply_assignment(model, {"seq_blocks.2": {"weight": Integer(4), "bias": Integer(8)}})
+    apply_assignment(model, {"seq_blocks.2": {"weight": Integer(6)}})
+    assert assignment_of(model) == {"seq_blocks.2": {"data_in": FULL, "weight": Integer(6), "bias": FULL}}
+
+
+def test_the_report_counts_kinds_and_prints_layers():
+    report = report_graph(traced())
+    assert report.kinds == {
+        "placeholder": 1,
+        "get_attr": 0,
+        "call_function": 0,
+        "call_method": 0,
+        "call_module": 4,
+        "output": 1,
+    }
+    assert report.layers[2] == "Linear(in_features=16, out_features=5, bias=True)"
+    assert report.untraced is None
