@@ -16,7 +16,9 @@ from paretobit.formats import FORMATS, FULL, Format, make, parse
 
 SLOTS = ("data_in", "weight", "bias")
 DEFAULT_FORMAT = "integer"
-FLOAT_NAMES = ("float", "NA")
+NOT_SET = "NA"
+"""As a format's name: full precision. As a parameter's value: the parameter is not given."""
+FLOAT_NAMES = ("float", NOT_SET)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def split_entry(entry: Mapping[str, Any]) -> Entry:
 
 def is_float(name: Any) -> bool:
     """Whether a name means full precision."""
-    return name in FLOAT_NAMES
+    return isinstance(name, str) and name in FLOAT_NAMES
 
 
 def parameter_names(format_name: str) -> list[str]:
@@ -105,8 +107,9 @@ def slot_formats(entry: Mapping[str, Any]) -> dict[str, Format]:
 
 def slot_format(name: str, slot: str, parameters: Mapping[str, Any]) -> Format:
     """A format from its parameters; errors name the key as the user wrote it."""
+    given = {key: value for key, value in parameters.items() if value not in (None, NOT_SET)}
     try:
-        return make(name, **parameters)
+        return make(name, **given)
     except BadInput as error:
         error.key = f"{slot}_{error.key}" if error.key else slot
         raise

@@ -175,8 +175,8 @@ class Question:
         if match is None:
             raise BadInput("not a question", found=text, allowed="(min|max) METRIC [s.t. CONSTRAINT [and ...]]")
         direction: Direction = "minimize" if match["direction"].lower().startswith("min") else "maximize"
-        parts = re.split(r"\s+and\s+|,", match["constraints"]) if match["constraints"] else []
-        return cls(Objective.of(match["metric"], direction), tuple(Constraint.parse(part) for part in parts))
+        constraints = split_constraints(match["constraints"] or "")
+        return cls(Objective.of(match["metric"], direction), tuple(map(Constraint.parse, constraints)))
 
     def resolved(self, resolve: Callable[[str], str]) -> Question:
         """The same question with the full names of its metrics."""
@@ -187,3 +187,12 @@ class Question:
 def _exact(number: float) -> str:
     """The shortest text that reads back as the same number."""
     return f"{number:g}" if float(f"{number:g}") == number else repr(number)
+
+
+def split_constraints(text: str) -> list[str]:
+    """The parts of `a >= 1 and b <= 2`; a comma separates as well.
+
+    >>> split_constraints("a >= 1 and b <= 2, c < 3")
+    ['a >= 1', 'b <= 2', 'c < 3']
+    """
+    return re.split(r"\s+and\s+|\s*,\s*", text.strip()) if text.strip() else []

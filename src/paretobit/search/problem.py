@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from paretobit.errors import BadInput
 from paretobit.search.knobs import Tree
-from paretobit.search.objectives import Constraint, Direction, Metrics, Objective, Question
+from paretobit.search.objectives import Constraint, Direction, Metrics, Objective, Question, split_constraints
 from paretobit.search.runners import RUNNERS, FunctionRunner, Metric, Runner
 from paretobit.search.spaces import BoundSpace
 
@@ -42,7 +42,8 @@ class Wanted:
         """Metrics to maximise, to minimise, and constraints as text."""
         objectives = [Objective.of(metric, "maximize") for metric in _as_list(maximize)]
         objectives += [Objective.of(metric, "minimize") for metric in _as_list(minimize)]
-        return cls(tuple(objectives), tuple(Constraint.parse(text) for text in _as_list(subject_to)))
+        texts = [part for text in _as_list(subject_to) for part in split_constraints(text)]
+        return cls(tuple(objectives), tuple(map(Constraint.parse, texts)))
 
     @property
     def directions(self) -> dict[str, Direction]:

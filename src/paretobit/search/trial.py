@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import nn
 
-from paretobit.errors import MetricError, ParetoBitError
+from paretobit.errors import BadInput, MetricError, ParetoBitError
 from paretobit.passes.transform import Assignment
 from paretobit.runtime import derive_seed, seed_everything
 from paretobit.search.knobs import Config
@@ -115,7 +115,13 @@ class Workbench:
         """Metrics of the unmodified model, measured by the same code as every trial."""
         formats: Assignment = {path: {} for path in self._space.formats(self._space.tree.at(0))}
         metrics = self.cheap_metrics(formats)
-        metrics.update(self._run(formats, derive_seed(self._seed, "baseline")))
+        try:
+            metrics.update(self._run(formats, derive_seed(self._seed, "baseline")))
+        except ParetoBitError:
+            raise
+        except Exception as error:
+            what = f"the unmodified model cannot be measured: {type(error).__name__}: {error}"
+            raise BadInput(what, key="baseline") from error
         return metrics
 
     def cheap_metrics(self, formats: Assignment) -> dict[str, float]:

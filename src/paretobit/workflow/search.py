@@ -21,7 +21,7 @@ from paretobit.graph import Example
 from paretobit.models import save
 from paretobit.passes.transform import apply_assignment
 from paretobit.report import draw_front, front_rows, to_csv, trial_rows
-from paretobit.runtime import one_thread, seeded
+from paretobit.runtime import derive_seed, one_thread, seed_everything, seeded
 from paretobit.search import (
     STRATEGIES,
     BoundSpace,
@@ -96,13 +96,11 @@ class Search:
     def run(self, study: Study, on_trial: OnTrial | None = None) -> None:
         """Measure the baseline, then search; trials already in the study are replayed.
 
+        Seeds the global generators: `execute` puts their states back.
+
         Raises:
             StudyError: The study belongs to another search.
         """
-        with one_thread(), seeded(self.seed):
-            self._run(study, on_trial)
-
-    def _run(self, study: Study, on_trial: OnTrial | None) -> None:
         problem: Problem | None = None
 
         def violation(metrics: Mapping[str, float]) -> float:
@@ -133,6 +131,7 @@ class Search:
         configs: dict[str, Config | None] = {str(t.number): t.config for t in study.front()}
         for name, config in {"baseline": None, **configs}.items():
             if name not in known:
+                seed_everything(derive_seed(self.seed, "test", name))
                 model = self.build(config)
                 known[name] = runner.measure(Candidate({}, model))
         study.record(test=known)
@@ -266,8 +265,9 @@ def search(
     if val is None and evaluate is None:
         raise BadInput("nothing to measure with: give val=(x, y) or evaluate=function", key="val")
     splits = splits_from({"train": train, "val": val, "test": test})
-    evidence = evidence_for(model, splits, example)
-    made = make_runners(runners, evidence, evaluate, wanted.directions, document)
+    with seeded(seed):  # a forward pass may draw
+        evidence = evidence_for(model, splits, example)
+        made = make_runners(runners, evidence, evaluate, wanted.directions, document)
     check_before_work(wanted, made)
     bound = space.bind(evidence.graph)
     name, settings, trials = choose_strategy(strategy, n_trials, bound.tree.size, document)
@@ -300,8 +300,9 @@ def execute(assembled: Search, folder: RunFolder | None, on_trial: OnTrial | Non
     """Run a search; with a run folder, its study and results live there and an interrupt keeps them."""
     study = Study(folder.study if folder else None)
     try:
-        assembled.run(study, on_trial)
-        assembled.judge(study)
+        with one_thread(), seeded(assembled.seed):
+            assembled.run(study, on_trial)
+            assembled.judge(study)
     finally:
         if folder and study.facts.get("created"):
             write_results(assembled, study, folder)

@@ -12,6 +12,7 @@ from paretobit.errors import BadInput
 from paretobit.models import ModelSettings
 from paretobit.runtime import MAX_SEED
 from paretobit.search import Constraint, Objective, Wanted
+from paretobit.search.objectives import split_constraints
 from paretobit.training import TrainSettings
 
 DEFAULT_RUNNERS = ("basic_evaluation", "basic_computation", "average_bitwidth", "model_size")
@@ -74,7 +75,8 @@ class SearchSettings(_Section):
         Raises:
             BadInput: None, or contradicting ones.
         """
-        constraints = tuple(Constraint.parse(text) for text in self.subject_to)
+        texts = [part for text in self.subject_to for part in split_constraints(text)]
+        constraints = tuple(map(Constraint.parse, texts))
         if not self.metrics:
             if self.sum_scaled_metrics:
                 raise BadInput("sum_scaled_metrics needs a table of metrics", key="search.metrics")

@@ -20,6 +20,7 @@ from paretobit.graph import ModelGraph, Node
 from paretobit.nn import Quantized, slots_of
 from paretobit.passes.entries import (
     DEFAULT_FORMAT,
+    NOT_SET,
     SLOTS,
     Entry,
     is_float,
@@ -185,15 +186,18 @@ class BoundQuantize(BoundSpace):
                     if node.owner in chosen:
                         raise BadInput(f"layer '{node.name}' is chosen twice", found=[chosen[node.owner], key])
                     chosen[node.owner] = key
-                yield from self._targets_of(key, layers, split_entry(raw), space.share)
+                yield from self._targets_of(key, layers, _entry(raw), space.share)
             except BadInput as error:
                 raise _under(f"seed.{key}", error) from None
-        if "default" in space.seed:
-            rest = [n for n in self._graph.layers if n.owner not in chosen and slots_of(self._graph.module(n))]
-            try:
-                yield from self._group("default", tuple(rest), split_entry(space.seed["default"]), space.share)
-            except BadInput as error:
-                raise _under("seed.default", error) from None
+        if "default" not in space.seed:
+            return
+        rest = [n for n in self._graph.layers if n.owner not in chosen and slots_of(self._graph.module(n))]
+        try:
+            default = _entry(space.seed["default"])
+            if default.name is None or not is_float(default.name):
+                yield from self._group("default", tuple(rest), default, space.share)
+        except BadInput as error:
+            raise _under("seed.default", error) from None
 
     def _targets_of(self, key: str, layers: tuple[Node, ...], entry: Entry, share: Share) -> Iterator[_Target]:
         for node in layers:
@@ -304,7 +308,7 @@ def _parameter_knob(knob: str, name: str, slot: str, parameter: str, values: Any
     for value in values:
         required = {"width": 8} if "width" in parameter_names(name) else {}
         slot_format(name, slot, {**required, parameter: value})
-    return Knob.of(knob, list(values))
+    return Knob.of(knob, [NOT_SET if value is None else value for value in values])
 
 
 def _decode(target: _Choices, config: Config) -> dict[str, Format]:
@@ -341,6 +345,20 @@ def _spelt_out(formats: Mapping[str, Format]) -> dict[str, Any]:
     return config
 
 
+def _entry(raw: Mapping[str, Any]) -> Entry:
+    """An entry taken apart; a list of one choice is no choice."""
+
+    def fixed(value: Any) -> Any:
+        return value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+
+    parts = split_entry(raw)
+    return Entry(
+        fixed(parts.name),
+        {slot: fixed(whole) for slot, whole in parts.whole.items()},
+        {slot: {p: fixed(v) for p, v in values.items()} for slot, values in parts.parameters.items()},
+    )
+
+
 def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
@@ -352,4 +370,4 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return value
+    return NOT_SET if value is None else value
