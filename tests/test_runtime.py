@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paretobit.errors import BadInput, MissingExtra
@@ -23,11 +23,14 @@ from paretobit.runtime import (
     seeded,
 )
 
+patient = settings(deadline=None)  # a busy machine is no failure
+
 
 def draw():
     return torch.rand(3).tolist(), np.random.rand(3).tolist(), [random.random() for _ in range(3)]
 
 
+@patient
 @given(st.integers(0, MAX_SEED), st.lists(st.one_of(st.integers(), st.text(), st.none(), st.booleans())))
 def test_a_derived_seed_is_a_seed_and_depends_on_nothing_else(seed, parts):
     derived = derive_seed(seed, *parts)

@@ -11,13 +11,14 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from paretobit.errors import BadInput
 from paretobit.formats import Integer
 
+patient = settings(deadline=None)  # a busy machine is no failure
 LARGEST = torch.finfo(torch.float32).max
 
 small = st.builds(
@@ -77,18 +78,21 @@ def test_every_code_every_midpoint_and_their_neighbours_go_where_the_grid_says(
     assert torch.equal(f.quantize(x), expected)
 
 
+@patient
 @given(small, arrays)
 def test_any_number_becomes_the_value_of_the_definition(f, array):
     expected = [float(exact(value, f)) for value in array.ravel().tolist()]
     assert f.quantize(torch.from_numpy(array)).ravel().tolist() == expected
 
 
+@patient
 @given(small, hnp.arrays(np.float64, 20, elements=st.floats(allow_nan=False)))
 def test_float64_is_computed_in_float64(f, array):
     expected = [float(exact(value, f, Fraction(1, 2**1074))) for value in array.tolist()]
     assert f.quantize(torch.from_numpy(array)).tolist() == expected
 
 
+@patient
 @given(small)
 def test_codes_are_all_the_values_and_describe_says_the_same(f):
     low, high = codes_of(f)
@@ -133,6 +137,7 @@ def test_an_unset_frac_width_is_half_the_width_rounded_down():
     assert [Integer(width).frac_width for width in (1, 2, 5, 8)] == [0, 1, 2, 4]
 
 
+@patient
 @given(any_format)
 def test_nan_stays_nan_and_everything_else_becomes_finite(f):
     x = torch.tensor([math.nan, math.inf, -math.inf, LARGEST, -LARGEST, 3e38, 1e-45, -1e-45, 0.0])
@@ -142,6 +147,7 @@ def test_nan_stays_nan_and_everything_else_becomes_finite(f):
     assert y[-1] == 0
 
 
+@patient
 @given(any_format, arrays)
 def test_quantising_again_changes_nothing_and_order_is_kept(f, array):
     x = torch.from_numpy(array).ravel().sort().values
@@ -150,6 +156,7 @@ def test_quantising_again_changes_nothing_and_order_is_kept(f, array):
     assert (y.diff() >= 0).all()
 
 
+@patient
 @given(any_format, arrays)
 def test_formats_that_call_themselves_symmetric_are_odd_inside_their_range(f, array):
     assert f.traits.symmetric == (f.signed and f.rounding == "nearest")
@@ -159,6 +166,7 @@ def test_formats_that_call_themselves_symmetric_are_odd_inside_their_range(f, ar
         assert torch.equal(mirrored[inside], -y[inside])
 
 
+@patient
 @given(small, arrays)
 def test_inside_the_range_the_error_is_half_a_step_or_a_step_when_flooring(f, array):
     description = f.describe()
@@ -170,6 +178,7 @@ def test_inside_the_range_the_error_is_half_a_step_or_a_step_when_flooring(f, ar
         assert ((error >= 0) & (error <= description.step)).all()  # = where 1 - 1e-41 rounds to 1
 
 
+@patient
 @given(
     st.builds(Integer, width=st.integers(25, 64), frac_width=st.integers(-20, 60), signed=st.booleans()),
     hnp.arrays(np.float32, 20, elements=floats),
@@ -191,6 +200,7 @@ def test_a_grid_that_reaches_above_float32_saturates_at_the_last_value_float32_h
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@patient
 @given(f=small, array=hnp.arrays(np.float32, 20, elements=st.floats(-1000, 1000, width=16)))
 def test_half_precision_is_computed_in_float32_and_rounded_back(dtype, f, array):
     x = torch.from_numpy(array).to(dtype)
@@ -220,6 +230,7 @@ def test_shape_and_layout_do_not_matter():
         assert torch.equal(y, f.quantize(view.contiguous().flatten()).reshape(view.shape))
 
 
+@patient
 @given(small)
 def test_the_gradient_is_straight_through(f):
     x = torch.tensor([-1e9, -0.3, 0.0, 0.3, 1e9], requires_grad=True)
@@ -236,6 +247,7 @@ def test_gradients_of_gradients_and_half_precision_pass_too():
     assert x.grad.item() == 2 * Integer(8, 4).quantize(x.detach()).item()
 
 
+@patient
 @given(any_format, st.lists(st.integers(0, 50), max_size=4))
 def test_storing_takes_width_bits_an_element(f, shape):
     assert f.element_bits == f.width

@@ -249,6 +249,12 @@ def test_tracing_leaves_no_trace_in_the_model(kind, example):
     copy.deepcopy(model)
 
 
+def test_one_row_is_enough_for_a_model_in_training_mode():
+    model = MODELS["jsc-custom"].build((16,), 5).train()
+    assert trace(model, torch.zeros(1, 16))["seq_blocks_12"].output_shape == (1, 5)
+    assert all(module.training for module in model.modules())
+
+
 def test_layers_in_place_do_not_change_the_example():
     for example in (torch.randn(2, 4), (torch.randn(2, 4),), {"input": torch.randn(2, 4)}):
         before = copy.deepcopy(example)
