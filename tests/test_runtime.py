@@ -144,3 +144,11 @@ def test_a_missing_file_a_broken_file_and_a_missing_name_are_told_apart(tmp_path
     (tmp_path / "mine.py").write_text("def network(): ...\n")
     with pytest.raises(BadInput, match=r"mine\.py.*found 'netwrok'; allowed: network; did you mean 'network'"):
         load_function(f"{tmp_path}/mine.py:netwrok")
+
+
+def test_a_users_file_may_import_its_neighbour(tmp_path):
+    (tmp_path / "neighbour_of_a_users_file.py").write_text("VALUE = 7\n")
+    (tmp_path / "user.py").write_text(
+        "def value():\n    from neighbour_of_a_users_file import VALUE\n    return VALUE\n"
+    )
+    assert load_function(f"{tmp_path / 'user.py'}:value")() == 7

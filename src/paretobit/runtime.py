@@ -140,6 +140,9 @@ def load_function(reference: str) -> Any:
     if spec is None or spec.loader is None:
         raise BadInput("not a Python file", found=path_text)
     module = importlib.util.module_from_spec(spec)
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)  # a user's file may import its neighbours
     sys.modules[module_name] = module  # dataclasses and pickling look a class's module up there
     try:
         spec.loader.exec_module(module)

@@ -54,10 +54,14 @@ def quantize(graph: ModelGraph, settings: QuantizeSettings) -> tuple[ModelGraph,
 def resolve(graph: ModelGraph, settings: QuantizeSettings) -> dict[str, dict[str, Format]]:
     """The formats that settings mean for the layers of one graph."""
     assignment: dict[str, dict[str, Format]] = {}
+    chosen: dict[str, str] = {}
     for key, entry in settings.entries.items():
         try:
             formats = slot_formats(entry)
             for node in select(graph, settings.by, key):
+                if node.owner in chosen:
+                    raise BadInput(f"layer '{node.name}' is chosen twice", found=[chosen[node.owner], key])
+                chosen[node.owner] = key
                 assignment[node.owner] = fitting(graph, node, formats)
         except BadInput as error:
             raise error.located(None, key) from None
