@@ -17,6 +17,9 @@ from paretobit.search.strategies.optuna_samplers import OptunaSettings, OptunaSt
 class Scripted(Strategy):
     """Proposes a fixed list of depths and notes what happens."""
 
+    def learn(self, trials):
+        self.log.append(("learn", [trial.number for trial in trials]))
+
     def __init__(self, problem, depths, log):
         super().__init__(problem, 0, StrategySettings())
         self._depths, self._log = deque(depths), log

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from paretobit.errors import StudyError
+from paretobit.errors import ParetoBitError, StudyError
 from paretobit.search.front import Front
 from paretobit.search.knobs import Config
 from paretobit.search.problem import Problem
 from paretobit.search.strategies import Strategy
 from paretobit.search.study import Study
-from paretobit.search.trial import Outcome, State, Trial, Workbench
+from paretobit.search.trial import GIVEN, Outcome, State, Trial, Workbench
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,9 @@ class Engine(Protocol):
     def next(self) -> Finished:
         """The oldest submitted configuration that is not yet returned, once it is finished."""
 
+    def close(self) -> None:
+        """Give back what it holds; what still runs is lost."""
+
 
 class SerialEngine:
     """Evaluates in this process, one after the other."""
@@ -57,6 +60,9 @@ class SerialEngine:
         start = time.perf_counter()
         outcome = self._workbench.evaluate(config)
         return Finished(config, outcome, time.perf_counter() - start)
+
+    def close(self) -> None:
+        """Nothing to give back."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,7 @@ class SearchLoop:
         engine: Where they run.
         seed_of: Seed of a configuration's trial.
         on_trial: Called after every commit.
+        max_failures: How many trials may fail; one more ends the search.
     """
 
     def __init__(
@@ -113,26 +120,32 @@ class SearchLoop:
         engine: Engine,
         seed_of: Callable[[Config], int],
         on_trial: Callable[[Progress], None] | None = None,
+        max_failures: int | None = None,
     ) -> None:
         self._problem, self._strategy, self._study = problem, strategy, study
         self._engine, self._seed_of, self._on_trial = engine, seed_of, on_trial
+        self._max_failures = max_failures
         self._told = 0
         self._front = Front()
         self._best: float | None = None
 
-    def run(self, n_trials: int, timeout: float | None = None) -> None:
+    def run(
+        self, n_trials: int, timeout: float | None = None, stopping: Callable[[], bool] = lambda: False
+    ) -> None:
         """Go on until the study holds `n_trials`, the space is exhausted, or time is up.
 
         Args:
-            n_trials: Trials the study shall hold, those already there included.
+            n_trials: Trials the study shall hold, those already there included, given ones not.
             timeout: Seconds after which no further trial starts.
+            stopping: Once true, no further trial starts and those running are finished.
 
         Raises:
             StudyError: The recorded trials are not those this strategy would have asked for.
+            ParetoBitError: More than `max_failures` trials failed.
         """
-        start, first = time.perf_counter(), len(self._study)
+        n_trials += self._learn()
+        start, first, total = time.perf_counter(), len(self._study), n_trials
         waiting: deque[_Asked] = deque()
-        total = n_trials
         while True:
             number = self._told + len(waiting)
             if number < first:
@@ -141,14 +154,13 @@ class SearchLoop:
                     waiting.append(self._replay(recorded))
                     start = time.perf_counter()
                     continue
-            else:
+            elif number < n_trials and len(waiting) < self._engine.workers:
                 late = timeout is not None and time.perf_counter() - start >= timeout
-                if number < n_trials and len(waiting) < self._engine.workers and not late:
-                    proposals = self._strategy.ask(1)
-                    if proposals:
-                        waiting.append(self._begin(proposals[0], waiting))
-                        continue
-                    total = n_trials = number
+                proposals = [] if late or stopping() else self._strategy.ask(1)
+                if proposals:
+                    waiting.append(self._begin(proposals[0], waiting))
+                    continue
+                total = n_trials = number
             if not waiting:
                 return
             asked = waiting.popleft()
@@ -163,6 +175,17 @@ class SearchLoop:
                 self._on_trial(
                     Progress(trial, len(self._study), total, len(self._front), self._best_value, rate)
                 )
+            self._check_failures(trial)
+
+    def _learn(self) -> int:
+        """Show the strategy the trials that were given; how many there are."""
+        given = [trial for trial in self._study.trials if trial.asked_after == GIVEN]
+        if self._told == 0 and given:
+            self._strategy.learn(given)
+            for trial in given:
+                self._note(trial)
+            self._told = len(given)
+        return len(given)
 
     @property
     def _best_value(self) -> float | None:
@@ -213,9 +236,21 @@ class SearchLoop:
             )
         return _Asked(trial.config, self._told, submitted=False)
 
+    def _check_failures(self, trial: Trial) -> None:
+        failed = self._study.counts()["failed"] if trial.state == "failed" else 0
+        if self._max_failures is not None and failed > self._max_failures:
+            last = (trial.error or "").strip().rpartition("\n")[2]
+            raise ParetoBitError(
+                f"{failed} trials failed, max_failures is {self._max_failures}; the last: {last}"
+            )
+
     def _tell(self, trial: Trial) -> None:
         self._strategy.tell([trial])
         self._told += 1
+        self._note(trial)
+
+    def _note(self, trial: Trial) -> None:
+        """Keep the front and the best value of the first objective."""
         judged = self._problem.judge(trial.metrics)
         if trial.state == "complete" and judged.losses is not None:
             self._front.add(judged.losses)

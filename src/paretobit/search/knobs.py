@@ -52,6 +52,9 @@ class Config(Mapping[str, Value]):
             self._key = tuple([(name, type(value), value) for name, value in self._values.items()])
         return self._key
 
+    def __reduce__(self) -> tuple[type[Config], tuple[dict[str, Value]]]:
+        return Config, (self._values,)  # the hash of a string differs from process to process
+
     def __repr__(self) -> str:
         return f"Config({self._values!r})"
 

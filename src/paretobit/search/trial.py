@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,6 +21,8 @@ from paretobit.search.runners import Candidate, Runner
 from paretobit.search.spaces import BoundSpace
 
 State = Literal["complete", "infeasible", "duplicate", "failed"]
+GIVEN = -1
+"""`asked_after` of a trial that no strategy asked for: it came from another study."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class Workbench:
         runners: What to measure; those that need no model run first.
         violation: Sum of constraint violations of the metrics known so far; more than zero stops a trial.
         seed: The study's seed.
+        eval_mode: False measures in training mode; running statistics are put back afterwards.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class Workbench:
         runners: Sequence[Runner],
         violation: Callable[[Metrics], float],
         seed: int,
+        eval_mode: bool = True,
     ) -> None:
         self._space = space
         self._cheap = [runner for runner in runners if runner.cheap]
@@ -99,6 +104,7 @@ class Workbench:
         self._seed = seed
         self._model = space.prepare()
         self._disposable = any(runner.may_change_model for runner in runners)
+        self._eval_mode = eval_mode
 
     def seed_of(self, config: Config) -> int:
         """The seed of a configuration's trial."""
@@ -108,7 +114,7 @@ class Workbench:
         """Measure a configuration. An exception becomes a failed outcome; interrupts pass through."""
         try:
             return self._evaluate(config)
-        except Exception:
+        except (Exception, SystemExit):
             return Outcome("failed", {}, traceback.format_exc())
 
     def baseline(self) -> dict[str, float]:
@@ -140,7 +146,21 @@ class Workbench:
         model = copy.deepcopy(self._model) if self._disposable else self._model
         self._space.apply(model, formats)
         seed_everything(seed)
-        return _measure(self._expensive, Candidate(formats, model, seed))
+        with nullcontext() if self._eval_mode else _training_mode(model):
+            return _measure(self._expensive, Candidate(formats, model, seed))
+
+
+@contextmanager
+def _training_mode(model: nn.Module) -> Iterator[None]:
+    """Training mode inside the block; evaluation mode and the running statistics of before after it."""
+    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    model.train()
+    try:
+        yield
+    finally:
+        model.eval()
+        for buffer, value in kept:
+            buffer.copy_(value)
 
 
 def _measure(runners: Sequence[Runner], candidate: Candidate) -> dict[str, float]:

@@ -14,7 +14,7 @@ from paretobit.document import Document, validate
 from paretobit.errors import BadInput
 from paretobit.graph import Example, trace
 from paretobit.models import ModelSettings, build, layout, load_state, read_state
-from paretobit.search import RUNNERS, SPACES, STRATEGIES, Evidence, Runner, Space
+from paretobit.search import RUNNERS, SPACES, STRATEGIES, Evidence, Runner, Space, Tree, Wanted
 from paretobit.search.runners import FunctionRunner
 from paretobit.search.runners.function import Evaluate
 from paretobit.search.strategies import StrategySettings
@@ -127,7 +127,11 @@ def make_space(table: Mapping[str, Any], document: Document) -> Space:
 
 
 def choose_strategy(
-    given: str | Mapping[str, Any] | None, n_trials: int | None, size: int, document: Document
+    given: str | Mapping[str, Any] | None,
+    n_trials: int | None,
+    tree: Tree,
+    wanted: Wanted,
+    document: Document,
 ) -> tuple[str, StrategySettings, int]:
     """Name, settings and number of trials of the strategy.
 
@@ -136,15 +140,16 @@ def choose_strategy(
     table = {"name": given} if isinstance(given, str) else dict(given or {})
     name = table.pop("name", None)
     if name is None:
-        name = "brute_force" if size <= EXHAUSTIVE_UP_TO else "optuna"
+        name = "brute_force" if tree.size <= EXHAUSTIVE_UP_TO else "optuna"
     if name in SAMPLERS:
         name, table = "optuna", {"sampler": name, **table}
     try:
         strategy = STRATEGIES[name]
         settings = validate(strategy.Settings, table, document, "search.strategy")
+        strategy.check(settings, tree, len(wanted.objectives))
     except BadInput as error:
         raise error.located(document.source, "search.strategy.name", document.line("search.strategy")) from None
-    return name, settings, n_trials or (size if name == "brute_force" else DEFAULT_TRIALS)
+    return name, settings, n_trials or (tree.size if name == "brute_force" else DEFAULT_TRIALS)
 
 
 def fingerprint(model: nn.Module, splits: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, str]:

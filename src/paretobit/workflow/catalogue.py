@@ -41,7 +41,7 @@ def _metrics() -> list[Row]:
 
 
 def _samplers() -> list[Row]:
-    return [{"name": name, "what": f"Optuna's {kind.__name__}"} for name, (kind, _) in SAMPLERS.items()]
+    return [{"name": n, "what": f"{s.summary} (Optuna's {s.kind.__name__})"} for n, s in SAMPLERS.items()]
 
 
 def _settings() -> list[Row]:

@@ -20,7 +20,7 @@ from paretobit.workflow.assemble import (
     splits_of,
 )
 from paretobit.workflow.run_folder import RunFolder
-from paretobit.workflow.search import OnTrial, Search, execute
+from paretobit.workflow.search import Execution, OnTrial, Search, execute
 from paretobit.workflow.settings import Settings
 from paretobit.workflow.train import load_data, manifest, train
 
@@ -36,6 +36,8 @@ class Assembled:
 def assemble(settings: Settings, document: Document) -> Assembled:
     """Everything a search needs, checked; without a checkpoint the model is untrained."""
     wanted = settings.search.wanted()
+    asked = settings.search
+    execution = Execution(asked.workers, asked.engine, asked.timeout, asked.trial_timeout, asked.max_failures)
     space = make_space(settings.search.space, document)
     data = load_data(settings)
     model = build_model(settings.model, data, settings.seed)
@@ -50,7 +52,7 @@ def assemble(settings: Settings, document: Document) -> Assembled:
         error.key = f"search.space.{error.key}" if error.key else "search.space"
         raise error.located(document.source, None, document.line(error.key)) from None
     name, strategy, n_trials = choose_strategy(
-        settings.search.strategy, settings.search.n_trials, bound.tree.size, document
+        settings.search.strategy, settings.search.n_trials, bound.tree, wanted, document
     )
     search = Search(
         model=model,
@@ -63,7 +65,9 @@ def assemble(settings: Settings, document: Document) -> Assembled:
         strategy_settings=strategy,
         n_trials=n_trials,
         seed=settings.seed,
-        timeout=settings.search.timeout,
+        execution=execution,
+        eval_mode=settings.search.eval_mode,
+        given=None if settings.search.warm_start is None else Study.open(settings.search.warm_start),
         best=settings.search.best,
         space_name=space.name,
         saved_with=manifest(settings, data),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from paretobit.document import dump
-from paretobit.errors import BadInput, ParetoBitError
+from paretobit.errors import BadInput, ParetoBitError, StudyError
 from paretobit.storage import write_text_atomic
 
 RUNS = Path("runs")
@@ -65,6 +66,25 @@ class RunFolder:
             probe.unlink()
         except OSError as error:
             raise ParetoBitError(f"cannot write to the run folder {self.path}: {error.strerror}") from None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other searches out of the folder inside the block; readers are welcome.
+
+        Raises:
+            StudyError: Another search is writing to it.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / "study.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise StudyError(f"another search is writing to {self.path}") from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     @property
     def config(self) -> Path:

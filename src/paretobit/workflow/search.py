@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import copy
-import platform
-import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from paretobit._version import __version__
 from paretobit.document import Document
-from paretobit.errors import BadInput, StudyError
+from paretobit.errors import BadInput
 from paretobit.graph import Example
 from paretobit.models import save
 from paretobit.passes.transform import apply_assignment
@@ -39,7 +36,10 @@ from paretobit.search import (
     Wanted,
     Workbench,
 )
-from paretobit.search.problem import Vocabulary, check_before_work
+from paretobit.search.engine import Engine
+from paretobit.search.interrupts import Interrupts
+from paretobit.search.problem import check_before_work
+from paretobit.search.processes import ProcessEngine
 from paretobit.search.runners import BasicEvaluation
 from paretobit.search.strategies import StrategySettings
 from paretobit.search.study import describe_objective
@@ -52,9 +52,48 @@ from paretobit.workflow.assemble import (
     make_runners,
     splits_from,
 )
+from paretobit.workflow.provenance import SPACE, check_or_record, take_over
 from paretobit.workflow.run_folder import RunFolder
 
 OnTrial = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where trials run, and when to stop.
+
+    Attributes:
+        workers: How many processes evaluate.
+        kind: `serial` or `processes`; unset: processes where there are several workers or a timeout
+            per trial.
+        timeout: Seconds after which no further trial starts.
+        trial_timeout: Seconds a trial may take.
+        max_failures: How many trials may fail.
+    """
+
+    workers: int = 1
+    kind: str | None = None
+    timeout: float | None = None
+    trial_timeout: float | None = None
+    max_failures: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise BadInput("a search needs a worker", key="workers", found=self.workers)
+        if self.kind not in (None, "serial", "processes"):
+            raise BadInput("unknown engine", key="engine", found=self.kind, allowed=["serial", "processes"])
+        if self.kind == "serial" and (self.workers > 1 or self.trial_timeout is not None):
+            needs = "several workers" if self.workers > 1 else "trial_timeout"
+            raise BadInput(f"{needs} need other processes", key="engine", found="serial", allowed=["processes"])
+
+    def engine(self, search: Search, problem: Problem, workbench: Workbench) -> Engine:
+        """The engine of a search."""
+        if self.kind != "processes" and self.workers == 1 and self.trial_timeout is None:
+            return SerialEngine(workbench)
+        make = partial(
+            Workbench, search.space, search.runners, problem.violation, search.seed, search.eval_mode
+        )
+        return ProcessEngine(make, self.workers, self.trial_timeout)
 
 
 @dataclass
@@ -72,9 +111,11 @@ class Search:
         strategy_settings: Checked.
         n_trials: Trials the study shall hold.
         seed: The study's.
-        timeout: Seconds after which no further trial starts.
+        execution: Where trials run, and when to stop.
+        eval_mode: False measures in training mode.
         best: The question whose answer is kept; unset: the best first objective.
         space_name: Registered name of the space.
+        given: Trials of another study to take over.
         saved_with: What `best/model.json` keeps besides the formats: `source`, `data`.
     """
 
@@ -88,37 +129,63 @@ class Search:
     strategy_settings: StrategySettings
     n_trials: int
     seed: int = 0
-    timeout: float | None = None
+    execution: Execution = field(default_factory=lambda: Execution())
+    eval_mode: bool = True
     best: str | None = None
     space_name: str = "quantize"
+    given: Study | None = None
     saved_with: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, study: Study, on_trial: OnTrial | None = None) -> None:
         """Measure the baseline, then search; trials already in the study are replayed.
 
-        Seeds the global generators: `execute` puts their states back.
+        Seeds the global generators: `execute` puts their states back. One interrupt finishes the
+        running trials, a second one stops at once.
 
         Raises:
             StudyError: The study belongs to another search.
+            KeyboardInterrupt: The search was interrupted; what was finished is in the study.
         """
         problem: Problem | None = None
 
         def violation(metrics: Mapping[str, float]) -> float:
             return problem.violation(metrics) if problem else 0.0
 
-        workbench = Workbench(self.space, self.runners, violation, self.seed)
+        workbench = Workbench(self.space, self.runners, violation, self.seed, self.eval_mode)
         baseline = dict(study.baseline) or workbench.baseline()
         if study.baseline:  # what a user's function returns is known once it ran
             workbench.baseline()
         problem = Problem.build(self.space, self.wanted, self.runners, baseline)
         if self.best is not None:
             problem.question(self.best)
-        self._record(study, problem)
+        check_or_record(study, problem, self.identity(problem), self.best)
+        if not len(study):
+            take_over(study, problem, self.given)
         study.attach(self.build)
         strategy = STRATEGIES[self.strategy](problem, self.seed, self.strategy_settings)
-        engine = SerialEngine(workbench)
-        loop = SearchLoop(problem, strategy, study, engine, workbench.seed_of, on_trial)
-        loop.run(self.n_trials, self.timeout)
+        engine = self.execution.engine(self, problem, workbench)
+        loop = SearchLoop(
+            problem, strategy, study, engine, workbench.seed_of, on_trial, self.execution.max_failures
+        )
+        try:
+            with Interrupts() as interrupts:
+                loop.run(self.n_trials, self.execution.timeout, interrupts.wanted)
+        finally:
+            engine.close()
+
+    def identity(self, problem: Problem) -> dict[str, Any]:
+        """What makes this search this one and no other: all that a resumed study must share."""
+        described = {"name": self.space_name, "tree": self.space.tree.fingerprint, **self.space.describe()}
+        return {
+            SPACE: described,
+            "strategy": {"name": self.strategy, **self.strategy_settings.model_dump()},
+            "seed": self.seed,
+            "objectives": [describe_objective(objective) for objective in problem.objectives],
+            "constraints": [str(constraint) for constraint in problem.constraints],
+            "fingerprints": fingerprint(self.model, self.splits),
+            "runners": [[type(r).__name__, r.settings.model_dump()] for r in self.runners],
+            "eval_mode": self.eval_mode,
+        }
 
     def judge(self, study: Study) -> None:
         """Measure the baseline and the front on the untouched test split, where there is one."""
@@ -149,46 +216,6 @@ class Search:
             return study.best(self.best)
         except BadInput:
             return None
-
-    def _record(self, study: Study, problem: Problem) -> None:
-        """Record what the run is, or check that the study belongs to it."""
-        identity = {
-            "space_fingerprint": self.space.tree.fingerprint,
-            "strategy": {"name": self.strategy, **self.strategy_settings.model_dump()},
-            "seed": self.seed,
-            "objectives": [describe_objective(objective) for objective in problem.objectives],
-            "constraints": [str(constraint) for constraint in problem.constraints],
-            "fingerprints": fingerprint(self.model, self.splits),
-        }
-        for name, value in identity.items():
-            if name in study.facts and study.facts[name] != value:
-                what = name.replace("_", " ")
-                raise StudyError(
-                    f"the study is another search's: its {what} is {study.facts[name]}, not {value}"
-                )
-        if "created" in study.facts:
-            return
-        vocabulary = Vocabulary(self.runners)
-        kinds = {metric.name: runner.kind for runner in self.runners for metric in runner.metrics}
-        study.record(
-            **identity,
-            baseline=dict(problem.baseline),
-            best=self.best,
-            space={"name": self.space_name, "size": str(self.space.tree.size), **self.space.describe()},
-            metrics={
-                m.name: {"direction": m.direction, "unit": m.unit, "cheap": m.cheap, "kind": kinds[m.name]}
-                for m in vocabulary.metrics.values()
-            },
-            short_names={m.short: m.name for m in vocabulary.metrics.values() if m.short},
-            samples={r.settings.split: r.samples for r in self.runners if isinstance(r, BasicEvaluation)},
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            command=sys.argv,
-            versions={
-                "paretobit": __version__,
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-            },
-        )
 
 
 def write_results(search: Search, study: Study, folder: RunFolder) -> None:
@@ -224,6 +251,12 @@ def search(
     timeout: float | None = None,
     seed: int = 0,
     best: str | None = None,
+    workers: int = 1,
+    engine: str | None = None,
+    trial_timeout: float | None = None,
+    max_failures: int | None = None,
+    eval_mode: bool = True,
+    warm_start: str | Path | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     on_trial: OnTrial | None = None,
@@ -249,6 +282,13 @@ def search(
         timeout: Seconds after which no further trial starts.
         seed: Of everything random.
         best: The question whose answer is kept in `best/`.
+        workers: Processes that evaluate, one torch thread each.
+        engine: `serial` or `processes`; unset: processes where there are several workers or a
+            timeout per trial.
+        trial_timeout: Seconds a trial may take; a longer one fails.
+        max_failures: Trials that may fail; one more ends the search.
+        eval_mode: False measures in training mode; running statistics are put back afterwards.
+        warm_start: Run folder whose trials of this space, on this model and data, are taken over.
         out: Run folder; unset: the study stays in memory and nothing is written.
         resume: Go on with the study in `out`.
         on_trial: Called after every trial.
@@ -261,6 +301,7 @@ def search(
         StudyError: The study in `out` belongs to another search.
     """
     document = Document()
+    execution = Execution(workers, engine, timeout, trial_timeout, max_failures)
     wanted = Wanted.of(maximize, minimize, subject_to)
     if val is None and evaluate is None:
         raise BadInput("nothing to measure with: give val=(x, y) or evaluate=function", key="val")
@@ -270,7 +311,7 @@ def search(
         made = make_runners(runners, evidence, evaluate, wanted.directions, document)
     check_before_work(wanted, made)
     bound = space.bind(evidence.graph)
-    name, settings, trials = choose_strategy(strategy, n_trials, bound.tree.size, document)
+    name, settings, trials = choose_strategy(strategy, n_trials, bound.tree, wanted, document)
     assembled = Search(
         copy.deepcopy(model),
         splits,
@@ -282,9 +323,11 @@ def search(
         settings,
         trials,
         seed,
-        timeout,
+        execution,
+        eval_mode,
         best,
         space.name,
+        None if warm_start is None else Study.open(warm_start),
         {"source": None},
     )
     if out is None:
@@ -298,12 +341,13 @@ def search(
 
 def execute(assembled: Search, folder: RunFolder | None, on_trial: OnTrial | None) -> Study:
     """Run a search; with a run folder, its study and results live there and an interrupt keeps them."""
-    study = Study(folder.study if folder else None)
-    try:
-        with one_thread(), seeded(assembled.seed):
-            assembled.run(study, on_trial)
-            assembled.judge(study)
-    finally:
-        if folder and study.facts.get("created"):
-            write_results(assembled, study, folder)
+    with folder.locked() if folder else nullcontext():
+        study = Study(folder.study if folder else None)
+        try:
+            with one_thread(), seeded(assembled.seed):
+                assembled.run(study, on_trial)
+                assembled.judge(study)
+        finally:
+            if folder and study.facts.get("created"):
+                write_results(assembled, study, folder)
     return study

@@ -57,7 +57,17 @@ class SearchSettings(_Section):
     best: str | None = Field(
         None, description="question whose answer is kept in best/; unset: the best first objective"
     )
-    engine: Literal["serial"] = Field("serial", description="where trials run")
+    workers: int = Field(1, ge=1, description="processes that evaluate, one torch thread each")
+    engine: Literal["serial", "processes"] | None = Field(
+        None,
+        description="where trials run; unset: processes where there are several workers or a trial_timeout",
+    )
+    trial_timeout: float | None = Field(None, gt=0, description="seconds a trial may take; a longer one fails")
+    max_failures: int | None = Field(None, ge=0, description="trials that may fail; one more ends the search")
+    eval_mode: bool = Field(
+        True, description="false: measure in training mode; running statistics are put back afterwards"
+    )
+    warm_start: str | None = Field(None, description="run folder whose trials of this space are taken over")
 
     @field_validator("maximize", "minimize", "subject_to", mode="before")
     @classmethod
@@ -111,6 +121,7 @@ class Settings(_Section):
     model: ModelSettings = Field(default_factory=lambda: ModelSettings())
     data: DataSettings = Field(default_factory=lambda: DataSettings())
     train: TrainSettings = Field(default_factory=lambda: TrainSettings())
+    passes: dict[str, dict[str, Any]] = Field({}, description="passes of `paretobit transform`, in order")
     search: SearchSettings = Field(default_factory=lambda: SearchSettings())
 
     @classmethod

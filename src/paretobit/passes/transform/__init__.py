@@ -1,6 +1,7 @@
 """Passes that return a new graph."""
 
 from paretobit.passes.transform.quantize import (
+    PASSES,
     Assignment,
     QuantizeSettings,
     apply_assignment,
@@ -10,6 +11,7 @@ from paretobit.passes.transform.quantize import (
 )
 
 __all__ = [
+    "PASSES",
     "Assignment",
     "QuantizeSettings",
     "apply_assignment",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,11 @@ from paretobit.graph import ModelGraph, Node
 from paretobit.nn import LAYERS, Quantized, TensorCache, instrument, slots_of
 from paretobit.passes.entries import slot_formats
 from paretobit.passes.selection import By, select
+from paretobit.registry import Registry
+
+Pass = Callable[[ModelGraph, Mapping[str, Any]], tuple[ModelGraph, dict[str, Any]]]
+PASSES: Registry[Pass] = Registry("pass")
+"""Transform passes by the name of their table in `[passes]`."""
 
 Assignment = Mapping[str, Mapping[str, Format]]
 """Path of a layer to the format of each slot; what is not named is full precision."""
@@ -49,6 +54,15 @@ def quantize(graph: ModelGraph, settings: QuantizeSettings) -> tuple[ModelGraph,
     apply_assignment(model, assignment)
     text = {path: {slot: str(f) for slot, f in slots.items()} for path, slots in assignment.items()}
     return graph.with_model(model), {"assignment": text}
+
+
+@PASSES.register("quantize", summary="formats for the slots of layers, chosen by type, name or regex")
+def quantize_pass(graph: ModelGraph, table: Mapping[str, Any]) -> tuple[ModelGraph, dict[str, Any]]:
+    """`quantize` with the keys of a `[passes.quantize]` table: `by`, `default`, and an entry a key."""
+    entries = dict(table)
+    by = entries.pop("by", "type")
+    default = entries.pop("default", None)
+    return quantize(graph, QuantizeSettings(by, entries, default))
 
 
 def resolve(graph: ModelGraph, settings: QuantizeSettings) -> dict[str, dict[str, Format]]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from paretobit.registry import Registry
-from paretobit.search.knobs import Config
+from paretobit.search.knobs import Config, Tree
 from paretobit.search.problem import Problem
 from paretobit.search.trial import Trial
 
@@ -37,9 +37,21 @@ class Strategy(abc.ABC):
     def __init__(self, problem: Problem, seed: int, settings: Any) -> None:
         self.problem, self.seed, self.settings = problem, seed, settings
 
+    @classmethod  # noqa: B027 (most can use everything)
+    def check(cls, settings: Any, tree: Tree, objectives: int) -> None:
+        """Refuse, before any work, a space or a number of objectives that the strategy cannot use.
+
+        Raises:
+            BadInput: It cannot; what would be able to is listed.
+        """
+
     @abc.abstractmethod
     def ask(self, n: int) -> list[Config]:
         """At most `n` configurations to evaluate; fewer only when there are no more."""
+
+    @abc.abstractmethod
+    def learn(self, trials: Sequence[Trial]) -> None:
+        """Trials that came from another study, before the first ask."""
 
     @abc.abstractmethod
     def tell(self, trials: Sequence[Trial]) -> None:

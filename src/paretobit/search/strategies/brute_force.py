@@ -38,9 +38,16 @@ class BruteForce(Strategy):
         shuffled = settings.order == "shuffled"
         self._indices: Iterator[int] = permutation(size, seed) if shuffled else iter(range(size))
 
+        self._done: set[Config] = set()
+
     def ask(self, n: int) -> list[Config]:
         """The next `n` configurations."""
-        return [self.problem.tree.at(index) for index in islice(self._indices, n)]
+        configs = (self.problem.tree.at(index) for index in self._indices)
+        return list(islice((config for config in configs if config not in self._done), n))
+
+    def learn(self, trials: Sequence[Trial]) -> None:
+        """Leave out what is done already."""
+        self._done.update(trial.config for trial in trials if trial.state != "failed")
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Results change nothing."""

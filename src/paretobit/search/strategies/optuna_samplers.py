@@ -2,25 +2,84 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.trial import TrialState
 from pydantic import Field, field_validator
 
 from paretobit.errors import BadInput
-from paretobit.search.knobs import Config, Knob, Value
+from paretobit.runtime import optional
+from paretobit.search.knobs import Config, Knob, Tree, Value
 from paretobit.search.problem import Problem
 from paretobit.search.strategies.base import STRATEGIES, Strategy, StrategySettings
 from paretobit.search.trial import Trial
 
 _VIOLATION = "violation"
 
-SAMPLERS: Mapping[str, tuple[type[optuna.samplers.BaseSampler], dict[str, Any]]] = {
-    "tpe": (optuna.samplers.TPESampler, {"multivariate": True}),
-    "random": (optuna.samplers.RandomSampler, {}),
+
+@dataclass(frozen=True)
+class Sampler:
+    """One of Optuna's samplers and what it can use.
+
+    Attributes:
+        kind: Its class.
+        summary: One line.
+        defaults: Arguments that differ from Optuna's.
+        categorical: Whether it can use knobs that are not numbers.
+        conditional: Whether it can use knobs that are active only under some option of another.
+        several: Whether it takes several objectives.
+        package: An optional package it needs.
+    """
+
+    kind: type[optuna.samplers.BaseSampler]
+    summary: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    categorical: bool = True
+    conditional: bool = True
+    several: bool = True
+    package: str | None = None
+
+
+SAMPLERS: Mapping[str, Sampler] = {
+    "tpe": Sampler(
+        optuna.samplers.TPESampler, "tree-structured Parzen estimator, multivariate", {"multivariate": True}
+    ),
+    "random": Sampler(optuna.samplers.RandomSampler, "uniform"),
+    "nsgaii": Sampler(optuna.samplers.NSGAIISampler, "evolution by non-dominated sorting"),
+    "nsgaiii": Sampler(optuna.samplers.NSGAIIISampler, "the same with reference points, for many objectives"),
+    "qmc": Sampler(
+        optuna.samplers.QMCSampler,
+        "quasi-random low-discrepancy sequence",
+        {"scramble": True, "warn_independent_sampling": False, "warn_asynchronous_seeding": False},
+        categorical=False,
+        conditional=False,
+    ),
+    "grid": Sampler(optuna.samplers.GridSampler, "every configuration, in random order", conditional=False),
+    "bruteforce": Sampler(
+        optuna.samplers.BruteForceSampler, "every configuration, in random order, conditions respected"
+    ),
+    "cmaes": Sampler(
+        optuna.samplers.CmaEsSampler,
+        "covariance matrix adaptation",
+        {"warn_independent_sampling": False},
+        categorical=False,
+        conditional=False,
+        several=False,
+        package="cmaes",
+    ),
+    "gp": Sampler(
+        optuna.samplers.GPSampler,
+        "Gaussian process, for few trials that cost much",
+        {"warn_independent_sampling": False},
+        conditional=False,
+    ),
 }
-"""Samplers by name, with the arguments that differ from Optuna's defaults."""
+"""Samplers by name."""
 
 
 class OptunaSettings(StrategySettings):
@@ -39,7 +98,7 @@ class OptunaSettings(StrategySettings):
 
 @STRATEGIES.register("optuna")
 class OptunaStrategy(Strategy):
-    """Optuna's samplers: `tpe` (multivariate) and `random`, seeded.
+    """Optuna's samplers, seeded: see `paretobit list samplers`.
 
     Numbers go to the sampler as positions in their list and come back as values; everything else
     is categorical. Constraint violations reach the samplers that can use them.
@@ -50,21 +109,47 @@ class OptunaStrategy(Strategy):
     def __init__(self, problem: Problem, seed: int, settings: OptunaSettings) -> None:
         super().__init__(problem, seed, settings)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.check(settings, problem.tree, len(problem.objectives))
         self._study = optuna.create_study(
-            sampler=_sampler(settings, seed),
+            sampler=_sampler(settings, seed, problem.tree),
             directions=["minimize"] * len(problem.objectives),
         )
+        # These two end Optuna's own loop through `study.stop()`, which ask and tell have no use for.
+        self._ends = settings.sampler in ("grid", "bruteforce")
         self._running: dict[Config, list[optuna.Trial]] = {}
+        self._seen: set[Config] = set()
+
+    @classmethod
+    def check(cls, settings: Any, tree: Tree, objectives: int) -> None:
+        """Refuse what the sampler cannot use, and a sampler whose package is absent."""
+        name, sampler = settings.sampler, SAMPLERS[settings.sampler]
+        reason = _cannot_use(sampler, tree, objectives)
+        if reason is not None:
+            able = [other for other, s in SAMPLERS.items() if _cannot_use(s, tree, objectives) is None]
+            raise BadInput(f"the sampler '{name}' {reason}", key="sampler", found=name, allowed=able)
+        if sampler.package is not None:
+            optional(sampler.package, extra="cmaes", purpose=f"the sampler '{name}'")
 
     def ask(self, n: int) -> list[Config]:
-        """The sampler's next `n` proposals."""
-        proposals = []
+        """The sampler's next `n` proposals; none once a sampler that lists the space has listed it."""
+        proposals: list[Config] = []
         for _ in range(n):
+            if self._ends and len(self._seen) >= self.problem.tree.size:
+                break
             trial = self._study.ask()
             config = self.problem.tree.walk(_suggest(trial))
             self._running.setdefault(config, []).append(trial)
+            self._seen.add(config)
             proposals.append(config)
         return proposals
+
+    def learn(self, trials: Sequence[Trial]) -> None:
+        """Add trials that came from another study to the sampler's own."""
+        for trial in trials:
+            judged = self.problem.judge(trial.metrics)
+            if judged.losses is not None:
+                self._study.add_trial(_frozen(self.problem.tree, trial.config, judged.losses))
+                self._seen.add(trial.config)
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Hand losses and violations to the sampler; a trial without losses is pruned or failed."""
@@ -72,14 +157,28 @@ class OptunaStrategy(Strategy):
             asked = self._running[trial.config].pop(0)
             judged = self.problem.judge(trial.metrics)
             if not trial.metrics:
-                self._study.tell(asked, state=optuna.trial.TrialState.FAIL)
+                self._tell(asked, state=TrialState.FAIL)
                 continue
             if self.problem.constraints:
                 asked.set_constraint(_VIOLATION, judged.violation)
             if judged.losses is None:
-                self._study.tell(asked, state=optuna.trial.TrialState.PRUNED)
+                self._tell(asked, state=TrialState.PRUNED)
             else:
-                self._study.tell(asked, list(judged.losses))
+                self._tell(asked, values=list(judged.losses))
+
+    def _tell(self, asked: optuna.Trial, **result: Any) -> None:
+        try:
+            self._study.tell(asked, **result)
+        except RuntimeError:
+            if not self._ends:
+                raise
+            # `study.stop()` outside of `optimize`: the trial is told, the sampler has listed the space
+
+
+def _distribution(knob: Knob) -> BaseDistribution:
+    if knob.ordered:
+        return IntDistribution(0, len(knob.values) - 1)
+    return CategoricalDistribution(knob.values)
 
 
 def _suggest(trial: optuna.Trial) -> Callable[[Knob], Value]:
@@ -92,11 +191,43 @@ def _suggest(trial: optuna.Trial) -> Callable[[Knob], Value]:
     return choose
 
 
-def _sampler(settings: OptunaSettings, seed: int) -> optuna.samplers.BaseSampler:
-    kind, defaults = SAMPLERS[settings.sampler]
-    arguments = {"seed": seed, **defaults}
+def _frozen(tree: Tree, config: Config, losses: Sequence[float]) -> optuna.trial.FrozenTrial:
+    """A finished trial as Optuna keeps them."""
+    distributions: dict[str, BaseDistribution] = {}
+    parameters: dict[str, Any] = {}
+
+    def note(knob: Knob) -> Value:
+        value = config[knob.name]
+        distributions[knob.name] = _distribution(knob)
+        parameters[knob.name] = knob.values.index(value) if knob.ordered else value
+        return value
+
+    tree.walk(note)
+    return optuna.trial.create_trial(params=parameters, distributions=distributions, values=list(losses))
+
+
+def _cannot_use(sampler: Sampler, tree: Tree, objectives: int) -> str | None:
+    """What a sampler cannot use, as the end of a sentence; None where it can use everything."""
+    for knob in tree.all_knobs():
+        if not sampler.categorical and not knob.ordered:
+            return f"cannot use the knob '{knob.name}': its options are not numbers"
+        if not sampler.conditional and any(option.knobs for option in knob.options):
+            return f"cannot use the knob '{knob.name}': it decides which others are active"
+    return "takes one objective" if objectives > 1 and not sampler.several else None
+
+
+def _sampler(settings: OptunaSettings, seed: int, tree: Tree) -> optuna.samplers.BaseSampler:
+    sampler = SAMPLERS[settings.sampler]
+    arguments = {"seed": seed, **sampler.defaults}
+    if settings.sampler == "grid":
+        arguments["search_space"] = {
+            knob.name: list(range(len(knob.values))) if knob.ordered else list(knob.values)
+            for knob in tree.all_knobs()
+        }
     try:
-        return kind(**{**arguments, **settings.sampler_settings})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return sampler.kind(**{**arguments, **settings.sampler_settings})
     except (TypeError, ValueError) as error:
         raise BadInput(
             f"Optuna's {settings.sampler} sampler refuses its settings: {error}",

@@ -1,0 +1,84 @@
+"""`[passes]`: run passes over a model, look before and after, save what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from paretobit.data import Data
+from paretobit.document import Document
+from paretobit.errors import BadInput
+from paretobit.graph import ModelGraph, trace
+from paretobit.models import save
+from paretobit.passes.analysis import (
+    CostReport,
+    LayerComparison,
+    TypeSummary,
+    compare,
+    cost,
+    summarize_quantization,
+)
+from paretobit.passes.transform import PASSES
+from paretobit.runtime import one_thread
+from paretobit.training import Evaluation, evaluate
+from paretobit.workflow.assemble import build_model
+from paretobit.workflow.run_folder import RunFolder
+from paretobit.workflow.settings import Settings
+from paretobit.workflow.train import load_data, manifest
+
+_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Side:
+    """A model before or after: what it costs, and what each split says."""
+
+    costs: CostReport
+    results: Mapping[str, Evaluation]
+
+
+@dataclass(frozen=True)
+class Transformed:
+    """What the passes did."""
+
+    graph: ModelGraph
+    summary: tuple[TypeSummary, ...]
+    layers: tuple[LayerComparison, ...]
+    before: Side
+    after: Side
+
+
+def transform(settings: Settings, document: Document, folder: RunFolder) -> Transformed:
+    """Run the passes of a file in their order; the folder's `best/` gets the result.
+
+    Raises:
+        BadInput: Before anything is written.
+    """
+    if not settings.passes:
+        raise BadInput("no passes: the file has no [passes]", source=document.source, key="passes")
+    unknown = next((name for name in settings.passes if name not in PASSES), None)
+    if unknown is not None:
+        raise document.error("unknown pass", f"passes.{unknown}", found=unknown, allowed=PASSES.names())
+    data = load_data(settings)
+    model = build_model(settings.model, data, settings.seed)
+    before = graph = trace(model, torch.zeros(1, *data.input_shape))
+    for name, table in settings.passes.items():
+        try:
+            graph, _ = PASSES[name](graph, table)
+        except BadInput as error:
+            error.key = ".".join(part for part in ("passes", name, error.key) if part)
+            raise error.located(document.source, None, document.line(error.key)) from None
+    with one_thread():
+        sides = [Side(cost(g), _results(g, data)) for g in (before, graph)]
+    folder.create()
+    folder.write_config(settings.resolved())
+    known: dict[str, Any] = manifest(settings, data)
+    save(folder.best, graph.model, **known)
+    return Transformed(graph, summarize_quantization(graph), compare(before, graph), *sides)
+
+
+def _results(graph: ModelGraph, data: Data) -> dict[str, Evaluation]:
+    return {split.name: evaluate(graph.model, split.x, split.y, _ROWS) for split in data.splits}
