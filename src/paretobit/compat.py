@@ -93,6 +93,18 @@ def modernise(document: Document) -> list[str]:
     return notes + _seeds_by_type(document)
 
 
+def translated(path: str) -> str:
+    """A dotted key in today's words.
+
+    >>> translated("search.strategy.setup.n_trials"), translated("train.seed")
+    ('search.n_trials', 'train.seed')
+    """
+    for old, new in KEYS.items():
+        if path == old or path.startswith(old + "."):
+            path = new + path.removeprefix(old)
+    return path
+
+
 def aliases() -> list[dict[str, str]]:
     """Every old name and what it is called now."""
     rows = [{"where": "key", "old": old, "new": new} for old, new in KEYS.items()]

@@ -35,6 +35,18 @@ Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder. Defau
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
+Load = Annotated[Path | None, typer.Option("--load", help="Checkpoint to start from.")]
+LoadType = Annotated[
+    str | None, typer.Option("--load-type", help="pl, pt or mz: accepted; the file itself says what it is.")
+]
+Project = Annotated[str | None, typer.Option("--project", help="Name of the run's folder in runs/.")]
+Task = Annotated[str | None, typer.Option("--task", help="cls: the one task there is without a function.")]
+Accelerator = Annotated[str | None, typer.Option("--accelerator", help="Where to train: cpu, gpu or auto.")]
+MaxEpochs = Annotated[int | None, typer.Option("--max-epochs", help="Passes over the training split.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Rows per training step.")]
+LearningRate = Annotated[float | None, typer.Option("--learning-rate", help="Training's step size.")]
+Model = Annotated[str | None, typer.Argument(help="A model of `paretobit list models`, or file.py:function.")]
+Dataset = Annotated[str | None, typer.Argument(help="A data set of `paretobit list datasets`, or npz:PATH ….")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on in the run folder where it stopped.")]
 
 P = ParamSpec("P")
@@ -103,24 +115,68 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str = "", only: Sequen
     output().print(table)
 
 
-def document_from(config: Path | None, flags: Mapping[str, Any], overrides: Sequence[str] | None) -> Document:
+def document_from(
+    config: Path | None,
+    flags: Mapping[str, Any],
+    overrides: Sequence[str] | None,
+    quiet: bool = False,
+) -> Document:
     """The document of a command: the file, then flags that were given, then `--set`.
+
+    The reports' keys and names are accepted in all three.
 
     Args:
         config: TOML file, if any.
         flags: Dotted key to value; None means the flag was not given.
         overrides: `key.path=value`, last word.
+        quiet: Whether to keep to oneself what was set aside.
     """
+    from paretobit.compat import modernise, translated
     from paretobit.workflow.settings import expand
 
     document = Document.read(config) if config is not None else Document()
+    notes = modernise(document)
     expand(document)
     for key, value in flags.items():
         if value is not None:
             document.put(key.split("."), value)
     for assignment in overrides or ():
-        document.set(assignment)
+        key, equals, value = assignment.partition("=")
+        document.set(translated(key.strip()) + equals + value)
+    notes += modernise(document)
+    expand(document)
+    for note in [] if quiet else notes:
+        errors().print(f"[yellow]note:[/] {escaped(note)}")
     return document
+
+
+def run_flags(
+    model: str | None,
+    dataset: str | None,
+    load: Path | None,
+    load_type: str | None,
+    project: str | None,
+    task: str | None,
+    accelerator: str | None,
+    max_epochs: int | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+    seed: int | None,
+) -> dict[str, Any]:
+    """The flags that `train`, `search` and `transform` share, as keys of a document."""
+    return {
+        "model.name": model,
+        "data.name": dataset,
+        "model.load": None if load is None else str(load),
+        "load_type": load_type,
+        "project": project,
+        "task": task,
+        "train.device": accelerator,
+        "train.max_epochs": max_epochs,
+        "train.batch_size": batch_size,
+        "train.learning_rate": learning_rate,
+        "seed": seed,
+    }
 
 
 class ProgressLines:

@@ -17,12 +17,16 @@ def list_(
             help="formats, models, datasets, spaces, strategies, samplers, runners, metrics or settings."
         ),
     ] = None,
+    aliases: Annotated[
+        bool, typer.Option("--aliases", help="The reports' names, and what they are called here.")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """What there is: formats, models, datasets, spaces, strategies, samplers, runners, metrics, settings."""
+    from paretobit.compat import aliases as old_names
     from paretobit.workflow.catalogue import catalogue
 
-    found = catalogue(kind)
+    found = {"aliases": old_names()} if aliases else catalogue(kind)
     if json_:
         print_json(found)
         return

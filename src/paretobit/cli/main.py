@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from paretobit._version import __version__
-from paretobit.cli import listing, plan, search, show, train
+from paretobit.cli import listing, plan, search, show, train, transform
 
 app = typer.Typer(
     name="paretobit",
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("test")(train.run_test)
+app.command("transform")(transform.transform)
 app.command("search")(search.search)
 app.command("plan")(plan.plan)
 app.command("inspect")(plan.inspect)

@@ -10,7 +10,10 @@ import typer
 
 from paretobit.cli.console import (
     Config,
+    Dataset,
     Json,
+    Load,
+    Model,
     Set,
     document_from,
     escaped,
@@ -19,7 +22,6 @@ from paretobit.cli.console import (
     print_json,
     print_table,
 )
-from paretobit.cli.train import Dataset, Model
 
 
 @guarded
@@ -27,7 +29,7 @@ def plan(
     model: Model = None,
     dataset: Dataset = None,
     config: Config = None,
-    load: Annotated[Path | None, typer.Option("--load", help="Checkpoint.")] = None,
+    load: Load = None,
     n_trials: Annotated[int | None, typer.Option("--trials", help="Trials at most.")] = None,
     set_: Set = None,
     json_: Json = False,

@@ -9,13 +9,23 @@ import typer
 
 from paretobit.cli.console import (
     INTERRUPTED,
+    Accelerator,
+    BatchSize,
     Config,
+    Dataset,
     Json,
+    LearningRate,
+    Load,
+    LoadType,
+    MaxEpochs,
+    Model,
     Out,
+    Project,
     Quiet,
     Resume,
     Seed,
     Set,
+    Task,
     document_from,
     errors,
     guarded,
@@ -23,8 +33,8 @@ from paretobit.cli.console import (
     print_front,
     print_json,
     progress_lines,
+    run_flags,
 )
-from paretobit.cli.train import Dataset, Model
 from paretobit.errors import BadInput
 
 if TYPE_CHECKING:
@@ -37,13 +47,24 @@ def search(
     model: Model = None,
     dataset: Dataset = None,
     config: Config = None,
-    load: Annotated[
-        Path | None, typer.Option("--load", help="Checkpoint; without one the model is trained.")
-    ] = None,
-    strategy: Annotated[str | None, typer.Option("--strategy", help="brute_force, tpe, random …")] = None,
+    load: Load = None,
+    load_type: LoadType = None,
+    strategy: Annotated[str | None, typer.Option("--strategy", help="brute_force, or a sampler: tpe …")] = None,
     n_trials: Annotated[int | None, typer.Option("--trials", help="Trials at most.")] = None,
     timeout: Annotated[float | None, typer.Option("--timeout", help="Seconds; no trial starts later.")] = None,
-    project: Annotated[str | None, typer.Option("--project", help="Name of the run's folder in runs/.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", "-w", help="Processes that evaluate.")] = None,
+    warm_start: Annotated[
+        Path | None, typer.Option("--warm-start", help="Run folder whose trials are taken over.")
+    ] = None,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="With --resume: go on in a changed space with what is still valid.")
+    ] = False,
+    max_epochs: MaxEpochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    project: Project = None,
+    task: Task = None,
+    accelerator: Accelerator = None,
     seed: Seed = None,
     out: Out = None,
     resume: Resume = False,
@@ -54,17 +75,16 @@ def search(
     """Search what may vary: the run folder gets the study, the front, a picture and the winner."""
     if resume and config is None and out is not None:
         config = out / "config.toml"
-    flags = {
-        "model.name": model,
-        "data.name": dataset,
-        "model.load": str(load) if load else None,
-        "search.strategy.name": strategy,
+    flags = run_flags(
+        model, dataset, load, load_type, project, task, accelerator, max_epochs, batch_size, learning_rate, seed
+    ) | {
+        "search.strategy": None if strategy is None else {"name": strategy},
         "search.n_trials": n_trials,
         "search.timeout": timeout,
-        "project": project,
-        "seed": seed,
+        "search.workers": workers,
+        "search.warm_start": None if warm_start is None else str(warm_start),
     }
-    document = document_from(config, flags, set_)
+    document = document_from(config, flags, set_, quiet or json_)
     if not document.get("search.space"):
         raise BadInput("nothing may vary: the file has no [search.space]", source=config, key="search.space")
 
@@ -91,6 +111,7 @@ def search(
                 on_epoch=lambda epoch: lines.on_epoch(epoch, settings.train.max_epochs),
                 on_trial=lines.on_trial,
                 on_start=on_start,
+                extend=extend,
             )
     except KeyboardInterrupt:
         errors().print(f"interrupted; go on with: paretobit search --out {folder.path} --resume")

@@ -9,24 +9,32 @@ from typing import Annotated, Any
 import typer
 
 from paretobit.cli.console import (
+    Accelerator,
+    BatchSize,
     Config,
+    Dataset,
     Json,
+    LearningRate,
+    Load,
+    LoadType,
+    MaxEpochs,
+    Model,
     Out,
+    Project,
     Quiet,
     Resume,
     Seed,
     Set,
+    Task,
     document_from,
     guarded,
     output,
     print_json,
     print_table,
     progress_lines,
+    run_flags,
 )
 from paretobit.errors import BadInput
-
-Model = Annotated[str | None, typer.Argument(help="A model of `paretobit list models`, or file.py:function.")]
-Dataset = Annotated[str | None, typer.Argument(help="A data set of `paretobit list datasets`, or npz:PATH ….")]
 
 
 @guarded
@@ -34,13 +42,14 @@ def train(
     model: Model = None,
     dataset: Dataset = None,
     config: Config = None,
-    max_epochs: Annotated[
-        int | None, typer.Option("--max-epochs", help="Passes over the training split.")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Rows per step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Step size.")] = None,
-    load: Annotated[Path | None, typer.Option("--load", help="Checkpoint to start from.")] = None,
-    project: Annotated[str | None, typer.Option("--project", help="Name of the run's folder in runs/.")] = None,
+    max_epochs: MaxEpochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    load: Load = None,
+    load_type: LoadType = None,
+    project: Project = None,
+    task: Task = None,
+    accelerator: Accelerator = None,
     seed: Seed = None,
     out: Out = None,
     resume: Resume = False,
@@ -49,17 +58,10 @@ def train(
     json_: Json = False,
 ) -> None:
     """Train a model; the folder it names holds best/, last/ and learning_curves.csv."""
-    flags = {
-        "model.name": model,
-        "data.name": dataset,
-        "train.max_epochs": max_epochs,
-        "train.batch_size": batch_size,
-        "train.learning_rate": learning_rate,
-        "model.load": str(load) if load else None,
-        "project": project,
-        "seed": seed,
-    }
-    document = document_from(config, flags, set_)
+    flags = run_flags(
+        model, dataset, load, load_type, project, task, accelerator, max_epochs, batch_size, learning_rate, seed
+    )
+    document = document_from(config, flags, set_, quiet or json_)
 
     from paretobit.workflow import train as job
     from paretobit.workflow.assemble import build_model

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,6 +38,7 @@ def check_or_record(study: Study, problem: Problem, identity: Mapping[str, Any],
         StudyError: They differ; what differs is named.
     """
     for name, value in identity.items():
+        value = json.loads(json.dumps(value))
         if name in study.facts and study.facts[name] != value:
             hint = "; --extend keeps the trials that are still valid" if name == SPACE else ""
             raise StudyError(
@@ -59,6 +63,20 @@ def check_or_record(study: Study, problem: Problem, identity: Mapping[str, Any],
         command=sys.argv,
         versions={"paretobit": __version__, "python": platform.python_version(), "torch": torch.__version__},
     )
+
+
+def set_aside(path: Path, space: Mapping[str, Any]) -> Study | None:
+    """Rename a study of another space, so that a new one can take its place; its trials stay readable.
+
+    Returns:
+        The study that was set aside; None where it is of this very space.
+    """
+    with Study(path) as study:
+        if study.facts.get(SPACE) in (None, json.loads(json.dumps(space))):
+            return None
+    names = (path.with_name(f"{path.stem}-before-{i}{path.suffix}") for i in itertools.count(1))
+    study.path = path.rename(next(name for name in names if not name.exists()))
+    return study
 
 
 def take_over(study: Study, problem: Problem, source: Study | None) -> None:

@@ -83,10 +83,12 @@ def run(
     on_epoch: Callable[[Epoch], None] | None = None,
     on_trial: OnTrial | None = None,
     on_start: Callable[[Search], None] | None = None,
+    extend: bool = False,
 ) -> Study:
     """Search from settings into a run folder; a folder with a study goes on where it stopped.
 
-    Without a checkpoint the model is trained first, into `float/`.
+    Without a checkpoint the model is trained first, into `float/`. With `extend`, a study of another
+    space is set aside and its trials that are still valid are taken over.
 
     Raises:
         BadInput: Before any work and before anything is written.
@@ -100,4 +102,4 @@ def run(
         search.model.load_state_dict(trained.model.state_dict())
     if on_start:
         on_start(search)
-    return execute(search, folder, on_trial)
+    return execute(search, folder, on_trial, extend)

@@ -52,7 +52,7 @@ from paretobit.workflow.assemble import (
     make_runners,
     splits_from,
 )
-from paretobit.workflow.provenance import SPACE, check_or_record, take_over
+from paretobit.workflow.provenance import SPACE, check_or_record, set_aside, take_over
 from paretobit.workflow.run_folder import RunFolder
 
 OnTrial = Callable[[Progress], None]
@@ -173,11 +173,15 @@ class Search:
         finally:
             engine.close()
 
+    @property
+    def described_space(self) -> dict[str, Any]:
+        """The space as the study records it."""
+        return {"name": self.space_name, "tree": self.space.tree.fingerprint, **self.space.describe()}
+
     def identity(self, problem: Problem) -> dict[str, Any]:
         """What makes this search this one and no other: all that a resumed study must share."""
-        described = {"name": self.space_name, "tree": self.space.tree.fingerprint, **self.space.describe()}
         return {
-            SPACE: described,
+            SPACE: self.described_space,
             "strategy": {"name": self.strategy, **self.strategy_settings.model_dump()},
             "seed": self.seed,
             "objectives": [describe_objective(objective) for objective in problem.objectives],
@@ -259,6 +263,7 @@ def search(
     warm_start: str | Path | None = None,
     out: str | Path | None = None,
     resume: bool = False,
+    extend: bool = False,
     on_trial: OnTrial | None = None,
 ) -> Study:
     """Search what may vary in a model; the model itself is never changed.
@@ -291,6 +296,7 @@ def search(
         warm_start: Run folder whose trials of this space, on this model and data, are taken over.
         out: Run folder; unset: the study stays in memory and nothing is written.
         resume: Go on with the study in `out`.
+        extend: With `resume`, go on in a changed space with the trials that are still valid.
         on_trial: Called after every trial.
 
     Returns:
@@ -336,12 +342,16 @@ def search(
     folder.create()
     described = {"name": space.name, **space.to_settings()}
     folder.write_config({"seed": seed, "search": {"space": described, "n_trials": trials}})
-    return execute(assembled, folder, on_trial)
+    return execute(assembled, folder, on_trial, extend)
 
 
-def execute(assembled: Search, folder: RunFolder | None, on_trial: OnTrial | None) -> Study:
+def execute(
+    assembled: Search, folder: RunFolder | None, on_trial: OnTrial | None, extend: bool = False
+) -> Study:
     """Run a search; with a run folder, its study and results live there and an interrupt keeps them."""
     with folder.locked() if folder else nullcontext():
+        if folder and extend and folder.study.exists():
+            assembled.given = set_aside(folder.study, assembled.described_space) or assembled.given
         study = Study(folder.study if folder else None)
         try:
             with one_thread(), seeded(assembled.seed):
