@@ -118,7 +118,7 @@ def aliases() -> list[dict[str, str]]:
 
 
 def _take(document: Document, path: str) -> Any:
-    """Remove a key and the tables it leaves empty; its value, or None where it is absent."""
+    """Remove a key and the tables it leaves empty, except a runner's: naming it is what counts."""
     keys = split_key(path)
     tables = [document.data]
     for key in keys[:-1]:
@@ -130,7 +130,7 @@ def _take(document: Document, path: str) -> Any:
         return None
     value = tables[-1].pop(keys[-1])
     for parent, key in reversed(list(zip(tables, keys, strict=False))[:-1]):
-        if not parent[key]:
+        if not parent[key] and not path.startswith("search.runners."):
             del parent[key]
     return value
 
