@@ -1,6 +1,6 @@
 """Tables and figures."""
 
-from paretobit.report.figures import draw_front
+from paretobit.report.figures import draw_best_error, draw_front
 from paretobit.report.tables import (
     baseline_row,
     best_trial_row,
@@ -23,6 +23,7 @@ __all__ = [
     "columns",
     "comparison_rows",
     "cost_rows",
+    "draw_best_error",
     "draw_front",
     "explain",
     "front_rows",

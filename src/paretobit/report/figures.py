@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _GREY, _BLUE, _ORANGE = "#b0b0b0", "#0b5394", "#d55e00"
+_LINES = [(_BLUE, "-"), (_ORANGE, "-"), ("#000000", "--"), ("#56b4e9", ":"), ("#808080", "-.")]
 _LOG_RANGE, _NEAR = 10.0, 3.0
 
 
@@ -20,6 +25,35 @@ def draw_front(study: Study, path: str | Path) -> None:
 
     With one objective the trials are drawn in order, with the running best.
     """
+    with _axes(path) as axes:
+        if len(study.objectives) == 1:
+            _running_best(axes, study)
+        else:
+            _two_objectives(axes, study)
+
+
+def draw_best_error(studies: Mapping[str, Study], path: str | Path, metric: str = "accuracy") -> None:
+    """Smallest error (1 - metric) so far against the number of trials, one line a study.
+
+    Args:
+        studies: Label to study.
+        path: PNG or SVG by its suffix.
+        metric: A share in [0, 1].
+    """
+    with _axes(path) as axes:
+        for (label, study), (colour, style) in zip(studies.items(), itertools.cycle(_LINES)):
+            errors = [
+                1 - trial.metrics[metric] if metric in trial.metrics else math.inf for trial in study.trials
+            ]
+            best = list(itertools.accumulate(errors, min))
+            axes.step(range(1, len(best) + 1), best, where="post", color=colour, linestyle=style, label=label)
+        axes.set_xlabel("trial")
+        axes.set_ylabel(f"smallest error so far [1 - {metric}]")
+
+
+@contextmanager
+def _axes(path: str | Path) -> Iterator[Axes]:
+    """Axes in the house's style, saved at the end of the block."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -27,10 +61,7 @@ def draw_front(study: Study, path: str | Path) -> None:
 
     with mpl.rc_context({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False}):
         figure, axes = plt.subplots(figsize=(7.2, 4.6), layout="constrained")
-        if len(study.objectives) == 1:
-            _running_best(axes, study)
-        else:
-            _two_objectives(axes, study)
+        yield axes
         axes.grid(True, color="#e8e8e8", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.legend(frameon=False, loc="best")

@@ -1,0 +1,137 @@
+"""TPE through the tool against Optuna alone plus the model: time per trial.
+
+    python benchmarks/optuna_overhead.py [--json] [--milliseconds 20] [--trials 200]
+
+Same seed, same sampler arguments, same `suggest_*` calls: both propose the same trials, which is checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+
+import optuna
+import torch
+from torch import Tensor, nn
+
+import paretobit as pb
+from paretobit.formats import make
+from paretobit.runtime import one_thread
+from paretobit.training import evaluate
+
+WIDTHS, FRACTIONS = [2, 3, 4, 6, 8, 12, 16], [1, 2, 3, 4, 6, 8]
+FEATURES, CLASSES, LAYERS = 64, 10, 4
+
+
+class Network(nn.Module):
+    """A few layers on as many rows as make a trial long enough."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(FEATURES, FEATURES) for _ in range(LAYERS))
+        self.last = nn.Linear(FEATURES, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        return self.last(x)
+
+
+def through_the_tool(model: nn.Module, x: Tensor, y: Tensor, trials: int) -> tuple[list[dict], list[float]]:
+    """Configurations and the moments at which they were finished."""
+    moments: list[float] = []
+    seed = {"linear": {"weight_width": WIDTHS, "weight_frac_width": FRACTIONS}}
+    study = pb.search(
+        model,
+        val=(x, y),
+        space=pb.Quantize(by="type", seed=seed),
+        strategy="tpe",
+        maximize="accuracy",
+        n_trials=trials,
+        on_trial=lambda _: moments.append(time.perf_counter()),
+    )
+    return [dict(trial.config) for trial in study.trials], moments
+
+
+def optuna_alone(model: nn.Module, x: Tensor, y: Tensor, trials: int) -> tuple[list[dict], list[float]]:
+    """The same by hand."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    weights = {name: layer.weight.detach().clone() for name, layer in layers.items()}
+    configs: list[dict] = []
+    moments: list[float] = []
+    known: dict[tuple, float] = {}
+
+    def objective(trial: optuna.Trial) -> float:
+        config = {}
+        for name in layers:
+            knob = name.replace(".", "_")
+            for key, values in (("weight_width", WIDTHS), ("weight_frac_width", FRACTIONS)):
+                config[f"{knob}.{key}"] = values[trial.suggest_int(f"{knob}.{key}", 0, len(values) - 1)]
+        configs.append(config)
+        key = tuple(config.values())
+        if key not in known:
+            for name, layer in layers.items():
+                knob = name.replace(".", "_")
+                number_format = make(
+                    "integer",
+                    width=config[f"{knob}.weight_width"],
+                    frac_width=config[f"{knob}.weight_frac_width"],
+                )
+                layer.weight.data.copy_(number_format.quantize(weights[name]))
+            known[key] = evaluate(model, x, y, len(x)).accuracy
+        moments.append(time.perf_counter())
+        return -known[key]
+
+    sampler = optuna.samplers.TPESampler(seed=0, multivariate=True)
+    with one_thread():
+        optuna.create_study(sampler=sampler).optimize(objective, n_trials=trials)
+    for name, layer in layers.items():
+        layer.weight.data.copy_(weights[name])
+    return configs, moments
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    parser.add_argument("--milliseconds", type=float, default=20.0)
+    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+
+    torch.manual_seed(0)
+    model = Network().eval()
+    x, y = torch.randn(20_000, FEATURES), torch.randint(0, CLASSES, (20_000,))
+    with one_thread():
+        evaluate(model, x, y, len(x))
+        start = time.perf_counter()
+        evaluate(model, x, y, len(x))
+        rows = round(len(x) * arguments.milliseconds / 1e3 / (time.perf_counter() - start))
+    x, y = torch.randn(rows, FEATURES), torch.randint(0, CLASSES, (rows,))
+
+    ratios, milliseconds = [], []
+    for _ in range(arguments.rounds):
+        ours, our_moments = through_the_tool(model, x, y, arguments.trials)
+        theirs, their_moments = optuna_alone(model, x, y, arguments.trials)
+        assert ours == theirs, "the proposals differ"
+        spans = [moments[-1] - moments[0] for moments in (our_moments, their_moments)]
+        ratios.append(spans[0] / spans[1])
+        milliseconds.append(1e3 * spans[1] / arguments.trials)
+    result = {
+        "tool_over_optuna_alone": round(statistics.median(ratios), 3),
+        "ratios": [round(ratio, 3) for ratio in ratios],
+        "optuna_alone_trial_ms": round(statistics.median(milliseconds), 2),
+        "same_proposals": True,
+        "trials": arguments.trials,
+    }
+    if arguments.json:
+        print(json.dumps(result))
+    else:
+        for name, value in result.items():
+            print(f"{name:26} {value}")
+
+
+if __name__ == "__main__":
+    main()
