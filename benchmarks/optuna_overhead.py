@@ -23,6 +23,7 @@ from paretobit.training import evaluate
 
 WIDTHS, FRACTIONS = [2, 3, 4, 6, 8, 12, 16], [1, 2, 3, 4, 6, 8]
 FEATURES, CLASSES, LAYERS = 64, 10, 4
+ROWS = 8192
 
 
 class Network(nn.Module):
@@ -49,6 +50,7 @@ def through_the_tool(model: nn.Module, x: Tensor, y: Tensor, trials: int) -> tup
         space=pb.Quantize(by="type", seed=seed),
         strategy="tpe",
         maximize="accuracy",
+        runners={"basic_evaluation": {"batch_size": ROWS}},
         n_trials=trials,
         on_trial=lambda _: moments.append(time.perf_counter()),
     )
@@ -81,7 +83,7 @@ def optuna_alone(model: nn.Module, x: Tensor, y: Tensor, trials: int) -> tuple[l
                     frac_width=config[f"{knob}.weight_frac_width"],
                 )
                 layer.weight.data.copy_(number_format.quantize(weights[name]))
-            known[key] = evaluate(model, x, y, len(x)).accuracy
+            known[key] = evaluate(model, x, y, ROWS).accuracy
         moments.append(time.perf_counter())
         return -known[key]
 
@@ -98,20 +100,23 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     parser.add_argument("--milliseconds", type=float, default=20.0)
     parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
 
     torch.manual_seed(0)
     model = Network().eval()
     x, y = torch.randn(20_000, FEATURES), torch.randint(0, CLASSES, (20_000,))
     with one_thread():
-        evaluate(model, x, y, len(x))
-        start = time.perf_counter()
-        evaluate(model, x, y, len(x))
-        rows = round(len(x) * arguments.milliseconds / 1e3 / (time.perf_counter() - start))
+        times = []
+        for _ in range(10):
+            start = time.perf_counter()
+            evaluate(model, x, y, ROWS)
+            times.append(time.perf_counter() - start)
+        rows = round(len(x) * arguments.milliseconds / 1e3 / statistics.median(times))
     x, y = torch.randn(rows, FEATURES), torch.randint(0, CLASSES, (rows,))
 
     ratios, milliseconds = [], []
+    optuna_alone(model, x, y, 20)
     for _ in range(arguments.rounds):
         ours, our_moments = through_the_tool(model, x, y, arguments.trials)
         theirs, their_moments = optuna_alone(model, x, y, arguments.trials)

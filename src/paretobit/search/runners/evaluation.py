@@ -19,7 +19,7 @@ class EvaluationSettings(RunnerSettings):
     split: Literal["val", "train"] = Field("val", description="which part of the data")
     num_samples: int | None = Field(None, gt=0, description="only the first so many rows; unset: all")
     batch_size: int | None = Field(
-        None, gt=0, description="rows per forward pass; unset: as many as keep activations near 16 MB"
+        None, gt=0, description="rows per forward pass; unset: as many as keep activations near 2 MB"
     )
 
 
