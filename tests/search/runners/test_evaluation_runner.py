@@ -42,7 +42,7 @@ def test_the_split_and_the_first_rows_are_used(model, splits, split, count):
 def test_large_images_are_evaluated_a_few_rows_at_a_time():
     wide = nn.Sequential(nn.Conv2d(1, 64, 1), nn.Flatten(), nn.Linear(64 * 32 * 32, 2))
     evidence = Evidence(pb.trace(wide, torch.zeros(1, 1, 32, 32)), {})
-    assert evidence.rows_per_pass == 2**19 // (64 * 32 * 32)
+    assert evidence.rows_per_pass == 2**18 // (64 * 32 * 32)
 
 
 def test_checking_the_labels_leaves_the_model_in_its_mode(model, splits):

@@ -17,7 +17,7 @@ from paretobit.graph import ModelGraph
 from paretobit.passes.transform import Assignment
 from paretobit.registry import Registry
 
-_ELEMENTS_PER_PASS = 2**19  # beyond a few MB every result comes in fresh pages: twice as slow
+_ELEMENTS_PER_PASS = 2**18  # beyond a few MB every result comes in fresh pages: half the speed
 Direction = Literal["maximize", "minimize"]
 
 
@@ -64,7 +64,7 @@ class Evidence:
 
     @cached_property
     def rows_per_pass(self) -> int:
-        """Rows that one forward pass may take so that its largest activation stays near 2 MB."""
+        """Rows that one forward pass may take so that its largest activation stays near 1 MB."""
         rows = [math.prod(node.output_shape[1:]) for node in self.graph if node.output_shape]
         return max(1, _ELEMENTS_PER_PASS // max([1, *rows]))
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
 
-from paretobit.errors import BadInput
 from paretobit.graph import at_rest
 from paretobit.search.runners.base import RUNNERS, Candidate, Evidence, Metric, Runner, RunnerSettings
-from paretobit.training.evaluate import evaluate, run_on_view
+from paretobit.training.evaluate import check_classifier, evaluate
 
 
 class EvaluationSettings(RunnerSettings):
@@ -19,7 +17,7 @@ class EvaluationSettings(RunnerSettings):
     split: Literal["val", "train"] = Field("val", description="which part of the data")
     num_samples: int | None = Field(None, gt=0, description="only the first so many rows; unset: all")
     batch_size: int | None = Field(
-        None, gt=0, description="rows per forward pass; unset: as many as keep activations near 2 MB"
+        None, gt=0, description="rows per forward pass; unset: as many as keep activations near 1 MB"
     )
 
 
@@ -53,28 +51,5 @@ class BasicEvaluation(Runner):
     def _check_labels(self) -> None:
         """Refuse labels that are no classes of the model."""
         model = self.evidence.graph.model
-        with at_rest(model), torch.no_grad():
-            logits = run_on_view(model, self._x[:1])
-        if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
-            found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-            raise BadInput(
-                "basic_evaluation needs a classifier: give evaluate= for other models",
-                key="model output",
-                found=found,
-                allowed="logits of shape (rows, classes)",
-            )
-        if self._y.dim() != 1 or self._y.is_floating_point():
-            raise BadInput(
-                "basic_evaluation needs class labels: give evaluate= for other targets",
-                key="labels",
-                found=f"{str(self._y.dtype).removeprefix('torch.')} of shape {tuple(self._y.shape)}",
-                allowed="one integer a row",
-            )
-        low, high = int(self._y.min()), int(self._y.max())
-        if low < 0 or high >= logits.shape[1]:
-            raise BadInput(
-                "labels outside the model's classes",
-                key="labels",
-                found=f"{low} to {high}",
-                allowed=f"0 to {logits.shape[1] - 1}",
-            )
+        with at_rest(model):
+            check_classifier(model, self._x, self._y, ": give evaluate= for other tasks")
