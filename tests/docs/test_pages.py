@@ -20,7 +20,8 @@ def test_the_reference_page_is_what_the_registries_say() -> None:
 
 def test_the_files_on_the_configuration_page_are_accepted() -> None:
     page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
-    whole, summed = re.findall(r"^```toml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    whole, summed, transform = re.findall(r"^```toml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert set(Settings.from_document(Document(tomllib.loads(transform))).passes) == {"quantize"}
     settings = Settings.from_document(Document(tomllib.loads(whole)))
     assert [o.label for o in settings.search.wanted().objectives] == ["accuracy", "bitops", "model_size"]
     objectives = Settings.from_document(Document(tomllib.loads(summed))).search.wanted().objectives
