@@ -88,10 +88,10 @@ def test_a_missing_unreadable_or_broken_file_is_named_with_the_line(tmp_path):
     with pytest.raises(BadInput, match="cannot read the file"):
         Document.read(tmp_path)
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(BadInput, match=r"cannot read the file.*binary\.toml"):
+    with pytest.raises(BadInput, match=r"not UTF-8 text \(.*binary\.toml:1\)"):
         Document.read(tmp_path / "binary.toml")
     (tmp_path / "broken.toml").write_text("a = 1\nb = = 2\n")
-    with pytest.raises(BadInput, match=r"not valid TOML:.*line 2.*broken\.toml"):
+    with pytest.raises(BadInput, match=r"not valid TOML: .*broken\.toml:2"):
         Document.read(tmp_path / "broken.toml")
 
 
@@ -136,7 +136,7 @@ def test_overrides_create_tables_and_keep_what_is_there(document):
 
 
 def test_a_value_is_no_table_to_put_keys_in(document):
-    with pytest.raises(BadInput, match=r"not a table \(.*lab\.toml, train\.epochs\): found 5"):
+    with pytest.raises(BadInput, match=r"not a table \(.*lab\.toml:5, train\.epochs\): found 5"):
         document.set("train.epochs.more=1")
 
 

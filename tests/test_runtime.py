@@ -57,7 +57,7 @@ def test_a_seeded_block_repeats_itself_and_leaves_no_trace():
     assert draw() == expected
 
 
-@pytest.mark.parametrize("seed", [7, -1, 2**40], ids=["good", "negative", "too large for NumPy"])
+@pytest.mark.parametrize("seed", [7, -1, 2**40], ids=["good", "negative", "too large"])
 def test_states_come_back_when_the_block_or_the_seed_fails(seed):
     seed_everything(1)
     expected = draw()
@@ -68,7 +68,7 @@ def test_states_come_back_when_the_block_or_the_seed_fails(seed):
             draw()
             raise ValueError("inside")
 
-    with pytest.raises(ValueError, match=r"inside|[Ss]eed"):
+    with pytest.raises((ValueError, BadInput), match=r"inside|not a seed \(seed\)"):
         fail()
     assert draw() == expected
 

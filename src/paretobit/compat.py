@@ -62,6 +62,9 @@ WITHOUT_MEANING = ("log_every_n_steps",)
 """Keys that are accepted and change nothing here: progress is shown per epoch."""
 
 
+_OLD_TABLES = ("search.search_space.setup", "search.search_space", "search.strategy.setup")
+
+
 def modernise(document: Document) -> list[str]:
     """Rewrite the reports' keys and names in a document, in place.
 
@@ -82,6 +85,8 @@ def modernise(document: Document) -> list[str]:
         if value is not None and value not in accepted:
             raise document.error("a value without meaning here", key, found=value, allowed=map(str, accepted))
         _take(document, key)
+    for table in _OLD_TABLES:
+        _refuse_leftovers(document, table)
     aside = [key for key in WITHOUT_MEANING if _take(document, key) is not None]
     notes = [f"{key} changes nothing: progress is shown per epoch" for key in aside]
     for key, names in VALUES.items():
@@ -138,6 +143,11 @@ def _take(document: Document, path: str) -> Any:
 def _move(document: Document, old: str, new: str, value: Any) -> None:
     present = document.get(new)
     if isinstance(present, dict) and isinstance(value, dict):
+        if both := present.keys() & value.keys():
+            key = min(both)
+            raise document.error(
+                f"the same is said twice: here and in '{new}'", f"{old}.{key}", found=value[key]
+            )
         value = {**present, **value}
     elif present is not None:
         raise document.error(f"the same is said twice: here and as '{new}'", old, found=value)
@@ -145,6 +155,19 @@ def _move(document: Document, old: str, new: str, value: Any) -> None:
     for key, line in list(document.lines.items()):
         if key == old or key.startswith(old + "."):
             document.lines.setdefault(new + key.removeprefix(old), line)
+
+
+def _refuse_leftovers(document: Document, table: str) -> None:
+    """Refuse what an old table holds beside the keys that moved out of it."""
+    left = document.get(table)
+    if isinstance(left, dict) and left:
+        key = next(iter(left))
+        known = (old for old in (*KEYS, *ACCEPTED) if old.startswith(table + "."))
+        allowed = dict.fromkeys(old.removeprefix(table + ".").partition(".")[0] for old in known)
+        raise document.error("unknown key", f"{table}.{key}", found=key, allowed=allowed)
+    if left:
+        raise document.error("not a table", table, found=left)
+    _take(document, table)
 
 
 def _seeds_by_type(document: Document) -> list[str]:

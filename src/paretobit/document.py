@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,11 +27,12 @@ _TOML_KEY = rf"\s*(?:{_QUOTED}|[\w-]+)(?:\s*\.\s*(?:{_QUOTED}|[\w-]+))*\s*"
 
 @dataclass
 class Document:
-    """A TOML document: its tables, the file it came from, and the line of each key."""
+    """A TOML document: its tables, the file it came from, the line of each key, and keys set otherwise."""
 
     data: dict[str, Any] = field(default_factory=dict)
     source: Path | None = None
     lines: dict[str, int] = field(default_factory=dict)
+    overridden: set[str] = field(default_factory=set)
 
     @classmethod
     def read(cls, path: str | Path) -> Document:
@@ -44,12 +46,18 @@ class Document:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
             raise BadInput("no such file", found=str(path)) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"cannot read the file: {error}", found=str(path)) from None
+        except OSError as error:
+            raise BadInput(f"cannot read the file: {error.strerror}", found=str(path)) from None
+        except UnicodeDecodeError as error:
+            line = error.object[: error.start].count(b"\n") + 1
+            raise BadInput("not UTF-8 text", source=path, line=line) from None
         try:
             data = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            raise BadInput(f"not valid TOML: {error}", source=path) from None
+            said, _, place = str(error).rpartition(" (at ")
+            number = re.match(r"line (\d+)", place)
+            line = int(number[1]) if number else len(text.splitlines())
+            raise BadInput(f"not valid TOML: {said}", source=path, line=line) from None
         return cls(data, path, _line_numbers(text, data))
 
     def set(self, assignment: str) -> None:
@@ -63,7 +71,16 @@ class Document:
         keys = split_key(path.strip())
         if not equals or not keys:
             raise BadInput("not an assignment", key="--set", found=assignment, allowed="key.path=value")
-        self.put(keys, parse_value(text.strip()))
+        value = parse_value(text.strip())
+        if isinstance(value, str) and value.startswith(("[", "{", '"', "'")) and value == text.strip():
+            raise BadInput("not a TOML value", key="--set", found=assignment, allowed="key.path=value")
+        self.override(keys, value)
+
+    def override(self, keys: Iterable[str], value: Any) -> None:
+        """`put` a value that is not the file's: errors about it name no file and no line."""
+        keys = list(keys)
+        self.put(keys, value)
+        self.overridden.add(".".join(keys))
 
     def put(self, keys: Iterable[str], value: Any) -> None:
         """Set the value at a path of keys, creating tables on the way.
@@ -77,7 +94,7 @@ class Document:
             child = table.setdefault(key, {})
             if not isinstance(child, dict):
                 path = ".".join(parents[: depth + 1])
-                raise BadInput("not a table", source=self.source, key=path, found=child)
+                raise self.error("not a table", path, found=child)
             table = child
         table[last] = value
 
@@ -91,8 +108,10 @@ class Document:
         return node
 
     def line(self, path: str) -> int | None:
-        """Line of a key, or of the nearest table around it; None when the document has no file."""
+        """Line of a key, or of the nearest table around it; None when it does not come from the file."""
         keys = path.replace('"', "").split(".")
+        if not self._from_file(path):
+            return None
         while keys:
             if ".".join(keys) in self.lines:
                 return self.lines[".".join(keys)]
@@ -101,7 +120,31 @@ class Document:
 
     def error(self, problem: str, path: str, **details: Any) -> BadInput:
         """A `BadInput` that points at a key of this document."""
-        return BadInput(problem, source=self.source, key=path, line=self.line(path), **details)
+        return self.place(BadInput(problem, key=path, **details))
+
+    def place(self, error: BadInput, prefix: str = "") -> BadInput:
+        """The error with its key below `prefix`, and its file and line where they were not known."""
+        key = error.key or ""
+        if not f"{key}.".startswith(f"{prefix}."):
+            key = ".".join(part for part in (prefix, key) if part)
+        error.key = key or None
+        if error.source is None and self._from_file(key):
+            error.located(self.source, None, self.line(key))
+        return error
+
+    @contextmanager
+    def placing(self) -> Iterator[None]:
+        """Give errors raised inside the block their place, where their key is one of this document's."""
+        try:
+            yield
+        except BadInput as error:
+            if error.key and error.key.split(".")[0] in self.data:
+                self.place(error)
+            raise
+
+    def _from_file(self, path: str) -> bool:
+        """Whether the value of a key is the file's own."""
+        return not any(f"{path}.".replace('"', "").startswith(f"{key}.") for key in self.overridden)
 
 
 def validate(schema: type[Schema], data: Mapping[str, Any], document: Document, prefix: str = "") -> Schema:
@@ -115,11 +158,7 @@ def validate(schema: type[Schema], data: Mapping[str, Any], document: Document, 
     try:
         return schema.model_validate(data)
     except BadInput as refused:  # raised by a schema's own checks
-        key = refused.key or ""
-        if not f"{key}.".startswith(f"{prefix}."):
-            key = ".".join(part for part in (prefix, key) if part)
-        refused.key = key
-        raise refused.located(document.source, None, document.line(key)) from None
+        raise document.place(refused, prefix) from None
     except ValidationError as failure:
         error = failure.errors()[0]
         location = [str(part) for part in error["loc"]]
@@ -134,7 +173,7 @@ def validate(schema: type[Schema], data: Mapping[str, Any], document: Document, 
             raise document.error(
                 "not one of the choices", path, found=error["input"], allowed=choices
             ) from None
-        problem = error["msg"].removeprefix("Value error, ")
+        problem = error["msg"].removeprefix("Value error, ").replace("valid dictionary", "table")
         raise document.error(problem[0].lower() + problem[1:], path, found=error.get("input")) from None
 
 

@@ -64,6 +64,11 @@ class BadInput(ParetoBitError):
         self.line = self.line or line
         return self
 
+    def under(self, place: str) -> BadInput:
+        """The same error with its key below `place`."""
+        self.key = f"{place}.{self.key}" if self.key else place
+        return self
+
     @property
     def closest(self) -> str | None:
         """The allowed name that resembles what was found, if any."""

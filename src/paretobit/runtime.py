@@ -53,7 +53,9 @@ def device(name: str = "cpu") -> torch.device:
     try:
         found = torch.device(wanted)
     except RuntimeError:
-        raise BadInput("unknown device", key="device", found=name, allowed=["cpu", "cuda", "auto"]) from None
+        found = torch.device("meta")
+    if found.type not in ("cpu", "cuda"):
+        raise BadInput("unknown device", key="device", found=name, allowed=["cpu", "cuda", "gpu", "auto"])
     if found.type == "cuda" and not torch.cuda.is_available():
         raise BadInput("no CUDA device on this machine", key="device", found=name, allowed=["cpu", "auto"])
     return found
@@ -91,6 +93,8 @@ def seeded(seed: int) -> Iterator[None]:
 
     import numpy as np
 
+    if type(seed) is not int or not 0 <= seed <= MAX_SEED:
+        raise BadInput("not a seed", key="seed", found=seed, allowed=f"0 to {MAX_SEED}")
     generators = _generators()
     states = [generator.get_state() for generator in generators]
     python_state, numpy_state = random.getstate(), np.random.get_state()
@@ -145,14 +149,25 @@ def load_function(reference: str) -> Any:
         sys.path.append(folder)  # a user's file may import its neighbours
     sys.modules[module_name] = module  # dataclasses and pickling look a class's module up there
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        with _no_bytecode():
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
         del sys.modules[module_name]
         raise BadInput(f"the file does not import: {type(error).__name__}: {error}", source=path) from error
     if not hasattr(module, name):
         public = [key for key in vars(module) if not key.startswith("_")]
         raise BadInput("the file defines no such name", source=path, found=name, allowed=public)
     return getattr(module, name)
+
+
+@contextmanager
+def _no_bytecode() -> Iterator[None]:
+    """No `__pycache__` beside the files that are imported inside the block."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def is_reference(text: str) -> bool:

@@ -263,46 +263,6 @@ def test_inspect_sees_the_formats_of_a_saved_model(searched: Path) -> None:
     assert "Changed" in found["types"][0]
 
 
-SEARCHING = ["search", "-c", "search.toml"]
-SEED = "search.space.seed"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["search", "-c", "absent.toml"], ["no such file", "absent.toml"]),
-        (["search", "jsc-tiny", "digits"], ["nothing may vary"]),
-        ([*SEARCHING, "--set", "train.max_epoch=3"], ["train.max_epoch", "did you mean 'max_epochs'"]),
-        ([*SEARCHING, "--set", "search.maximize=acuracy"], ["acuracy", "did you mean 'accuracy'"]),
-        ([*SEARCHING, "--set", "search.maximize=latency"], ["add 'latency'"]),
-        ([*SEARCHING, "--set", "search.strategy.name=brute"], ["brute_force"]),
-        ([*SEARCHING, "--set", f"{SEED}.lineer.data_in_width=[4]"], ["lineer", "linear"]),
-        ([*SEARCHING, "--set", "search.subject_to=accuracy > much"], ["not a constraint"]),
-        ([*SEARCHING, "--set", f"{SEED}.linear.data_in=[]"], ["at least one option"]),
-        ([*SEARCHING, "--load", "absent.pt"], ["absent.pt"]),
-        (["search", "jsc-tinny", "-c", "search.toml"], ["did you mean 'jsc-tiny'"]),
-        (["train", "jsc-tiny", "digitz"], ["did you mean 'digits'"]),
-        (["train", "jsc-tiny", "digits", "--set", "train.optimizer=adm"], ["train.optimizer", "adm"]),
-        (["test", "nowhere"], ["no weights to test"]),
-        (["show", "nowhere"], ["no study here"]),
-        (["list", "format"], ["did you mean 'formats'"]),
-        (["inspect", "jsc-tiny", "--convention", "lab9"], ["lab9", "standard"]),
-        (["inspect", "jsc-tiny", "--input-shape", "3xx"], ["not a shape"]),
-    ],
-)
-def test_bad_input_is_one_message_exit_code_2_and_nothing_written(
-    here: Path, arguments: list[str], words: list[str]
-) -> None:
-    before = sorted(here.rglob("*"))
-    result = run(*arguments)
-    assert result.exit_code == 2, result.output
-    said = " ".join(result.stderr.split())
-    assert "Traceback" not in said
-    for word in words:
-        assert word in said
-    assert sorted(here.rglob("*")) == before
-
-
 def test_a_folder_in_use_is_not_overwritten(searched: Path) -> None:
     result = run("search", "-c", searched / "config.toml", "-o", searched)
     assert result.exit_code == 2

@@ -73,7 +73,7 @@ def test_full_precision_returns_the_tensor_itself():
         ("integer", {"widht": 8}, r"unknown parameter of format 'integer'.*did you mean 'width'"),
         ("integer", {}, r"needs the parameter 'width'"),
         ("integer", {"frac_width": 3}, r"needs the parameter 'width': found \['frac_width'\]"),
-        ("integer", {"width": -8}, r"width is an integer \(width\): found -8; allowed: 1 to 64"),
+        ("integer", {"width": -8}, r"width is out of range \(width\): found -8; allowed: 1 to 64"),
         ("integer", {"width": 0}, r"\(width\): found 0"),
         ("integer", {"width": 65}, r"\(width\): found 65"),
         ("integer", {"width": 8.0}, r"\(width\): found 8\.0"),

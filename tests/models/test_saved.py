@@ -117,7 +117,7 @@ def test_saving_again_replaces_the_model(tmp_path):
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(BadInput, match=r"no such folder.*gone"):
         load(tmp_path / "gone")
-    with pytest.raises(BadInput, match=r"not a saved model"):
+    with pytest.raises(BadInput, match=r"no saved model here"):
         load(tmp_path)
     save(tmp_path, trained(False), source=SOURCE)
     (tmp_path / "weights.safetensors").unlink()

@@ -169,12 +169,12 @@ def test_a_bias_slot_on_a_layer_without_bias_is_left_out():
     ("entries", "message"),
     [
         ({"relu": {"weight_width": 8}}, r"a relu layer has no slot 'weight' \(relu\).*allowed: data_in"),
-        ({"linear": {"weight_widht": 8}}, r"\(weight\).*did you mean 'width'"),
+        ({"linear": {"weight_widht": 8}}, r"\(linear\.weight\).*did you mean 'width'"),
         ({"linear": {"weigth_width": 8}}, r"did you mean 'weight_width'"),
-        ({"linear": {"weight_width": -8}}, r"\(weight_width\): found -8"),
+        ({"linear": {"weight_width": -8}}, r"\(linear\.weight_width\): found -8"),
         ({"lineer": {"weight_width": 8}}, r"this type \(lineer\).*did you mean 'linear'"),
         ({"dropout": {"data_in_width": 8}}, r"layer 'seq_blocks_5' is a Dropout, which cannot be quantised"),
-        ({"linear": {"name": "intger", "weight_width": 8}}, r"\(weight\).*did you mean 'integer'"),
+        ({"linear": {"name": "intger", "weight_width": 8}}, r"\(linear\.name\).*did you mean 'integer'"),
     ],
 )
 def test_what_cannot_be_quantised_so_is_refused(entries, message):

@@ -252,7 +252,6 @@ def test_an_explosion_in_the_first_epoch_leaves_the_initial_weights():
         ({"settings": TrainSettings(early_stopping=2), "val": None}, "early stopping needs"),
         ({"settings": TrainSettings(batch_size=1)}, "BatchNorm"),
         ({"settings": TrainSettings(optimizer="muon")}, "refuses"),
-        ({"settings": TrainSettings(device="cdua")}, "unknown device"),
         ({"settings": TrainSettings(label_smoothing=0.1), "loss": nn.MultiMarginLoss()}, "label_smoothing"),
         ({"resume": True}, "needs the folder"),
         ({"model": nn.Flatten()}, "no parameter"),

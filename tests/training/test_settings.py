@@ -17,6 +17,8 @@ from paretobit.training import TrainSettings
         ({"optimizer_settings": {"wd": 1}}, r"optimizer_settings\.wd.*allowed: betas.*weight_decay"),
         ({"optimizer_settings": {"lr": 1}}, r"optimizer_settings\.lr"),
         ({"optimizer_settings": {"weight_decay": -1.0}}, "Adam refuses its settings"),
+        ({"device": "cdua"}, r"unknown device \(device\).*did you mean 'cuda'"),
+        ({"device": "meta"}, "unknown device"),
         ({"scheduler": "cosin"}, "did you mean 'cosine'"),
         ({"scheduler": "lambda"}, "unknown scheduler"),
         ({"scheduler": "step", "scheduler_settings": {"size": 3}}, r"scheduler_settings\.size.*step_size"),

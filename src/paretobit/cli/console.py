@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 import typer
 
 from paretobit.document import Document
-from paretobit.errors import ParetoBitError
+from paretobit.errors import BadInput, ParetoBitError
 
 if TYPE_CHECKING:
     import rich.progress
@@ -139,7 +139,7 @@ def document_from(
     expand(document)
     for key, value in flags.items():
         if value is not None:
-            document.put(key.split("."), value)
+            document.override(key.split("."), value)
     for assignment in overrides or ():
         key, equals, value = assignment.partition("=")
         document.set(translated(key.strip()) + equals + value)
@@ -148,6 +148,14 @@ def document_from(
     for note in [] if quiet else notes:
         errors().print(f"[yellow]note:[/] {escaped(note)}")
     return document
+
+
+def require_space(document: Document) -> None:
+    """Refuse a document that says nothing about what may vary."""
+    if not document.get("search.space"):
+        raise BadInput(
+            "nothing may vary: there is no [search.space]", source=document.source, key="search.space"
+        )
 
 
 def run_flags(

@@ -21,6 +21,7 @@ from paretobit.cli.console import (
     output,
     print_json,
     print_table,
+    require_space,
 )
 
 
@@ -42,12 +43,14 @@ def plan(
         "search.n_trials": n_trials,
     }
     document = document_from(config, flags, set_)
+    require_space(document)
 
     from paretobit.workflow.plan import plan as make
     from paretobit.workflow.run import assemble
     from paretobit.workflow.settings import Settings
 
-    planned = make(assemble(Settings.from_document(document), document).search)
+    with document.placing():
+        planned = make(assemble(Settings.from_document(document), document).search)
     if json_:
         print_json(
             {**asdict(planned), "configurations": str(planned.configurations), "seconds": planned.seconds}
@@ -99,7 +102,8 @@ def inspect(
 
     settings = Settings.from_document(document)
     saved = model if model and Path(model).is_dir() else None
-    found = look(settings, saved=saved, shape=shape, classes=classes, convention=convention, batch=batch)
+    with document.placing():
+        found = look(settings, saved=saved, shape=shape, classes=classes, convention=convention, batch=batch)
     if json_:
         print_json(
             {

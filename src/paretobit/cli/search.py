@@ -33,6 +33,7 @@ from paretobit.cli.console import (
     print_front,
     print_json,
     progress_lines,
+    require_space,
     run_flags,
 )
 from paretobit.errors import BadInput
@@ -85,15 +86,19 @@ def search(
         "search.warm_start": None if warm_start is None else str(warm_start),
     }
     document = document_from(config, flags, set_, quiet or json_)
-    if not document.get("search.space"):
-        raise BadInput("nothing may vary: the file has no [search.space]", source=config, key="search.space")
+    if extend and not resume:
+        raise BadInput("a study is extended where it is resumed: add --resume", key="--extend")
+    require_space(document)
 
     from paretobit.workflow.run import run
     from paretobit.workflow.run_folder import RunFolder
     from paretobit.workflow.search import Search
     from paretobit.workflow.settings import Settings
+    from paretobit.workflow.train import check_device
 
     settings = Settings.from_document(document)
+    if settings.model.load is None:
+        check_device(settings, document)
     name = settings.project or (config.stem if config else "search")
     folder = RunFolder.choose(out, name, resume=resume)
     silent = quiet or json_
@@ -103,7 +108,7 @@ def search(
             errors().print(f"[yellow]warning:[/] knob '{dropped.knob}' has no effect: {dropped.reason}")
 
     try:
-        with progress_lines(silent) as lines:
+        with document.placing(), progress_lines(silent) as lines:
             study = run(
                 settings,
                 document,
@@ -116,7 +121,8 @@ def search(
     except KeyboardInterrupt:
         errors().print(f"interrupted; go on with: paretobit search --out {folder.path} --resume")
         raise typer.Exit(INTERRUPTED) from None
-    _print(study, folder, quiet, json_)
+    with study:
+        _print(study, folder, quiet, json_)
 
 
 def _print(study: Study, folder: RunFolder, quiet: bool, json_: bool) -> None:

@@ -71,8 +71,10 @@ def train(
     settings = Settings.from_document(document)
     name = settings.project or f"{settings.model.name}-{settings.data.name}"
     folder = RunFolder.choose(out, name, resume=resume)
-    data = job.load_data(settings)
-    build_model(settings.model, data, settings.seed)  # refuses a bad model before anything is written
+    job.check_device(settings, document)
+    with document.placing():
+        data = job.load_data(settings)
+        job.check_trainable(build_model(settings.model, data, settings.seed), data, settings.train)
     folder.create()
     folder.write_config(settings.resolved())
     if not quiet and not json_:
@@ -115,14 +117,17 @@ def run_test(
 
     settings = Settings.from_document(document)
     data_settings = settings.data if given else None
-    if model is not None and Path(model).is_dir():
-        opened, data = job.open_saved(model, data_settings)
-    elif load is not None and model is not None:
-        opened, data = job.open_checkpoint(model, load, settings.data)
-    else:
-        raise BadInput(
-            "no weights to test", key="MODEL", found=model, allowed="a run folder, or a model with --load"
-        )
+    with document.placing():
+        if model is not None and Path(model).is_dir():
+            if load is not None:
+                raise BadInput("the folder has weights of its own", key="--load", found=str(load))
+            opened, data = job.open_saved(model, data_settings)
+        elif load is not None and model is not None:
+            opened, data = job.open_checkpoint(model, load, settings.data)
+        else:
+            raise BadInput(
+                "no weights to test", key="MODEL", found=model, allowed="a run folder, or a model with --load"
+            )
     tested = job.figures(opened, data, split)
     rows: list[dict[str, Any]] = [asdict(figures) for figures in tested.classes]
     if json_:

@@ -63,7 +63,8 @@ def transform(
     settings = Settings.from_document(document)
     name = settings.project or f"{settings.model.name}-transformed"
     folder = RunFolder.choose(out, name)
-    done = run(settings, document, folder)
+    with document.placing():
+        done = run(settings, document, folder)
     rows: list[dict[str, Any]] = [
         {
             "": label,

@@ -66,7 +66,7 @@ class Data:
         """
         found = {split.name: split for split in self.splits}
         if name not in found:
-            raise BadInput(f"'{self.name}' has no such split", found=name, allowed=list(found))
+            raise BadInput(f"'{self.name}' has no such split", key="split", found=name, allowed=list(found))
         return found[name]
 
     @property

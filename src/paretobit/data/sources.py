@@ -117,7 +117,7 @@ def from_function(reference: str, seed: int) -> RawData:
     try:
         with seeded(seed):
             returned = function()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadInput(f"the function failed: {type(error).__name__}: {error}", source=reference) from error
     keys = {2: ("x", "y"), 4: ("x_train", "y_train", "x_test", "y_test")}
     if isinstance(returned, tuple | list) and len(returned) in keys:

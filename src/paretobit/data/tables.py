@@ -51,6 +51,7 @@ def read_rows(rows: Iterable[tuple[int, list[str]]], names: list[str], label: in
     features = array("f")
     feature_names = [name for place, name in enumerate(names) if place != label]
     labels: list[str] = []
+    line_of = array("q")
     known: dict[str, str] = {}
     for line, cells in rows:
         if len(cells) != len(names):
@@ -58,12 +59,24 @@ def read_rows(rows: Iterable[tuple[int, list[str]]], names: list[str], label: in
         text = cells.pop(label).strip()
         if not text:
             raise BadInput("the label is empty", source=path, line=line, key=names[label])
+        line_of.append(line)
         labels.append(known.setdefault(text, text))  # one string per class, not per row
         try:
             features.extend(map(float, cells))
         except ValueError:
             raise _bad_cell(cells, feature_names, path, line) from None
     x = np.asarray(features, dtype=np.float32).reshape(len(labels), len(feature_names))
+    bad = np.argwhere(~np.isfinite(x))
+    if len(bad):
+        row, column = bad[0].tolist()
+        problem = f"NaN or infinity in {len(bad)} cells"
+        raise BadInput(
+            problem,
+            source=path,
+            line=line_of[row],
+            key=f"column '{feature_names[column]}'",
+            found=x[row, column].item(),
+        )
     notes = {"features": feature_names}
     return RawData(x, np.asarray(labels, dtype=np.str_), source=str(path), notes=notes)
 

@@ -109,4 +109,5 @@ def _bounds(integer: Integer, dtype: torch.dtype) -> tuple[float, float]:
 
 def _check_int(name: str, value: object, low: int, high: int) -> None:
     if type(value) is not int or not low <= value <= high:
-        raise BadInput(f"{name} is an integer", key=name, found=value, allowed=f"{low} to {high}")
+        problem = f"{name} is out of range" if type(value) is int else f"{name} is not an integer"
+        raise BadInput(problem, key=name, found=value, allowed=f"{low} to {high}")

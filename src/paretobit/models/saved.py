@@ -24,6 +24,7 @@ from paretobit.storage import write_text_atomic
 
 MANIFEST, WEIGHTS = "model.json", "weights.safetensors"
 VERSION = 1
+_SOURCE = {"name", "input_shape", "num_classes"}
 
 
 def source_of(name: str, input_shape: Shape, num_classes: int) -> dict[str, Any]:
@@ -70,10 +71,16 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     page_path = _folder(path) / MANIFEST
     try:
         page: dict[str, Any] = json.loads(page_path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        allowed = "a saved model's folder or a run folder"
+        raise BadInput("no saved model here", found=str(path), allowed=allowed) from None
     except (OSError, ValueError) as error:
-        raise BadInput(f"not a saved model: {error}", found=str(path)) from None
+        raise BadInput(f"not a saved model: {error}", source=page_path) from None
     if not isinstance(page, dict) or not {"source", "layers"} <= page.keys():
         raise BadInput("not a saved model: keys are missing", source=page_path, allowed="what `save` wrote")
+    if page["source"] is not None and not page["source"].keys() >= _SOURCE:
+        found = sorted(page["source"])
+        raise BadInput("keys are missing", source=page_path, key="source", found=found, allowed=sorted(_SOURCE))
     if page.get("version") != VERSION:
         raise BadInput(
             "saved by another version", source=page_path, found=page.get("version"), allowed=[str(VERSION)]

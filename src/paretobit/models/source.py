@@ -76,7 +76,7 @@ def _call(reference: str, offered: dict[str, Any]) -> nn.Module:
         )
     try:
         model = function(**arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadInput(f"the function raised {type(error).__name__}: {error}", key=reference) from error
     if not isinstance(model, nn.Module):
         raise BadInput(

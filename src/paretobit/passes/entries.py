@@ -99,10 +99,19 @@ def slot_formats(entry: Mapping[str, Any]) -> dict[str, Format]:
     if parts.name is not None and is_float(parts.name):
         return {}
     name = parts.name if parts.name is not None else DEFAULT_FORMAT
-    formats = {slot: whole_format(value, name) for slot, value in parts.whole.items()}
+    if name not in FORMATS:
+        raise BadInput(f"unknown {FORMATS.noun}", key="name", found=name, allowed=FORMATS.names())
+    formats = {slot: _whole(slot, value, name) for slot, value in parts.whole.items()}
     for slot, parameters in parts.parameters.items():
         formats[slot] = slot_format(name, slot, parameters)
     return {slot: formats[slot] for slot in SLOTS if slot in formats}
+
+
+def _whole(slot: str, value: Any, name: str) -> Format:
+    try:
+        return whole_format(value, name)
+    except BadInput as error:
+        raise error.under(slot) from None
 
 
 def slot_format(name: str, slot: str, parameters: Mapping[str, Any]) -> Format:

@@ -69,13 +69,18 @@ class Vocabulary:
         BadInput: Two runners provide a metric of the same name.
     """
 
-    def __init__(self, runners: Sequence[Runner]) -> None:
+    def __init__(self, runners: Sequence[Runner | type[Runner]]) -> None:
         self.metrics: dict[str, Metric] = {}
+        providers: dict[str, str] = {}
         for runner in runners:
+            provider = _named(runner)
             for metric in runner.metrics:
                 if metric.name in self.metrics:
-                    raise BadInput("two runners provide the same metric", found=metric.name)
-                self.metrics[metric.name] = metric
+                    both = f"{providers[metric.name]} and {provider}"
+                    raise BadInput(
+                        f"two runners provide the same metric: {both}", key="runners", found=metric.name
+                    )
+                self.metrics[metric.name], providers[metric.name] = metric, provider
 
     def resolve(self, name: str) -> str:
         """The full name of a metric; short names are accepted.
@@ -156,10 +161,26 @@ class Problem:
         return total
 
 
-def check_before_work(wanted: Wanted, runners: Sequence[Runner]) -> None:
-    """Refuse unknown metrics early; what a user's function returns is known only after the baseline."""
+def check_before_work(wanted: Wanted, runners: Sequence[Runner], best: str | None = None) -> None:
+    """Refuse unknown metrics early; what a user's function returns is known only after the baseline.
+
+    Args:
+        wanted: Objectives and constraints.
+        runners: What provides metrics.
+        best: The question whose answer is kept.
+    """
+    question = None if best is None else Question.parse(best)
     if not any(isinstance(runner, FunctionRunner) for runner in runners):
-        wanted.resolved(Vocabulary(runners).resolve)
+        resolve = Vocabulary(runners).resolve
+        wanted.resolved(resolve)
+        if question is not None:
+            question.resolved(resolve)
+
+
+def _named(runner: Runner | type[Runner]) -> str:
+    """A runner as the user knows it."""
+    kind = runner if isinstance(runner, type) else type(runner)
+    return next((e.name for e in RUNNERS if e.value is kind), "evaluate")
 
 
 def _as_list(given: str | Sequence[str]) -> list[str]:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from types import ModuleType
+from typing import Any, Literal
 
 import cloudpickle
 
+from paretobit.errors import BadInput, ParetoBitError
 from paretobit.search.engine import Finished
 from paretobit.search.knobs import Config
 from paretobit.search.trial import Outcome, Workbench
+from paretobit.search.worker import Surroundings
 
 _CODE = "import sys; from paretobit.search.worker import main; main(int(sys.argv[1]))"
 _ATTEMPTS = 2
@@ -31,9 +36,12 @@ class _Task:
 
 
 class _Worker:
-    """A process and the socket to it."""
+    """A process and the socket to it.
 
-    def __init__(self, recipe: bytes) -> None:
+    It greets, so that several may start side by side before one is sent its (large) recipe.
+    """
+
+    def __init__(self) -> None:
         ours, theirs = multiprocessing.Pipe()
         self.connection: Connection[Any, Any] = ours
         self.process = subprocess.Popen(
@@ -43,8 +51,7 @@ class _Worker:
             start_new_session=True,  # an interrupt at the terminal reaches the parent alone
         )
         theirs.close()
-        self.connection.send_bytes(recipe)
-        self.ready = False
+        self.stage: Literal["starting", "loading", "ready"] = "starting"
         self.task: _Task | None = None
 
     def give(self, task: _Task) -> None:
@@ -54,9 +61,19 @@ class _Worker:
         self.connection.send(task.config)
 
     def stop(self) -> None:
+        """End it and the processes it started."""
         self.connection.close()
-        self.process.kill()
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):  # it is gone, or has not made its session yet
+            self.process.kill()
         self.process.wait()
+
+    @property
+    def end(self) -> str:
+        """How it ended."""
+        code = self.process.returncode
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
 class ProcessEngine:
@@ -68,17 +85,21 @@ class ProcessEngine:
         make_workbench: Makes a worker's workbench; travels by value.
         workers: How many processes.
         trial_timeout: Seconds a trial may take; its worker is killed and the trial fails.
+
+    Raises:
+        BadInput: Something that a trial needs cannot travel to another process.
     """
 
     def __init__(
         self, make_workbench: Callable[[], Workbench], workers: int, trial_timeout: float | None = None
     ) -> None:
         self.workers = workers
-        self._recipe: bytes = cloudpickle.dumps(make_workbench)
+        self._recipe = _packed(make_workbench)
         self._timeout = trial_timeout
         self._pool: list[_Worker] = []
         self._order: deque[_Task] = deque()
         self._waiting: deque[_Task] = deque()
+        self._stillborn = 0
 
     def submit(self, config: Config) -> None:
         """Queue a configuration; it starts as soon as a worker is free."""
@@ -104,11 +125,11 @@ class ProcessEngine:
     def _hand_out(self) -> None:
         """Give waiting tasks to free workers; start workers only when there is work for them."""
         while self._waiting:
-            free = next((w for w in self._pool if w.ready and w.task is None), None)
+            free = next((w for w in self._pool if w.stage == "ready" and w.task is None), None)
             if free is None:
-                starting = sum(not w.ready for w in self._pool)
+                starting = sum(w.stage != "ready" for w in self._pool)
                 if len(self._pool) < self.workers and starting < len(self._waiting):
-                    self._pool.append(_Worker(self._recipe))
+                    self._pool.append(_Worker())
                     continue
                 return
             try:
@@ -122,18 +143,25 @@ class ProcessEngine:
         for connection in wait(list(by_connection), timeout=self._patience()):
             worker = by_connection[connection]  # type: ignore[index]
             try:
-                message = worker.connection.recv()
+                self._hear(worker, worker.connection.recv())
             except (EOFError, OSError):
                 self._bury(worker)
-                continue
-            if not worker.ready:
-                worker.ready = True
-            elif worker.task is not None:
-                outcome, seconds = message
-                worker.task.finished = Finished(worker.task.config, outcome, seconds)
-                worker.task = None
         self._stop_late_ones()
         self._hand_out()
+
+    def _hear(self, worker: _Worker, message: Any) -> None:
+        """A greeting, whether the recipe worked, or a result."""
+        if worker.stage == "starting":
+            worker.stage = "loading"
+            worker.connection.send((Surroundings.here(), self._recipe))
+        elif worker.stage == "loading":
+            if message is not None:
+                raise ParetoBitError(f"a worker process could not start: {message}")
+            worker.stage = "ready"
+        elif worker.task is not None:
+            outcome, seconds = message
+            worker.task.finished = Finished(worker.task.config, outcome, seconds)
+            worker.task = None
 
     def _patience(self) -> float | None:
         """Seconds until the first running trial is out of time."""
@@ -155,26 +183,46 @@ class ProcessEngine:
                 worker.stop()
 
     def _bury(self, worker: _Worker) -> None:
-        """Replace a worker that died; its trial gets one more try."""
+        """Replace a worker that died; its trial gets one more try, and so does its start."""
         self._pool.remove(worker)
         worker.stop()
         task = worker.task
-        if task is None:
-            if not worker.ready:
-                self._refuse(worker)
-            return
-        if task.attempts < _ATTEMPTS:
+        if worker.stage != "ready":
+            self._stillborn += 1
+            if self._stillborn >= _ATTEMPTS:
+                raise ParetoBitError(f"worker processes cannot start ({worker.end})")
+        elif task is not None and task.attempts < _ATTEMPTS:
             self._waiting.appendleft(task)
-            return
-        code = worker.process.returncode
-        reason = f"signal {-code}" if code < 0 else f"exit code {code}"
-        message = (
-            f"the worker process died in {task.attempts} attempts at this trial ({reason}): out of memory?"
-        )
-        task.finished = Finished(task.config, Outcome("failed", {}, message), time.monotonic() - task.began)
+        elif task is not None:
+            message = (
+                f"the worker process died in {task.attempts} attempts at this trial ({worker.end}): "
+                "out of memory?"
+            )
+            seconds = time.monotonic() - task.began
+            task.finished = Finished(task.config, Outcome("failed", {}, message), seconds)
 
-    def _refuse(self, worker: _Worker) -> None:
-        """A worker that never became ready would never: its stderr says why."""
-        from paretobit.errors import ParetoBitError
 
-        raise ParetoBitError(f"a worker process could not start (exit code {worker.process.returncode})")
+def _packed(make_workbench: Callable[[], Workbench]) -> bytes:
+    """A recipe that another process can follow: what it could not import travels by value."""
+    modules = list(_unimportable())
+    for module in modules:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        packed: bytes = cloudpickle.dumps(make_workbench)
+    except Exception as error:  # whatever the user's own objects raise
+        reason = f"{type(error).__name__}: {error}"
+        raise BadInput(f"the search cannot be sent to worker processes: {reason}", key="workers") from error
+    finally:
+        for module in modules:
+            cloudpickle.unregister_pickle_by_value(module)
+    return packed
+
+
+def _unimportable() -> Iterator[ModuleType]:
+    """Modules that were loaded from a file and not by their name, as `path/to/file.py:function` is."""
+    for name, module in list(sys.modules.items()):
+        if "." in name or name == "__main__" or getattr(module, "__file__", None) is None:
+            continue
+        finders = [finder.find_spec for finder in sys.meta_path if hasattr(finder, "find_spec")]
+        if name == module.__name__ and not any(find(name, None) for find in finders):
+            yield module

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,7 @@ from paretobit.search.front import non_dominated
 from paretobit.search.knobs import Config
 from paretobit.search.objectives import Constraint, Objective, Question
 from paretobit.search.trial import State, Trial
+from paretobit.storage import replacing
 
 SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -33,6 +35,7 @@ CREATE TABLE trials (
     seconds REAL NOT NULL
 );
 """
+_ADD = "INSERT INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class Study:
@@ -40,21 +43,22 @@ class Study:
 
     Args:
         path: The SQLite file; None keeps the study in memory.
+        read_only: Read an existing file, also where nothing may be written and while a search runs.
 
     Raises:
         StudyError: The file is locked, corrupt, or not a study.
     """
 
-    def __init__(self, path: str | Path | None = None) -> None:
+    def __init__(self, path: str | Path | None = None, *, read_only: bool = False) -> None:
         self.path = None if path is None else Path(path)
         self._build: Callable[[Config], nn.Module] | None = None
         with self._explained():
-            self._db = sqlite3.connect(self.path or ":memory:", isolation_level=None, timeout=1.0)
+            where = self._uri if read_only else self.path or ":memory:"
+            self._db = sqlite3.connect(where, isolation_level=None, timeout=1.0, uri=read_only)
             try:
-                self._open()
-                rows = self._db.execute("SELECT * FROM trials ORDER BY number")
-                self._trials = [self._read(row) for row in rows]
-                self._facts = {n: json.loads(v) for n, v in self._db.execute("SELECT name, value FROM facts")}
+                trials, facts = self._open(read_only)
+                self._trials = [self._read(row) for row in trials]
+                self._facts = {name: json.loads(value) for name, value in facts}
                 if any(trial.number != i for i, trial in enumerate(self._trials)):
                     raise ValueError("a trial is missing")
             except BaseException:
@@ -66,7 +70,7 @@ class Study:
 
     @classmethod
     def open(cls, path: str | Path) -> Study:
-        """An existing study: its file, or the run folder that holds it.
+        """An existing study, to be read: its file, or the run folder that holds it.
 
         Raises:
             BadInput: There is no study there.
@@ -76,7 +80,7 @@ class Study:
         file = path / "study.db" if path.is_dir() else path
         if not file.is_file():
             raise BadInput("no study here", found=str(path), allowed="a run folder or a study.db")
-        return cls(file)
+        return cls(file, read_only=True)
 
     # Facts about the run
 
@@ -91,6 +95,25 @@ class Study:
             for name, value in facts.items():
                 self._db.execute("REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
         self._facts.update(json.loads(json.dumps(facts)))
+
+    def begin(self, facts: Mapping[str, Any], given: Iterable[Trial]) -> None:
+        """Hold these facts and these trials and nothing else, all or none; numbers are consecutive."""
+        trials = list(given)
+        with self._explained(), self._transaction():
+            self._db.execute("DELETE FROM trials")
+            self._db.execute("DELETE FROM facts")
+            described = [(name, json.dumps(value)) for name, value in facts.items()]
+            self._db.executemany("INSERT INTO facts VALUES (?, ?)", described)
+            self._db.executemany(_ADD, map(self._row, trials))
+        self._facts = json.loads(json.dumps(dict(facts)))
+        self._trials, self._first = [], {}
+        for trial in trials:
+            self._keep(trial)
+
+    def copy_to(self, path: Path) -> None:
+        """Write a copy of the whole study to another file, in one step."""
+        with self._explained(), replacing(path) as temporary, closing(sqlite3.connect(temporary)) as copy:
+            self._db.backup(copy)
 
     @property
     def baseline(self) -> Mapping[str, float]:
@@ -125,22 +148,8 @@ class Study:
         if trial.number != len(self._trials):
             raise StudyError(f"trial {trial.number} cannot follow trial {len(self._trials) - 1}")
         with self._explained():
-            self._db.execute(
-                "INSERT INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    trial.number,
-                    trial.config.to_json(),
-                    trial.state,
-                    json.dumps(dict(trial.metrics)),
-                    trial.error,
-                    trial.duplicate_of,
-                    trial.seed,
-                    trial.asked_after,
-                    trial.seconds,
-                ),
-            )
-        self._trials.append(trial)
-        self._first.setdefault(trial.config, trial.number)
+            self._db.execute(_ADD, self._row(trial))
+        self._keep(trial)
 
     def find(self, config: Config) -> Trial | None:
         """The first trial of a configuration."""
@@ -226,7 +235,19 @@ class Study:
     def _bound(self, trial: Trial) -> Trial:
         return replace(trial, _build=self._build) if self._build else trial
 
-    def _open(self) -> None:
+    def _keep(self, trial: Trial) -> None:
+        self._trials.append(trial)
+        self._first.setdefault(trial.config, trial.number)
+
+    @property
+    def _uri(self) -> str:
+        """The file for reading. Without a log beside it nobody writes to it, and reading leaves no trace."""
+        assert self.path is not None
+        log = self.path.with_name(f"{self.path.name}-wal")
+        return f"{self.path.absolute().as_uri()}?{'mode=ro' if log.exists() else 'immutable=1'}"
+
+    def _open(self, read_only: bool) -> tuple[Iterable[tuple[Any, ...]], Iterable[tuple[str, str]]]:
+        """The rows of trials and facts; none in a file that nothing was written to yet."""
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if tables and not {"facts", "trials"} <= tables:
@@ -235,13 +256,34 @@ class Study:
             raise StudyError(
                 f"{self.path} is not a study of this version (schema {version}, not {SCHEMA_VERSION})"
             )
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
+        if read_only and not tables:
+            return (), ()
+        if not read_only:
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = NORMAL")
         if not tables:
             with self._transaction():
                 for statement in _SCHEMA.split(";"):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        return (
+            self._db.execute("SELECT * FROM trials ORDER BY number"),
+            self._db.execute("SELECT name, value FROM facts"),
+        )
+
+    @staticmethod
+    def _row(trial: Trial) -> tuple[Any, ...]:
+        return (
+            trial.number,
+            trial.config.to_json(),
+            trial.state,
+            json.dumps(dict(trial.metrics)),
+            trial.error,
+            trial.duplicate_of,
+            trial.seed,
+            trial.asked_after,
+            trial.seconds,
+        )
 
     @staticmethod
     def _read(row: tuple[Any, ...]) -> Trial:

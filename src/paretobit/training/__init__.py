@@ -2,7 +2,7 @@
 
 from paretobit.training.evaluate import Evaluation, evaluate
 from paretobit.training.history import Epoch, History
-from paretobit.training.loop import fit
+from paretobit.training.loop import check_fit, fit
 from paretobit.training.settings import TrainSettings
 
-__all__ = ["Epoch", "Evaluation", "History", "TrainSettings", "evaluate", "fit"]
+__all__ = ["Epoch", "Evaluation", "History", "TrainSettings", "check_fit", "evaluate", "fit"]

@@ -8,6 +8,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from paretobit.errors import BadInput
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -37,6 +39,46 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Evaluat
             loss += batch_loss
             correct += batch_correct
     return Evaluation(loss.item() / len(x), correct.item() / len(x), len(x))
+
+
+def check_classifier(model: nn.Module, x: Tensor, y: Tensor, otherwise: str = "") -> None:
+    """Refuse a model that is no classifier of these rows: one row is run through it, in the mode it is in.
+
+    Args:
+        model: What should map `(rows, ...)` to logits `(rows, classes)`.
+        x: Inputs, rows first.
+        y: Labels.
+        otherwise: What to do with other models, for messages.
+
+    Raises:
+        BadInput: It does not run on them, gives no logits, or the labels are not its classes.
+    """
+    try:
+        with torch.no_grad():
+            logits = run_on_view(model, x[:1])
+    except Exception as error:  # a user's model can fail in any way at all
+        problem = f"the model does not run on this data: {type(error).__name__}: {error}"
+        raise BadInput(problem, key="model input", found=tuple(x[:1].shape)) from error
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 1:
+        raise BadInput(
+            f"accuracy needs a classifier{otherwise}",
+            key="model output",
+            found=tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__,
+            allowed="logits of shape (rows, classes)",
+        )
+    if y.dim() != 1 or y.is_floating_point():
+        raise BadInput(
+            f"accuracy needs class labels{otherwise}",
+            key="labels",
+            found=f"{str(y.dtype).removeprefix('torch.')} of shape {tuple(y.shape)}",
+            allowed="one integer a row",
+        )
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= logits.shape[1]:
+        allowed = f"0 to {logits.shape[1] - 1}"
+        raise BadInput(
+            "labels outside the model's classes", key="labels", found=f"{low} to {high}", allowed=allowed
+        )
 
 
 _works_in_place: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()

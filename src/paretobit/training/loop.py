@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -88,6 +89,15 @@ def fit(
         restore(model, best)
         model.eval()
     return history
+
+
+def check_fit(model: nn.Module, train: Split, val: Split | None, settings: TrainSettings) -> None:
+    """Refuse what `fit` would refuse, without touching the model.
+
+    Raises:
+        BadInput: Data, settings and model do not fit together.
+    """
+    _Trainer(copy.deepcopy(model), train, val, settings, None, None)
 
 
 class _Trainer:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
+from paretobit.errors import BadInput
+from paretobit.runtime import MAX_SEED
 from paretobit.training.optimizers import Schedule, build_optimizer
 
 
@@ -40,12 +43,16 @@ class TrainSettings(BaseModel):
         None, gt=0, description="largest Euclidean norm of the gradient of all parameters together"
     )
     label_smoothing: float = Field(0.0, ge=0, le=1, description="probability given to all classes alike")
-    seed: int = Field(0, ge=0, description="decides the order of rows, dropout and augmentation")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="decides the order of rows, dropout and augmentation")
     device: str = Field("cpu", description="cpu, cuda or auto")
 
     @model_validator(mode="after")
     def _can_be_built(self) -> TrainSettings:
         """Build both on a stand-in parameter, so that torch refuses bad settings now and not mid-run."""
+        if not re.fullmatch(r"cpu|auto|(gpu|cuda)(:\d+)?", self.device):
+            raise BadInput(
+                "unknown device", key="device", found=self.device, allowed=["cpu", "cuda", "gpu", "auto"]
+            )
         stand_in = build_optimizer([nn.Parameter(torch.zeros(1, 1))], self)
         Schedule(stand_in, self, steps_per_epoch=1)
         return self

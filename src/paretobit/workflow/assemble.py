@@ -35,7 +35,10 @@ def build_model(settings: ModelSettings, data: Data, seed: int) -> nn.Module:
     """The model for this data, with the checkpoint's weights where one is named."""
     model = build(settings.name, data.input_shape, data.num_classes, seed)
     if settings.load is not None:
-        load_state(model, read_state(settings.load), settings.load)
+        try:
+            load_state(model, read_state(settings.load), settings.load)
+        except BadInput as error:
+            raise error.located(None, "model.load") from None
     return model.eval()
 
 
@@ -56,7 +59,7 @@ def splits_from(pairs: Mapping[str, Pair | None]) -> dict[str, tuple[Tensor, Ten
             continue
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise BadInput("not a pair of inputs and labels", key=name, found=type(pair).__name__)
-        x, y = (torch.as_tensor(part) for part in pair)
+        x, y = (_tensor(part, name) for part in pair)
         x = x.float() if x.is_floating_point() else x
         if len(x) != len(y):
             raise BadInput("inputs and labels differ in length", key=name, found=[len(x), len(y)])
@@ -69,6 +72,16 @@ def splits_from(pairs: Mapping[str, Pair | None]) -> dict[str, tuple[Tensor, Ten
     return splits
 
 
+def _tensor(part: Any, key: str) -> Tensor:
+    try:
+        tensor = torch.as_tensor(part)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadInput(f"not numbers: {error}", key=key, found=type(part).__name__, allowed="arrays") from None
+    if tensor.dim() == 0:
+        raise BadInput("no rows", key=key, found=part, allowed="arrays, rows first")
+    return tensor
+
+
 def example_from(splits: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor | None:
     """One row of the data."""
     for x, _ in splits.values():
@@ -79,7 +92,13 @@ def example_from(splits: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor | None:
 def evidence_for(
     model: nn.Module, splits: Mapping[str, tuple[Tensor, Tensor]], example: Example | None = None
 ) -> Evidence:
-    """The model's graph and the data."""
+    """The model's graph and the data.
+
+    Raises:
+        BadInput: The model is no module, or does not run on the data.
+    """
+    if not isinstance(model, nn.Module):
+        raise BadInput("not a model", key="model", found=model, allowed="an nn.Module")
     return Evidence(trace(model, example if example is not None else example_from(splits)), splits)
 
 
@@ -99,6 +118,10 @@ def make_runners(
         directions: Of the user's metrics.
         document: Where the tables came from.
     """
+    if evaluate is not None and not callable(evaluate):
+        raise BadInput("not a function", key="evaluate", found=evaluate, allowed="model -> {name: number}")
+    if not isinstance(tables, Mapping | None):
+        raise BadInput("not a table", key="runners", found=tables, allowed="runner to settings")
     if tables is None:
         needs = {"basic_evaluation": "val" in evidence.splits and evaluate is None}
         needs["basic_computation"] = evidence.graph.batch is not None
@@ -110,7 +133,7 @@ def make_runners(
             runner = RUNNERS[name]
             runners.append(runner(evidence, validate(runner.Settings, table, document, prefix)))
         except BadInput as error:
-            raise error.located(document.source, prefix, document.line(prefix)) from None
+            raise error.located(None, prefix) from None
     if evaluate is not None:
         runners.append(FunctionRunner(evidence, evaluate, directions))
     return tuple(runners)
@@ -121,9 +144,11 @@ def make_space(table: Mapping[str, Any], document: Document) -> Space:
     settings = dict(table)
     name = settings.pop("name", "quantize")
     try:
+        if name not in SPACES:
+            raise BadInput(f"unknown {SPACES.noun}", key="name", found=name, allowed=SPACES.names())
         return SPACES[name].from_settings(settings)
     except BadInput as error:
-        raise _placed(error, "search.space", document) from None
+        raise document.place(error, "search.space") from None
 
 
 def choose_strategy(
@@ -137,6 +162,10 @@ def choose_strategy(
 
     A sampler's name alone (`tpe`) means Optuna with that sampler.
     """
+    if n_trials is not None and (type(n_trials) is not int or n_trials < 1):
+        raise BadInput("not a number of trials", key="n_trials", found=n_trials, allowed="1 or more")
+    if given is not None and not isinstance(given, str | Mapping):
+        raise BadInput("not a strategy", key="strategy", found=given, allowed="a name, or a table with name")
     table = {"name": given} if isinstance(given, str) else dict(given or {})
     name = table.pop("name", None)
     if name is None:
@@ -144,11 +173,14 @@ def choose_strategy(
     if name in SAMPLERS:
         name, table = "optuna", {"sampler": name, **table}
     try:
+        if name not in STRATEGIES:
+            allowed = [*STRATEGIES.names(), *SAMPLERS]
+            raise BadInput(f"unknown {STRATEGIES.noun}", key="name", found=name, allowed=allowed)
         strategy = STRATEGIES[name]
         settings = validate(strategy.Settings, table, document, "search.strategy")
         strategy.check(settings, tree, len(wanted.objectives))
     except BadInput as error:
-        raise error.located(document.source, "search.strategy.name", document.line("search.strategy")) from None
+        raise document.place(error, "search.strategy") from None
     return name, settings, n_trials or (tree.size if name == "brute_force" else DEFAULT_TRIALS)
 
 
@@ -168,8 +200,3 @@ def _digest(tensors: Any) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _placed(error: BadInput, prefix: str, document: Document) -> BadInput:
-    error.key = f"{prefix}.{error.key}" if error.key else prefix
-    return error.located(document.source, None, document.line(error.key))

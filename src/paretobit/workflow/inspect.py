@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from paretobit.passes.analysis import (
 from paretobit.workflow.assemble import build_model
 from paretobit.workflow.settings import Settings
 from paretobit.workflow.train import load_data
+
+_MOST_VALUES = 2**26
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ def inspect(
     """
     if convention not in CONVENTIONS:
         raise BadInput("unknown cost convention", key="--convention", found=convention, allowed=CONVENTIONS)
+    if classes < 1:
+        raise BadInput("a classifier has a class", key="--classes", found=classes, allowed="1 or more")
     if batch < 1:
         raise BadInput("a batch has at least one row", key="--batch", found=batch)
     if saved is not None:
@@ -98,4 +103,8 @@ def _shape(text: str) -> tuple[int, ...]:
         shape = ()
     if not shape or min(shape) < 1:
         raise BadInput("not a shape", key="--input-shape", found=text, allowed="16 or 3x32x32")
+    if math.prod(shape) > _MOST_VALUES:
+        raise BadInput(
+            "a sample too large to look at", key="--input-shape", found=text, allowed=f"{_MOST_VALUES:,} values"
+        )
     return shape

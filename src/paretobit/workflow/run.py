@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 
 from paretobit.data import Data
 from paretobit.document import Document
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, StudyError
 from paretobit.search import Study
 from paretobit.search.problem import check_before_work
 from paretobit.training import Epoch
@@ -33,8 +35,11 @@ class Assembled:
     data: Data
 
 
-def assemble(settings: Settings, document: Document) -> Assembled:
-    """Everything a search needs, checked; without a checkpoint the model is untrained."""
+def assemble(settings: Settings, document: Document, begun: bool = False) -> Assembled:
+    """Everything a search needs, checked; without a checkpoint the model is untrained.
+
+    A search that has begun needs no trials of another one.
+    """
     wanted = settings.search.wanted()
     asked = settings.search
     execution = Execution(asked.workers, asked.engine, asked.timeout, asked.trial_timeout, asked.max_failures)
@@ -67,7 +72,7 @@ def assemble(settings: Settings, document: Document) -> Assembled:
         seed=settings.seed,
         execution=execution,
         eval_mode=settings.search.eval_mode,
-        given=None if settings.search.warm_start is None else Study.open(settings.search.warm_start),
+        given=None if begun or settings.search.warm_start is None else Study.open(settings.search.warm_start),
         best=settings.search.best,
         space_name=space.name,
         saved_with=manifest(settings, data),
@@ -88,18 +93,56 @@ def run(
     """Search from settings into a run folder; a folder with a study goes on where it stopped.
 
     Without a checkpoint the model is trained first, into `float/`. With `extend`, a study of another
-    space is set aside and its trials that are still valid are taken over.
+    space is set aside and its trials that are still valid are taken over. What a user's model prints goes
+    to standard error.
 
     Raises:
         BadInput: Before any work and before anything is written.
     """
-    assembled = assemble(settings, document)
-    folder.create()
-    folder.write_config(settings.resolved())
+    with redirect_stdout(sys.stderr):
+        return _run(settings, document, folder, on_epoch, on_trial, on_start, extend)
+
+
+def _run(
+    settings: Settings,
+    document: Document,
+    folder: RunFolder,
+    on_epoch: Callable[[Epoch], None] | None,
+    on_trial: OnTrial | None,
+    on_start: Callable[[Search], None] | None,
+    extend: bool,
+) -> Study:
+    begun = folder.begun
+    if begun:
+        _check_training(settings, folder)
+    assembled = assemble(settings, document, begun)
     search = assembled.search
-    if settings.model.load is None:
-        trained = train(settings, folder.float_model, data=assembled.data, resume=True, on_epoch=on_epoch)
-        search.model.load_state_dict(trained.model.state_dict())
-    if on_start:
-        on_start(search)
-    return execute(search, folder, on_trial, extend)
+    search.check_given(trained=settings.model.load is not None)
+    folder.create()
+    with folder.locked():
+        if not begun:
+            folder.write_config(settings.resolved())
+        if settings.model.load is None:
+            trained = train(settings, folder.float_model, data=assembled.data, resume=True, on_epoch=on_epoch)
+            search.model.load_state_dict(trained.model.state_dict())
+        if on_start:
+            on_start(search)
+        return execute(search, folder, on_trial, lambda: folder.write_config(settings.resolved()), extend)
+
+
+def _check_training(settings: Settings, folder: RunFolder) -> None:
+    """Refuse to train the model of a search that has begun in another way.
+
+    Raises:
+        StudyError: What differs is named.
+    """
+    if settings.model.load is not None or not folder.config.exists():
+        return
+    recorded = Settings.from_document(Document.read(folder.config))
+    for section in ("model", "data", "train"):
+        there, here = (getattr(s, section).model_dump() for s in (recorded, settings))
+        for key, value in here.items():
+            if there[key] != value:
+                raise StudyError(
+                    f"the study is another search's: its {section}.{key} is {there[key]}, not {value}"
+                )

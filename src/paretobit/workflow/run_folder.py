@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import re
 from collections.abc import Iterator, Mapping
@@ -11,9 +12,15 @@ from typing import Any
 
 from paretobit.document import dump
 from paretobit.errors import BadInput, ParetoBitError, StudyError
+from paretobit.search import Study
 from paretobit.storage import write_text_atomic
 
 RUNS = Path("runs")
+_CANNOT_WRITE = {
+    getattr(errno, name)
+    for name in ("EACCES", "EDQUOT", "EFBIG", "EIO", "ENOSPC", "EPERM", "EROFS")
+    if hasattr(errno, name)
+}
 
 
 class RunFolder:
@@ -59,13 +66,11 @@ class RunFolder:
         Raises:
             ParetoBitError: It cannot be made or written to.
         """
-        try:
+        with self._named():
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / ".writable"
             probe.touch()
             probe.unlink()
-        except OSError as error:
-            raise ParetoBitError(f"cannot write to the run folder {self.path}: {error.strerror}") from None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -73,18 +78,46 @@ class RunFolder:
 
         Raises:
             StudyError: Another search is writing to it.
+            ParetoBitError: It can no longer be written to, the disk being full for example.
         """
         from filelock import FileLock, Timeout
 
         lock = FileLock(self.path / "study.lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise StudyError(f"another search is writing to {self.path}") from None
+        with self._named():
+            try:
+                lock.acquire()
+            except (Timeout, RuntimeError):  # of another process; of this one
+                raise StudyError(f"another search is writing to {self.path}") from None
+            try:
+                yield
+            finally:
+                lock.release()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Turn the failure to write a file into an error that names the folder."""
+        from safetensors import SafetensorError
+
         try:
             yield
-        finally:
-            lock.release()
+        except OSError as error:
+            if error.errno in _CANNOT_WRITE or isinstance(error, NotADirectoryError | FileExistsError):
+                raise ParetoBitError(f"cannot write to the run folder {self.path}: {error.strerror}") from error
+            raise
+        except SafetensorError as error:
+            raise ParetoBitError(f"cannot write to the run folder {self.path}: {error}") from error
+
+    @property
+    def begun(self) -> bool:
+        """Whether the folder holds a search that began.
+
+        Raises:
+            StudyError: Its study cannot be read.
+        """
+        if not self.study.exists():
+            return False
+        with Study.open(self.study) as study:
+            return "created" in study.facts
 
     @property
     def config(self) -> Path:

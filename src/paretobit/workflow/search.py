@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -52,7 +52,7 @@ from paretobit.workflow.assemble import (
     make_runners,
     splits_from,
 )
-from paretobit.workflow.provenance import SPACE, check_or_record, set_aside, take_over
+from paretobit.workflow.provenance import SPACE, check_comparable, check_or_begin
 from paretobit.workflow.run_folder import RunFolder
 
 OnTrial = Callable[[Progress], None]
@@ -136,14 +136,27 @@ class Search:
     given: Study | None = None
     saved_with: Mapping[str, Any] = field(default_factory=dict)
 
-    def run(self, study: Study, on_trial: OnTrial | None = None) -> None:
+    def run(
+        self,
+        study: Study,
+        on_trial: OnTrial | None = None,
+        on_begin: Callable[[], None] = lambda: None,
+        extend: bool = False,
+    ) -> None:
         """Measure the baseline, then search; trials already in the study are replayed.
 
         Seeds the global generators: `execute` puts their states back. One interrupt finishes the
         running trials, a second one stops at once.
 
+        Args:
+            study: New, or to be resumed.
+            on_trial: Called after every trial.
+            on_begin: Called once it is known that the study is this search's.
+            extend: Begin a study of another space anew with its trials that are still valid.
+
         Raises:
             StudyError: The study belongs to another search.
+            BadInput: Trials that are to be taken over do not compare; nothing was written.
             KeyboardInterrupt: The search was interrupted; what was finished is in the study.
         """
         problem: Problem | None = None
@@ -158,12 +171,11 @@ class Search:
         problem = Problem.build(self.space, self.wanted, self.runners, baseline)
         if self.best is not None:
             problem.question(self.best)
-        check_or_record(study, problem, self.identity(problem), self.best)
-        if not len(study):
-            take_over(study, problem, self.given)
-        study.attach(self.build)
         strategy = STRATEGIES[self.strategy](problem, self.seed, self.strategy_settings)
         engine = self.execution.engine(self, problem, workbench)
+        check_or_begin(study, problem, self.identity(problem), self.best, self.given, extend)
+        on_begin()
+        study.attach(self.build)
         loop = SearchLoop(
             problem, strategy, study, engine, workbench.seed_of, on_trial, self.execution.max_failures
         )
@@ -186,6 +198,18 @@ class Search:
             "seed": self.seed,
             "objectives": [describe_objective(objective) for objective in problem.objectives],
             "constraints": [str(constraint) for constraint in problem.constraints],
+            **self._measured,
+        }
+
+    def check_given(self, *, trained: bool) -> None:
+        """Refuse trials to be taken over that do not compare; the model counts once it is trained."""
+        if self.given is not None:
+            check_comparable(self.given, self._measured, model=trained)
+
+    @property
+    def _measured(self) -> dict[str, Any]:
+        """What trials must share to compare."""
+        return {
             "fingerprints": fingerprint(self.model, self.splits),
             "runners": [[type(r).__name__, r.settings.model_dump()] for r in self.runners],
             "eval_mode": self.eval_mode,
@@ -318,6 +342,8 @@ def search(
     check_before_work(wanted, made)
     bound = space.bind(evidence.graph)
     name, settings, trials = choose_strategy(strategy, n_trials, bound.tree, wanted, document)
+    folder = None if out is None else RunFolder.choose(out, "search", resume=resume)
+    begun = folder is not None and folder.begun
     assembled = Search(
         copy.deepcopy(model),
         splits,
@@ -333,31 +359,42 @@ def search(
         eval_mode,
         best,
         space.name,
-        None if warm_start is None else Study.open(warm_start),
+        None if begun or warm_start is None else Study.open(warm_start),
         {"source": None},
     )
-    if out is None:
+    assembled.check_given(trained=True)
+    if folder is None:
         return execute(assembled, None, on_trial)
-    folder = RunFolder.choose(out, "search", resume=resume)
-    folder.create()
     described = {"name": space.name, **space.to_settings()}
-    folder.write_config({"seed": seed, "search": {"space": described, "n_trials": trials}})
-    return execute(assembled, folder, on_trial, extend)
+    config = {"seed": seed, "search": {"space": described, "n_trials": trials}}
+    folder.create()
+    with folder.locked():
+        return execute(assembled, folder, on_trial, lambda: folder.write_config(config), extend)
 
 
 def execute(
-    assembled: Search, folder: RunFolder | None, on_trial: OnTrial | None, extend: bool = False
+    assembled: Search,
+    folder: RunFolder | None,
+    on_trial: OnTrial | None,
+    on_begin: Callable[[], None] = lambda: None,
+    extend: bool = False,
 ) -> Study:
-    """Run a search; with a run folder, its study and results live there and an interrupt keeps them."""
-    with folder.locked() if folder else nullcontext():
-        if folder and extend and folder.study.exists():
-            assembled.given = set_aside(folder.study, assembled.described_space) or assembled.given
-        study = Study(folder.study if folder else None)
-        try:
-            with one_thread(), seeded(assembled.seed):
-                assembled.run(study, on_trial)
-                assembled.judge(study)
-        finally:
-            if folder and study.facts.get("created"):
+    """Run a search; with a run folder, its study and results live there and an interrupt keeps them.
+
+    The folder is the caller's to lock.
+    """
+    study = Study(folder.study if folder else None)
+    try:
+        with one_thread(), seeded(assembled.seed):
+            assembled.run(study, on_trial, on_begin, extend)
+            assembled.judge(study)
+    except BaseException:
+        if folder and "created" in study.facts:
+            with suppress(Exception):  # the first error is the one to know of
                 write_results(assembled, study, folder)
+        study.close()
+        raise
+    if folder:
+        study.close()
+        write_results(assembled, study, folder)
     return study

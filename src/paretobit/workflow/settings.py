@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from paretobit.data import DataSettings
 from paretobit.document import Document, validate
 from paretobit.errors import BadInput
 from paretobit.models import ModelSettings
 from paretobit.runtime import MAX_SEED
-from paretobit.search import Constraint, Objective, Wanted
-from paretobit.search.objectives import split_constraints
+from paretobit.search import RUNNERS, Constraint, Objective, Wanted
+from paretobit.search.objectives import Question, split_constraints
+from paretobit.search.problem import Vocabulary
 from paretobit.training import TrainSettings
 
 DEFAULT_RUNNERS = ("basic_evaluation", "basic_computation", "average_bitwidth", "model_size")
 Direction = Literal["maximize", "minimize"]
+T = TypeVar("T")
+_OF_WORDS = ("metric", "objectives")
+"""Keys of errors that do not know where the word came from."""
 
 
 class _Section(BaseModel):
@@ -26,7 +31,7 @@ class _Section(BaseModel):
 class MetricSettings(_Section):
     """One metric as an objective, in the reports' words."""
 
-    scale: float = Field(1.0, description="factor")
+    scale: float = Field(1.0, allow_inf_nan=False, description="factor")
     direction: Direction | None = Field(None, description="which way the scaled metric is better")
 
 
@@ -53,7 +58,9 @@ class SearchSettings(_Section):
     n_trials: int | None = Field(
         None, gt=0, description="trials at most; unset: all of a brute force, 100 otherwise"
     )
-    timeout: float | None = Field(None, gt=0, description="seconds after which no further trial starts")
+    timeout: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="seconds after which no further trial starts"
+    )
     best: str | None = Field(
         None, description="question whose answer is kept in best/; unset: the best first objective"
     )
@@ -62,7 +69,9 @@ class SearchSettings(_Section):
         None,
         description="where trials run; unset: processes where there are several workers or a trial_timeout",
     )
-    trial_timeout: float | None = Field(None, gt=0, description="seconds a trial may take; a longer one fails")
+    trial_timeout: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="seconds a trial may take; a longer one fails"
+    )
     max_failures: int | None = Field(None, ge=0, description="trials that may fail; one more ends the search")
     eval_mode: bool = Field(
         True, description="false: measure in training mode; running statistics are put back afterwards"
@@ -79,12 +88,39 @@ class SearchSettings(_Section):
     def _name_or_table(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
 
+    @model_validator(mode="after")
+    def _agree(self) -> SearchSettings:
+        """Refuse what is asked for and cannot be, before any work: metrics, questions, the engine."""
+        if self.engine == "serial" and (self.workers > 1 or self.trial_timeout is not None):
+            cannot = "run several workers" if self.workers > 1 else "stop a trial that takes too long"
+            raise BadInput(
+                f"the serial engine cannot {cannot}", key="engine", found="serial", allowed=["processes"]
+            )
+        for name in self.runners:
+            _under(f"runners.{name}", RUNNERS.__getitem__, name)
+        if not (self.metrics or self.sum_scaled_metrics or self.maximize or self.minimize):
+            return self
+        known = Vocabulary([RUNNERS[name] for name in self.runners or DEFAULT_RUNNERS])
+        for key in ("maximize", "minimize", "metrics"):
+            for name in getattr(self, key):
+                _under(key, known.resolve, name)
+        for text in self.subject_to:
+            for part in _under("subject_to", split_constraints, text):
+                _under("subject_to", known.resolve, _under("subject_to", Constraint.parse, part).metric)
+        if self.best is not None:
+            _under("best", _under("best", Question.parse, self.best).resolved, known.resolve)
+        _under("metrics" if self.metrics else "maximize", self.wanted().resolved, known.resolve)
+        return self
+
     def wanted(self) -> Wanted:
         """Objectives and constraints.
 
         Raises:
             BadInput: None, or contradicting ones.
         """
+        return _under("search.metrics" if self.metrics else "search.maximize", self._wanted)
+
+    def _wanted(self) -> Wanted:
         texts = [part for text in self.subject_to for part in split_constraints(text)]
         constraints = tuple(map(Constraint.parse, texts))
         if not self.metrics:
@@ -113,6 +149,16 @@ class SearchSettings(_Section):
         return Wanted((Objective(terms, self.direction),), constraints)
 
 
+def _under(key: str, call: Callable[..., T], *arguments: Any) -> T:
+    """`call`, with what it refuses laid to a key of `[search]`, unless it names one itself."""
+    try:
+        return call(*arguments)
+    except BadInput as error:
+        if error.key in (None, *_OF_WORDS):
+            error.key = key
+        raise
+
+
 class Settings(_Section):
     """Everything a run is made of."""
 
@@ -133,6 +179,7 @@ class Settings(_Section):
         """
         expand(document)
         data = dict(document.data)
+        validate(cls, {key: value for key, value in data.items() if key not in SECTIONS}, document)
         for name, schema in SECTIONS.items():
             table = data.get(name, {})
             if not isinstance(table, dict):

@@ -12,11 +12,12 @@ from torch import nn
 
 from paretobit import data as data_room
 from paretobit.data import Data, DataSettings
+from paretobit.document import Document, validate
 from paretobit.errors import BadInput
 from paretobit.models import build, load, load_state, read_manifest, read_state, source_of, write_manifest
-from paretobit.runtime import one_thread
-from paretobit.training import Epoch, Evaluation, History, evaluate, fit
-from paretobit.training.evaluate import run_on_view
+from paretobit.runtime import device, one_thread
+from paretobit.training import Epoch, Evaluation, History, TrainSettings, check_fit, evaluate, fit
+from paretobit.training.evaluate import check_classifier, run_on_view
 from paretobit.workflow.assemble import build_model, data_for
 from paretobit.workflow.settings import Settings
 
@@ -89,6 +90,28 @@ def load_data(settings: Settings) -> Data:
     return data_for(settings.model.name, data_room.load(settings.data))
 
 
+def check_device(settings: Settings, document: Document) -> None:
+    """Refuse, before any work, a device to train on that this machine lacks."""
+    try:
+        device(settings.train.device)
+    except BadInput as error:
+        raise document.place(error, "train") from None
+
+
+def check_trainable(model: nn.Module, data: Data, settings: TrainSettings) -> None:
+    """Refuse, before any work, a model that cannot be trained on this data with these settings.
+
+    Raises:
+        BadInput: The model is no classifier of this data, or training would refuse it.
+    """
+    check_classifier(model, data.train.x, data.train.y)
+    try:
+        check_fit(model, (data.train.x, data.train.y), (data.val.x, data.val.y), settings)
+    except BadInput as error:
+        known = error.key is not None and error.key.split(".")[0] in TrainSettings.model_fields
+        raise (error.under("train") if known else error) from None
+
+
 def manifest(settings: Settings, data: Data) -> dict[str, Any]:
     """What a saved model keeps about where it came from."""
     return {
@@ -109,9 +132,12 @@ def open_saved(path: str | Path, data: DataSettings | None = None) -> tuple[nn.M
     if data is None:
         if "data" not in page:
             raise BadInput("the saved model does not say which data it was made for", found=str(path))
-        data = DataSettings(**page["data"])
-    model = load(path)
-    return model, data_for(page["source"]["name"], data_room.load(data))
+        data = validate(DataSettings, page["data"], Document(), "data")
+    if page["source"] is None:
+        raise BadInput("this model was given from Python: it cannot be built from here", found=str(path))
+    model, loaded = load(path), data_for(page["source"]["name"], data_room.load(data))
+    check_classifier(model, loaded.train.x, loaded.train.y)
+    return model, loaded
 
 
 def open_checkpoint(name: str, checkpoint: str | Path, data: DataSettings) -> tuple[nn.Module, Data]:
@@ -119,7 +145,8 @@ def open_checkpoint(name: str, checkpoint: str | Path, data: DataSettings) -> tu
     loaded = data_for(name, data_room.load(data))
     model = build(name, loaded.input_shape, loaded.num_classes)
     load_state(model, read_state(checkpoint), checkpoint)
-    return model.eval(), loaded
+    check_classifier(model.eval(), loaded.train.x, loaded.train.y)
+    return model, loaded
 
 
 def figures(model: nn.Module, data: Data, split: str) -> Tested:

@@ -24,6 +24,7 @@ from paretobit.passes.analysis import (
 from paretobit.passes.transform import PASSES
 from paretobit.runtime import one_thread
 from paretobit.training import Evaluation, evaluate
+from paretobit.training.evaluate import check_classifier
 from paretobit.workflow.assemble import build_model
 from paretobit.workflow.run_folder import RunFolder
 from paretobit.workflow.settings import Settings
@@ -64,13 +65,13 @@ def transform(settings: Settings, document: Document, folder: RunFolder) -> Tran
         raise document.error("unknown pass", f"passes.{unknown}", found=unknown, allowed=PASSES.names())
     data = load_data(settings)
     model = build_model(settings.model, data, settings.seed)
+    check_classifier(model, data.train.x, data.train.y)
     before = graph = trace(model, torch.zeros(1, *data.input_shape))
     for name, table in settings.passes.items():
         try:
             graph, _ = PASSES[name](graph, table)
         except BadInput as error:
-            error.key = ".".join(part for part in ("passes", name, error.key) if part)
-            raise error.located(document.source, None, document.line(error.key)) from None
+            raise document.place(error, f"passes.{name}") from None
     with one_thread():
         sides = [Side(cost(g), _results(g, data)) for g in (before, graph)]
     folder.create()

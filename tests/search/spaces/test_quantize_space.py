@@ -195,8 +195,8 @@ def refused(graph, seed, by="type", **more):
         ("regex", {"seq_[": {}}, "seed.seq_[", "not a regular expression"),
         ("type", {"linear": {"wieght": PAIRS}}, "seed.linear.wieght", "did you mean 'weight'"),
         ("type", {"linear": {"weight_widht": [4]}}, "seed.linear.weight_widht", "did you mean 'weight_width'"),
-        ("type", {"linear": {"name": "intger"}}, "seed.linear", "did you mean 'integer'"),
-        ("type", {"linear": {"name": ["integer", "intger"]}}, "seed.linear", "did you mean 'integer'"),
+        ("type", {"linear": {"name": "intger"}}, "seed.linear.name", "did you mean 'integer'"),
+        ("type", {"linear": {"name": ["integer", "intger"]}}, "seed.linear.name", "did you mean 'integer'"),
         ("type", {"linear": {"weight": []}}, "seed.linear.weight", "at least one option"),
         (
             "type",

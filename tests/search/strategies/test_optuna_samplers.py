@@ -161,8 +161,25 @@ def test_an_unknown_sampler_is_refused_with_the_closest_match():
         OptunaSettings(sampler="tpee")
 
 
-@pytest.mark.parametrize("settings", [{"n_startup": 3}, {"group": True, "multivariate": False}])
-def test_settings_that_optuna_refuses_are_refused_by_name(problem_of, mixed_tree, settings):
-    with pytest.raises(BadInput, match="Optuna's tpe sampler refuses") as refused:
+@pytest.mark.parametrize(
+    ("settings", "key", "message"),
+    [
+        ({"n_startup": 3}, "sampler_settings.n_startup", "did you mean 'n_startup_trials'"),
+        ({"n_startup_trials": "lots"}, "sampler_settings.n_startup_trials", "found 'lots'; allowed: int"),
+        ({"n_ei_candidates": True}, "sampler_settings.n_ei_candidates", "found True; allowed: int"),
+        ({"group": True, "multivariate": False}, "sampler_settings", "Optuna's tpe sampler refuses"),
+    ],
+    ids=["unknown", "text for a number", "truth value for a number", "refused by Optuna"],
+)
+def test_settings_that_a_sampler_lacks_or_refuses_are_refused_by_name(
+    problem_of, mixed_tree, settings, key, message
+):
+    with pytest.raises(BadInput, match=message) as refused:
         strategy(problem_of(mixed_tree), 0, **settings)
-    assert refused.value.key == "sampler_settings"
+    assert refused.value.key == key
+
+
+def test_a_space_that_the_grid_cannot_list_is_refused(problem_of):
+    tree = Tree(tuple(Knob.of(f"k{i}", list(range(10))) for i in range(9)))
+    with pytest.raises(BadInput, match="1,000,000,000 configurations: 1,000,000 at most"):
+        strategy(problem_of(tree), 0, "grid")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 
@@ -62,11 +62,15 @@ def quantize_pass(graph: ModelGraph, table: Mapping[str, Any]) -> tuple[ModelGra
     entries = dict(table)
     by = entries.pop("by", "type")
     default = entries.pop("default", None)
+    if not entries and default is None:
+        raise BadInput("the pass names no layers", allowed="a table per type or layer, or default")
     return quantize(graph, QuantizeSettings(by, entries, default))
 
 
 def resolve(graph: ModelGraph, settings: QuantizeSettings) -> dict[str, dict[str, Format]]:
     """The formats that settings mean for the layers of one graph."""
+    if settings.by not in get_args(By):
+        raise BadInput("unknown way to choose layers", key="by", found=settings.by, allowed=get_args(By))
     assignment: dict[str, dict[str, Format]] = {}
     chosen: dict[str, str] = {}
     for key, entry in settings.entries.items():
@@ -78,8 +82,12 @@ def resolve(graph: ModelGraph, settings: QuantizeSettings) -> dict[str, dict[str
                 chosen[node.owner] = key
                 assignment[node.owner] = fitting(graph, node, formats)
         except BadInput as error:
-            raise error.located(None, key) from None
-    if settings.default is not None and (formats := slot_formats(settings.default)):
+            raise error.under(key) from None
+    if settings.default is not None:
+        try:
+            formats = slot_formats(settings.default)
+        except BadInput as error:
+            raise error.under("default") from None
         for node in graph.layers:
             slots = slots_of(graph.module(node))
             if node.owner not in assignment and slots:

@@ -75,7 +75,7 @@ class Quantize(Space):
             if key not in allowed:
                 raise BadInput("unknown key", key=key, found=key, allowed=["name", *allowed])
         if "seed" not in settings:
-            raise BadInput("missing key", key="seed")
+            raise BadInput("missing key", key="seed", allowed="a table per type or layer")
         return cls(**settings)
 
     def to_settings(self) -> dict[str, Any]:
@@ -188,7 +188,7 @@ class BoundQuantize(BoundSpace):
                     chosen[node.owner] = key
                 yield from self._targets_of(key, layers, _entry(raw), space.share)
             except BadInput as error:
-                raise _under(f"seed.{key}", error) from None
+                raise error.under(f"seed.{key}") from None
         if "default" not in space.seed:
             return
         rest = [n for n in self._graph.layers if n.owner not in chosen and slots_of(self._graph.module(n))]
@@ -197,7 +197,7 @@ class BoundQuantize(BoundSpace):
             if default.name is None or not is_float(default.name):
                 yield from self._group("default", tuple(rest), default, space.share)
         except BadInput as error:
-            raise _under("seed.default", error) from None
+            raise error.under("seed.default") from None
 
     def _targets_of(self, key: str, layers: tuple[Node, ...], entry: Entry, share: Share) -> Iterator[_Target]:
         for node in layers:
@@ -250,7 +250,7 @@ def _knobs(prefix: str, entry: Entry) -> tuple[Knob, ...]:
     names = _as_list(entry.name) if entry.name is not None else [DEFAULT_FORMAT]
     for name in names:
         if not is_float(name) and name not in FORMATS:
-            FORMATS[name]  # raises with the closest match
+            raise BadInput(f"unknown {FORMATS.noun}", key="name", found=name, allowed=FORMATS.names())
     used = {p for name in names if not is_float(name) for p in parameter_names(name)}
     for slot, parameters in entry.parameters.items():
         for parameter in parameters:
@@ -285,13 +285,7 @@ def _whole(slot: str, value: Any, name: str) -> Format:
     try:
         return whole_format(value, name)
     except BadInput as error:
-        raise _under(slot, error) from None
-
-
-def _under(place: str, error: BadInput) -> BadInput:
-    """The error with its key below `place`."""
-    error.key = f"{place}.{error.key}" if error.key else place
-    return error
+        raise error.under(slot) from None
 
 
 def _one_of_each_name(knobs: tuple[Knob, ...]) -> Iterator[Config]:
@@ -349,7 +343,8 @@ def _entry(raw: Mapping[str, Any]) -> Entry:
     """An entry taken apart; a list of one choice is no choice."""
 
     def fixed(value: Any) -> Any:
-        return value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+        alone = isinstance(value, list | tuple) and len(value) == 1 and not isinstance(value[0], list | tuple)
+        return value[0] if alone else value
 
     parts = split_entry(raw)
     return Entry(

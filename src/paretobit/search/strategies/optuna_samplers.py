@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ class Sampler:
         categorical: Whether it can use knobs that are not numbers.
         conditional: Whether it can use knobs that are active only under some option of another.
         several: Whether it takes several objectives.
+        largest: Configurations it can list; None where it does not list them.
         package: An optional package it needs.
     """
 
@@ -42,6 +44,7 @@ class Sampler:
     categorical: bool = True
     conditional: bool = True
     several: bool = True
+    largest: int | None = None
     package: str | None = None
 
 
@@ -59,7 +62,9 @@ SAMPLERS: Mapping[str, Sampler] = {
         categorical=False,
         conditional=False,
     ),
-    "grid": Sampler(optuna.samplers.GridSampler, "every configuration, in random order", conditional=False),
+    "grid": Sampler(
+        optuna.samplers.GridSampler, "every configuration, in random order", conditional=False, largest=10**6
+    ),
     "bruteforce": Sampler(
         optuna.samplers.BruteForceSampler, "every configuration, in random order, conditions respected"
     ),
@@ -129,6 +134,7 @@ class OptunaStrategy(Strategy):
             raise BadInput(f"the sampler '{name}' {reason}", key="sampler", found=name, allowed=able)
         if sampler.package is not None:
             optional(sampler.package, extra="cmaes", purpose=f"the sampler '{name}'")
+        _sampler(settings, 0, tree)
 
     def ask(self, n: int) -> list[Config]:
         """The sampler's next `n` proposals; none once a sampler that lists the space has listed it."""
@@ -213,11 +219,30 @@ def _cannot_use(sampler: Sampler, tree: Tree, objectives: int) -> str | None:
             return f"cannot use the knob '{knob.name}': its options are not numbers"
         if not sampler.conditional and any(option.knobs for option in knob.options):
             return f"cannot use the knob '{knob.name}': it decides which others are active"
+    if sampler.largest is not None and tree.size > sampler.largest:
+        return f"lists the space, which has {tree.size:,} configurations: {sampler.largest:,} at most"
     return "takes one objective" if objectives > 1 and not sampler.several else None
+
+
+def _check_arguments(sampler: Sampler, given: Mapping[str, Any]) -> None:
+    """Refuse arguments that a sampler lacks, and values unlike its defaults, which Optuna would meet late."""
+    known = inspect.signature(sampler.kind).parameters
+    for name, value in given.items():
+        key = f"sampler_settings.{name}"
+        if name not in known:
+            allowed = [argument for argument in known if argument != "search_space"]
+            raise BadInput(f"{sampler.kind.__name__} has no such setting", key=key, found=name, allowed=allowed)
+        kind = type(known[name].default)
+        fits = isinstance(value, int | float if kind is float else kind) and isinstance(value, bool) == (
+            kind is bool
+        )
+        if kind in (bool, int, float, str) and not fits:
+            raise BadInput("a value of another type", key=key, found=value, allowed=kind.__name__)
 
 
 def _sampler(settings: OptunaSettings, seed: int, tree: Tree) -> optuna.samplers.BaseSampler:
     sampler = SAMPLERS[settings.sampler]
+    _check_arguments(sampler, settings.sampler_settings)
     arguments = {"seed": seed, **sampler.defaults}
     if settings.sampler == "grid":
         arguments["search_space"] = {
