@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import typer
 
@@ -28,26 +28,6 @@ _WIDTH_OF_FILES = 200
 _REFRESH = 0.1
 _MANY_KNOBS = 6
 _ALWAYS_SHOWN = {"accuracy", "loss", "model_size"}
-
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="TOML file that says everything.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Override any key: key.path=value. Repeatable.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder. Default: the next free runs/NAME.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
-Load = Annotated[Path | None, typer.Option("--load", help="Checkpoint to start from.")]
-LoadType = Annotated[
-    str | None, typer.Option("--load-type", help="pl, pt or mz: accepted; the file itself says what it is.")
-]
-Project = Annotated[str | None, typer.Option("--project", help="Name of the run's folder in runs/.")]
-Task = Annotated[str | None, typer.Option("--task", help="cls: the one task there is without a function.")]
-Accelerator = Annotated[str | None, typer.Option("--accelerator", help="Where to train: cpu, gpu or auto.")]
-MaxEpochs = Annotated[int | None, typer.Option("--max-epochs", help="Passes over the training split.")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Rows per training step.")]
-LearningRate = Annotated[float | None, typer.Option("--learning-rate", help="Training's step size.")]
-Model = Annotated[str | None, typer.Argument(help="A model of `paretobit list models`, or file.py:function.")]
-Dataset = Annotated[str | None, typer.Argument(help="A data set of `paretobit list datasets`, or npz:PATH ….")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on in the run folder where it stopped.")]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -156,35 +136,6 @@ def require_space(document: Document) -> None:
         raise BadInput(
             "nothing may vary: there is no [search.space]", source=document.source, key="search.space"
         )
-
-
-def run_flags(
-    model: str | None,
-    dataset: str | None,
-    load: Path | None,
-    load_type: str | None,
-    project: str | None,
-    task: str | None,
-    accelerator: str | None,
-    max_epochs: int | None,
-    batch_size: int | None,
-    learning_rate: float | None,
-    seed: int | None,
-) -> dict[str, Any]:
-    """The flags that `train`, `search` and `transform` share, as keys of a document."""
-    return {
-        "model.name": model,
-        "data.name": dataset,
-        "model.load": None if load is None else str(load),
-        "load_type": load_type,
-        "project": project,
-        "task": task,
-        "train.device": accelerator,
-        "train.max_epochs": max_epochs,
-        "train.batch_size": batch_size,
-        "train.learning_rate": learning_rate,
-        "seed": seed,
-    }
 
 
 class ProgressLines:

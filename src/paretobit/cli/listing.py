@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from paretobit.cli.console import Json, guarded, output, print_json, print_table
+from paretobit.cli.console import guarded, output, print_json, print_table
+from paretobit.cli.options import Json
 
 
 @guarded

@@ -9,12 +9,6 @@ from typing import Annotated
 import typer
 
 from paretobit.cli.console import (
-    Config,
-    Dataset,
-    Json,
-    Load,
-    Model,
-    Set,
     document_from,
     escaped,
     guarded,
@@ -23,6 +17,7 @@ from paretobit.cli.console import (
     print_table,
     require_space,
 )
+from paretobit.cli.options import Config, Dataset, Json, Load, Model, Set
 
 
 @guarded

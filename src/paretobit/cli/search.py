@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,24 +10,6 @@ import typer
 
 from paretobit.cli.console import (
     INTERRUPTED,
-    Accelerator,
-    BatchSize,
-    Config,
-    Dataset,
-    Json,
-    LearningRate,
-    Load,
-    LoadType,
-    MaxEpochs,
-    Model,
-    Out,
-    Project,
-    Quiet,
-    Resume,
-    Seed,
-    Set,
-    Task,
-    document_from,
     errors,
     guarded,
     output,
@@ -34,8 +17,8 @@ from paretobit.cli.console import (
     print_json,
     progress_lines,
     require_space,
-    run_flags,
 )
+from paretobit.cli.options import Resume, RunOptions, with_run_options
 from paretobit.errors import BadInput
 
 if TYPE_CHECKING:
@@ -43,13 +26,10 @@ if TYPE_CHECKING:
     from paretobit.workflow.run_folder import RunFolder
 
 
+@with_run_options
 @guarded
 def search(
-    model: Model = None,
-    dataset: Dataset = None,
-    config: Config = None,
-    load: Load = None,
-    load_type: LoadType = None,
+    options: RunOptions,
     strategy: Annotated[str | None, typer.Option("--strategy", help="brute_force, or a sampler: tpe …")] = None,
     n_trials: Annotated[int | None, typer.Option("--trials", help="Trials at most.")] = None,
     timeout: Annotated[float | None, typer.Option("--timeout", help="Seconds; no trial starts later.")] = None,
@@ -57,35 +37,21 @@ def search(
     warm_start: Annotated[
         Path | None, typer.Option("--warm-start", help="Run folder whose trials are taken over.")
     ] = None,
+    resume: Resume = False,
     extend: Annotated[
         bool, typer.Option("--extend", help="With --resume: go on in a changed space with what is still valid.")
     ] = False,
-    max_epochs: MaxEpochs = None,
-    batch_size: BatchSize = None,
-    learning_rate: LearningRate = None,
-    project: Project = None,
-    task: Task = None,
-    accelerator: Accelerator = None,
-    seed: Seed = None,
-    out: Out = None,
-    resume: Resume = False,
-    set_: Set = None,
-    quiet: Quiet = False,
-    json_: Json = False,
 ) -> None:
     """Search what may vary: the run folder gets the study, the front, a picture and the winner."""
-    if resume and config is None and out is not None:
-        config = out / "config.toml"
-    flags = run_flags(
-        model, dataset, load, load_type, project, task, accelerator, max_epochs, batch_size, learning_rate, seed
-    ) | {
-        "search.strategy": None if strategy is None else {"name": strategy},
-        "search.n_trials": n_trials,
-        "search.timeout": timeout,
-        "search.workers": workers,
-        "search.warm_start": None if warm_start is None else str(warm_start),
-    }
-    document = document_from(config, flags, set_, quiet or json_)
+    if resume and options.config is None and options.out is not None:
+        options = replace(options, config=options.out / "config.toml")
+    document = options.document(
+        search__strategy=None if strategy is None else {"name": strategy},
+        search__n_trials=n_trials,
+        search__timeout=timeout,
+        search__workers=workers,
+        search__warm_start=None if warm_start is None else str(warm_start),
+    )
     if extend and not resume:
         raise BadInput("a study is extended where it is resumed: add --resume", key="--extend")
     require_space(document)
@@ -99,16 +65,15 @@ def search(
     settings = Settings.from_document(document)
     if settings.model.load is None:
         check_device(settings, document)
-    name = settings.project or (config.stem if config else "search")
-    folder = RunFolder.choose(out, name, resume=resume)
-    silent = quiet or json_
+    name = settings.project or (options.config.stem if options.config else "search")
+    folder = RunFolder.choose(options.out, name, resume=resume)
 
     def on_start(started: Search) -> None:
         for dropped in started.space.dropped:
             errors().print(f"[yellow]warning:[/] knob '{dropped.knob}' has no effect: {dropped.reason}")
 
     try:
-        with document.placing(), progress_lines(silent) as lines:
+        with document.placing(), progress_lines(options.silent) as lines:
             study = run(
                 settings,
                 document,
@@ -122,18 +87,18 @@ def search(
         errors().print(f"interrupted; go on with: paretobit search --out {folder.path} --resume")
         raise typer.Exit(INTERRUPTED) from None
     with study:
-        _print(study, folder, quiet, json_)
+        _print(study, folder, options)
 
 
-def _print(study: Study, folder: RunFolder, quiet: bool, json_: bool) -> None:
+def _print(study: Study, folder: RunFolder, options: RunOptions) -> None:
     from paretobit.report import baseline_row, front_rows
 
     counts = study.counts()
-    if json_:
+    if options.json_:
         answer = {"baseline": baseline_row(study), "front": front_rows(study)}
         print_json({"folder": str(folder.path), "trials": counts, **answer})
         return
-    if quiet:
+    if options.quiet:
         return
     print_front(study)
     said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)

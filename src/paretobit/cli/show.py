@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from paretobit.cli.console import Json, escaped, guarded, output, print_front, print_json, print_table
+from paretobit.cli.console import escaped, guarded, output, print_front, print_json, print_table
+from paretobit.cli.options import Json
 from paretobit.errors import BadInput
 
 if TYPE_CHECKING:

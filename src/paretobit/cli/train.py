@@ -8,60 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
-from paretobit.cli.console import (
-    Accelerator,
-    BatchSize,
-    Config,
-    Dataset,
-    Json,
-    LearningRate,
-    Load,
-    LoadType,
-    MaxEpochs,
-    Model,
-    Out,
-    Project,
-    Quiet,
-    Resume,
-    Seed,
-    Set,
-    Task,
-    document_from,
-    guarded,
-    output,
-    print_json,
-    print_table,
-    progress_lines,
-    run_flags,
-)
+from paretobit.cli.console import document_from, guarded, output, print_json, print_table, progress_lines
+from paretobit.cli.options import Config, Dataset, Json, Quiet, Resume, RunOptions, Set, with_run_options
 from paretobit.errors import BadInput
 
 
+@with_run_options
 @guarded
-def train(
-    model: Model = None,
-    dataset: Dataset = None,
-    config: Config = None,
-    max_epochs: MaxEpochs = None,
-    batch_size: BatchSize = None,
-    learning_rate: LearningRate = None,
-    load: Load = None,
-    load_type: LoadType = None,
-    project: Project = None,
-    task: Task = None,
-    accelerator: Accelerator = None,
-    seed: Seed = None,
-    out: Out = None,
-    resume: Resume = False,
-    set_: Set = None,
-    quiet: Quiet = False,
-    json_: Json = False,
-) -> None:
+def train(options: RunOptions, resume: Resume = False) -> None:
     """Train a model; the folder it names holds best/, last/ and learning_curves.csv."""
-    flags = run_flags(
-        model, dataset, load, load_type, project, task, accelerator, max_epochs, batch_size, learning_rate, seed
-    )
-    document = document_from(config, flags, set_, quiet or json_)
+    document = options.document()
 
     from paretobit.workflow import train as job
     from paretobit.workflow.assemble import build_model
@@ -70,16 +26,16 @@ def train(
 
     settings = Settings.from_document(document)
     name = settings.project or f"{settings.model.name}-{settings.data.name}"
-    folder = RunFolder.choose(out, name, resume=resume)
+    folder = RunFolder.choose(options.out, name, resume=resume)
     job.check_device(settings, document)
     with document.placing():
         data = job.load_data(settings)
         job.check_trainable(build_model(settings.model, data, settings.seed), data, settings.train)
     folder.create()
     folder.write_config(settings.resolved())
-    if not quiet and not json_:
+    if not options.silent:
         output().print(data.summary())
-    with progress_lines(quiet or json_) as lines:
+    with progress_lines(options.silent) as lines:
         trained = job.train(
             settings,
             folder.path,
@@ -88,9 +44,9 @@ def train(
             on_epoch=lambda epoch: lines.on_epoch(epoch, settings.train.max_epochs),
         )
     rows = [{"split": split, **asdict(result)} for split, result in trained.results.items()]
-    if json_:
+    if options.json_:
         print_json({"folder": str(folder.path), "best_epoch": trained.history.best_epoch, "splits": rows})
-    elif not quiet:
+    elif not options.quiet:
         print_table(rows, f"{settings.model.name}, best epoch {trained.history.best_epoch}")
         output().print(f"saved in {folder.path}")
 

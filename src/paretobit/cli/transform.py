@@ -4,56 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from paretobit.cli.console import (
-    Accelerator,
-    BatchSize,
-    Config,
-    Dataset,
-    Json,
-    LearningRate,
-    Load,
-    LoadType,
-    MaxEpochs,
-    Model,
-    Out,
-    Project,
-    Quiet,
-    Seed,
-    Set,
-    Task,
-    document_from,
-    guarded,
-    output,
-    print_json,
-    print_table,
-    run_flags,
-)
+from paretobit.cli.console import guarded, output, print_json, print_table
+from paretobit.cli.options import RunOptions, with_run_options
 
 
+@with_run_options
 @guarded
-def transform(
-    model: Model = None,
-    dataset: Dataset = None,
-    config: Config = None,
-    load: Load = None,
-    load_type: LoadType = None,
-    max_epochs: MaxEpochs = None,
-    batch_size: BatchSize = None,
-    learning_rate: LearningRate = None,
-    project: Project = None,
-    task: Task = None,
-    accelerator: Accelerator = None,
-    seed: Seed = None,
-    out: Out = None,
-    set_: Set = None,
-    quiet: Quiet = False,
-    json_: Json = False,
-) -> None:
+def transform(options: RunOptions) -> None:
     """Run the [passes] of a file over a model: tables before and after; best/ in the folder gets the result."""
-    flags = run_flags(
-        model, dataset, load, load_type, project, task, accelerator, max_epochs, batch_size, learning_rate, seed
-    )
-    document = document_from(config, flags, set_, quiet or json_)
+    document = options.document()
 
     from paretobit.report import comparison_rows, quantization_rows
     from paretobit.workflow.run_folder import RunFolder
@@ -62,7 +21,7 @@ def transform(
 
     settings = Settings.from_document(document)
     name = settings.project or f"{settings.model.name}-transformed"
-    folder = RunFolder.choose(out, name)
+    folder = RunFolder.choose(options.out, name)
     with document.placing():
         done = run(settings, document, folder)
     rows: list[dict[str, Any]] = [
@@ -75,7 +34,7 @@ def transform(
         }
         for label, side in (("before", done.before), ("after", done.after))
     ]
-    if json_:
+    if options.json_:
         layers = comparison_rows(done.layers)
         print_json(
             {
@@ -85,7 +44,7 @@ def transform(
                 "layers": layers,
             }
         )
-    elif not quiet:
+    elif not options.quiet:
         print_table(quantization_rows(done.summary))
         print_table(comparison_rows(done.layers))
         print_table(rows)
