@@ -103,6 +103,7 @@ def search(net, val, space, tmp_path):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_interrupted_search_finishes_what_runs_and_goes_on_to_the_same_end(search, rows, workers):
     def interrupt(progress):
