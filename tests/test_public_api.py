@@ -68,7 +68,7 @@ def test_search_is_the_function_whatever_was_imported_before(code):
         "assert search is pb.search and pb.Quantize is Quantize\n"
         "print(callable(search), search.__name__, search.__module__)"
     )
-    assert shown == "True search paretobit.workflow.search"
+    assert shown == "True search paretobit.workflow.api"
 
 
 def test_names_lead_to_the_rooms_that_define_them():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from paretobit.graph import trace
     from paretobit.models import load, save
     from paretobit.search import Quantize, Study, Trial
-    from paretobit.workflow.search import search
+    from paretobit.workflow.api import search
 
 # Public name to the module that defines it: nothing heavy is imported before it is used.
 _HOME = {
@@ -61,7 +61,7 @@ class _Package(ModuleType):
 
     @property
     def search(self) -> Any:
-        return importlib.import_module("paretobit.workflow.search").search
+        return importlib.import_module("paretobit.workflow.api").search
 
     @search.setter
     def search(self, room: ModuleType) -> None:

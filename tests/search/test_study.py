@@ -356,3 +356,11 @@ def test_thousands_of_trials_open_quickly_and_stay_small(tmp_path):
         assert len(study) == count
         assert study.find(Config({**config, "number": 4321})).number == 4321
     assert time.perf_counter() - start < 1.0
+
+
+def test_a_tiny_file_that_is_no_database_is_refused(tmp_path):
+    path = tmp_path / "study.db"
+    path.write_bytes(b"hello")
+    with pytest.raises(StudyError, match="not a study"):
+        Study.open(path)
+    assert path.read_bytes() == b"hello"

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, ParamSpec, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -33,8 +33,6 @@ LearningRate = Annotated[float | None, typer.Option("--learning-rate", help="Tra
 Model = Annotated[str | None, typer.Argument(help="A model of `paretobit list models`, or file.py:function.")]
 Dataset = Annotated[str | None, typer.Argument(help="A data set of `paretobit list datasets`, or npz:PATH ….")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on in the run folder where it stopped.")]
-
-P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class RunOptions:
         return document_from(self.config, flags, self.set_, self.silent)
 
 
-def with_run_options(command: Callable[Concatenate[RunOptions, P], None]) -> Callable[..., None]:
+def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of `RunOptions`, as its first argument, beside its own."""
     shared = inspect.signature(RunOptions).parameters
     own = list(inspect.signature(command).parameters.values())[1:]
@@ -96,5 +94,5 @@ def with_run_options(command: Callable[Concatenate[RunOptions, P], None]) -> Cal
     parameters = [p.replace(kind=p.KEYWORD_ONLY, annotation=hints[p.name]) for p in [*shared.values(), *own]]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
-    del run.__wrapped__  # type: ignore[attr-defined]  # whose signature is another
+    del run.__wrapped__  # whose signature is another
     return run

@@ -21,6 +21,7 @@ from paretobit.search.trial import State, Trial
 from paretobit.storage import replacing
 
 SCHEMA_VERSION = 1
+_MAGIC = b"SQLite format 3\0"
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE trials (
@@ -80,6 +81,9 @@ class Study:
         file = path / "study.db" if path.is_dir() else path
         if not file.is_file():
             raise BadInput("no study here", found=str(path), allowed="a run folder or a study.db")
+        with file.open("rb") as content:
+            if content.read(len(_MAGIC)) not in (b"", _MAGIC):
+                raise StudyError(f"{file} is not a database, so not a study")
         return cls(file, read_only=True)
 
     # Facts about the run

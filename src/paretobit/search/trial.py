@@ -123,6 +123,8 @@ class Workbench:
         metrics = self.cheap_metrics(formats)
         try:
             metrics.update(self._run(formats, derive_seed(self._seed, "baseline")))
+        except MetricError as error:
+            raise MetricError(f"the unmodified model cannot be measured: {error}") from error
         except ParetoBitError:
             raise
         except Exception as error:

@@ -21,10 +21,11 @@ from paretobit.workflow.assemble import (
     make_space,
     splits_of,
 )
+from paretobit.workflow.execution import Execution
 from paretobit.workflow.run_folder import RunFolder
-from paretobit.workflow.search import Execution, OnTrial, Search, execute
+from paretobit.workflow.search import OnTrial, Search, execute
 from paretobit.workflow.settings import Settings
-from paretobit.workflow.train import load_data, manifest, train
+from paretobit.workflow.train import check_trainable, load_data, manifest, train
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,13 @@ def assemble(settings: Settings, document: Document, begun: bool = False) -> Ass
     evidence = evidence_for(model, splits)
     tables = settings.search.runners or None
     runners = make_runners(tables, evidence, None, wanted.directions, document)
-    check_before_work(wanted, runners)
+    check_before_work(wanted, runners, asked.best)
     try:
         bound = space.bind(evidence.graph)
     except BadInput as error:
-        error.key = f"search.space.{error.key}" if error.key else "search.space"
-        raise error.located(document.source, None, document.line(error.key)) from None
+        raise document.place(error, "search.space") from None
+    if settings.model.load is None:
+        check_trainable(model, data, settings.train)
     name, strategy, n_trials = choose_strategy(
         settings.search.strategy, settings.search.n_trials, bound.tree, wanted, document
     )

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from paretobit.document import Document
 from paretobit.errors import BadInput
-from paretobit.graph import Example
 from paretobit.models import save
 from paretobit.passes.transform import apply_assignment
 from paretobit.report import draw_front, front_rows, to_csv, trial_rows
@@ -29,71 +26,24 @@ from paretobit.search import (
     Progress,
     Runner,
     SearchLoop,
-    SerialEngine,
-    Space,
     Study,
     Trial,
     Wanted,
     Workbench,
 )
-from paretobit.search.engine import Engine
 from paretobit.search.interrupts import Interrupts
-from paretobit.search.problem import check_before_work
-from paretobit.search.processes import ProcessEngine
 from paretobit.search.runners import BasicEvaluation
 from paretobit.search.strategies import StrategySettings
 from paretobit.search.study import describe_objective
 from paretobit.storage import write_text_atomic
 from paretobit.workflow.assemble import (
-    Pair,
-    choose_strategy,
-    evidence_for,
     fingerprint,
-    make_runners,
-    splits_from,
 )
+from paretobit.workflow.execution import Execution
 from paretobit.workflow.provenance import SPACE, check_comparable, check_or_begin
 from paretobit.workflow.run_folder import RunFolder
 
 OnTrial = Callable[[Progress], None]
-
-
-@dataclass(frozen=True)
-class Execution:
-    """Where trials run, and when to stop.
-
-    Attributes:
-        workers: How many processes evaluate.
-        kind: `serial` or `processes`; unset: processes where there are several workers or a timeout
-            per trial.
-        timeout: Seconds after which no further trial starts.
-        trial_timeout: Seconds a trial may take.
-        max_failures: How many trials may fail.
-    """
-
-    workers: int = 1
-    kind: str | None = None
-    timeout: float | None = None
-    trial_timeout: float | None = None
-    max_failures: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise BadInput("a search needs a worker", key="workers", found=self.workers)
-        if self.kind not in (None, "serial", "processes"):
-            raise BadInput("unknown engine", key="engine", found=self.kind, allowed=["serial", "processes"])
-        if self.kind == "serial" and (self.workers > 1 or self.trial_timeout is not None):
-            needs = "several workers" if self.workers > 1 else "trial_timeout"
-            raise BadInput(f"{needs} need other processes", key="engine", found="serial", allowed=["processes"])
-
-    def engine(self, search: Search, problem: Problem, workbench: Workbench) -> Engine:
-        """The engine of a search."""
-        if self.kind != "processes" and self.workers == 1 and self.trial_timeout is None:
-            return SerialEngine(workbench)
-        make = partial(
-            Workbench, search.space, search.runners, problem.violation, search.seed, search.eval_mode
-        )
-        return ProcessEngine(make, self.workers, self.trial_timeout)
 
 
 @dataclass
@@ -172,7 +122,8 @@ class Search:
         if self.best is not None:
             problem.question(self.best)
         strategy = STRATEGIES[self.strategy](problem, self.seed, self.strategy_settings)
-        engine = self.execution.engine(self, problem, workbench)
+        make = partial(Workbench, self.space, self.runners, problem.violation, self.seed, self.eval_mode)
+        engine = self.execution.engine(workbench, make)
         check_or_begin(study, problem, self.identity(problem), self.best, self.given, extend)
         on_begin()
         study.attach(self.build)
@@ -184,6 +135,18 @@ class Search:
                 loop.run(self.n_trials, self.execution.timeout, interrupts.wanted)
         finally:
             engine.close()
+
+    def check_baseline(self) -> None:
+        """Measure the unmodified model once, so that a measurement that cannot work is refused early.
+
+        Raises:
+            BadInput: It raised, returned nonsense, or lacks a metric that is asked for.
+        """
+        with one_thread(), seeded(self.seed):
+            workbench = Workbench(self.space, self.runners, lambda _: 0.0, self.seed, self.eval_mode)
+            problem = Problem.build(self.space, self.wanted, self.runners, workbench.baseline())
+        if self.best is not None:
+            problem.question(self.best)
 
     @property
     def described_space(self) -> dict[str, Any]:
@@ -259,117 +222,6 @@ def write_results(search: Search, study: Study, folder: RunFolder) -> None:
             "metrics": dict(winner.metrics),
         }
         save(folder.best, search.build(winner.config), **search.saved_with, **known)
-
-
-def search(
-    model: nn.Module,
-    *,
-    space: Space,
-    maximize: str | Sequence[str] = (),
-    minimize: str | Sequence[str] = (),
-    subject_to: str | Sequence[str] = (),
-    train: Pair | None = None,
-    val: Pair | None = None,
-    test: Pair | None = None,
-    evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
-    example: Example | None = None,
-    runners: Mapping[str, Mapping[str, Any]] | None = None,
-    strategy: str | Mapping[str, Any] | None = None,
-    n_trials: int | None = None,
-    timeout: float | None = None,
-    seed: int = 0,
-    best: str | None = None,
-    workers: int = 1,
-    engine: str | None = None,
-    trial_timeout: float | None = None,
-    max_failures: int | None = None,
-    eval_mode: bool = True,
-    warm_start: str | Path | None = None,
-    out: str | Path | None = None,
-    resume: bool = False,
-    extend: bool = False,
-    on_trial: OnTrial | None = None,
-) -> Study:
-    """Search what may vary in a model; the model itself is never changed.
-
-    Args:
-        model: Any module.
-        space: What may vary.
-        maximize: Metrics to maximise.
-        minimize: Metrics to minimise.
-        subject_to: Constraints: `accuracy >= baseline - 0.01`.
-        train: Inputs and labels the model was trained on, tensors or arrays, rows first.
-        val: Inputs and labels that choose.
-        test: Inputs and labels that only judge the front.
-        evaluate: Measures a model in place of `val`: regression, detection, language models.
-        example: Inputs for the graph where no data is given: a tensor, a sequence of positional
-            arguments, or a mapping of keyword arguments. Costs need it.
-        runners: Runner to settings, in place of the default ones.
-        strategy: Its name, or a table with its name and settings; a sampler's name (`tpe`) will do.
-            Unset: every configuration where there are at most 500, otherwise 100 trials of TPE.
-        n_trials: Trials at most.
-        timeout: Seconds after which no further trial starts.
-        seed: Of everything random.
-        best: The question whose answer is kept in `best/`.
-        workers: Processes that evaluate, one torch thread each.
-        engine: `serial` or `processes`; unset: processes where there are several workers or a
-            timeout per trial.
-        trial_timeout: Seconds a trial may take; a longer one fails.
-        max_failures: Trials that may fail; one more ends the search.
-        eval_mode: False measures in training mode; running statistics are put back afterwards.
-        warm_start: Run folder whose trials of this space, on this model and data, are taken over.
-        out: Run folder; unset: the study stays in memory and nothing is written.
-        resume: Go on with the study in `out`.
-        extend: With `resume`, go on in a changed space with the trials that are still valid.
-        on_trial: Called after every trial.
-
-    Returns:
-        The study: `front()`, `best(question)`, `trials`, `baseline`.
-
-    Raises:
-        BadInput: Before any work, for whatever does not fit.
-        StudyError: The study in `out` belongs to another search.
-    """
-    document = Document()
-    execution = Execution(workers, engine, timeout, trial_timeout, max_failures)
-    wanted = Wanted.of(maximize, minimize, subject_to)
-    if val is None and evaluate is None:
-        raise BadInput("nothing to measure with: give val=(x, y) or evaluate=function", key="val")
-    splits = splits_from({"train": train, "val": val, "test": test})
-    with seeded(seed):  # a forward pass may draw
-        evidence = evidence_for(model, splits, example)
-        made = make_runners(runners, evidence, evaluate, wanted.directions, document)
-    check_before_work(wanted, made)
-    bound = space.bind(evidence.graph)
-    name, settings, trials = choose_strategy(strategy, n_trials, bound.tree, wanted, document)
-    folder = None if out is None else RunFolder.choose(out, "search", resume=resume)
-    begun = folder is not None and folder.begun
-    assembled = Search(
-        copy.deepcopy(model),
-        splits,
-        evidence,
-        bound,
-        made,
-        wanted,
-        name,
-        settings,
-        trials,
-        seed,
-        execution,
-        eval_mode,
-        best,
-        space.name,
-        None if begun or warm_start is None else Study.open(warm_start),
-        {"source": None},
-    )
-    assembled.check_given(trained=True)
-    if folder is None:
-        return execute(assembled, None, on_trial)
-    described = {"name": space.name, **space.to_settings()}
-    config = {"seed": seed, "search": {"space": described, "n_trials": trials}}
-    folder.create()
-    with folder.locked():
-        return execute(assembled, folder, on_trial, lambda: folder.write_config(config), extend)
 
 
 def execute(

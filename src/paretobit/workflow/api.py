@@ -1,0 +1,136 @@
+"""`paretobit.search`: the main job from Python."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from paretobit.document import Document
+from paretobit.errors import BadInput
+from paretobit.graph import Example
+from paretobit.runtime import seeded
+from paretobit.search import Space, Study, Wanted
+from paretobit.search.problem import check_before_work
+from paretobit.workflow.assemble import Pair, choose_strategy, evidence_for, make_runners, splits_from
+from paretobit.workflow.execution import Execution
+from paretobit.workflow.run_folder import RunFolder
+from paretobit.workflow.search import OnTrial, Search, execute
+
+
+def search(
+    model: nn.Module,
+    *,
+    space: Space,
+    maximize: str | Sequence[str] = (),
+    minimize: str | Sequence[str] = (),
+    subject_to: str | Sequence[str] = (),
+    train: Pair | None = None,
+    val: Pair | None = None,
+    test: Pair | None = None,
+    evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    example: Example | None = None,
+    runners: Mapping[str, Mapping[str, Any]] | None = None,
+    strategy: str | Mapping[str, Any] | None = None,
+    n_trials: int | None = None,
+    timeout: float | None = None,
+    seed: int = 0,
+    best: str | None = None,
+    workers: int = 1,
+    engine: str | None = None,
+    trial_timeout: float | None = None,
+    max_failures: int | None = None,
+    eval_mode: bool = True,
+    warm_start: str | Path | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    extend: bool = False,
+    on_trial: OnTrial | None = None,
+) -> Study:
+    """Search what may vary in a model; the model itself is never changed.
+
+    Args:
+        model: Any module.
+        space: What may vary.
+        maximize: Metrics to maximise.
+        minimize: Metrics to minimise.
+        subject_to: Constraints: `accuracy >= baseline - 0.01`.
+        train: Inputs and labels the model was trained on, tensors or arrays, rows first.
+        val: Inputs and labels that choose.
+        test: Inputs and labels that only judge the front.
+        evaluate: Measures a model in place of `val`: regression, detection, language models.
+        example: Inputs for the graph where no data is given: a tensor, a sequence of positional
+            arguments, or a mapping of keyword arguments. Costs need it.
+        runners: Runner to settings, in place of the default ones.
+        strategy: Its name, or a table with its name and settings; a sampler's name (`tpe`) will do.
+            Unset: every configuration where there are at most 500, otherwise 100 trials of TPE.
+        n_trials: Trials at most.
+        timeout: Seconds after which no further trial starts.
+        seed: Of everything random.
+        best: The question whose answer is kept in `best/`.
+        workers: Processes that evaluate, one torch thread each.
+        engine: `serial` or `processes`; unset: processes where there are several workers or a
+            timeout per trial.
+        trial_timeout: Seconds a trial may take; a longer one fails.
+        max_failures: Trials that may fail; one more ends the search.
+        eval_mode: False measures in training mode; running statistics are put back afterwards.
+        warm_start: Run folder whose trials of this space, on this model and data, are taken over.
+        out: Run folder; unset: the study stays in memory and nothing is written.
+        resume: Go on with the study in `out`.
+        extend: With `resume`, go on in a changed space with the trials that are still valid.
+        on_trial: Called after every trial.
+
+    Returns:
+        The study: `front()`, `best(question)`, `trials`, `baseline`.
+
+    Raises:
+        BadInput: Before any work, for whatever does not fit.
+        StudyError: The study in `out` belongs to another search.
+    """
+    document = Document()
+    execution = Execution(workers, engine, timeout, trial_timeout, max_failures)
+    wanted = Wanted.of(maximize, minimize, subject_to)
+    if not isinstance(space, Space):
+        raise BadInput("not a search space", key="space", found=space, allowed="paretobit.Quantize(...)")
+    if val is None and evaluate is None:
+        raise BadInput("nothing to measure with: give val=(x, y) or evaluate=function", key="val")
+    splits = splits_from({"train": train, "val": val, "test": test})
+    with seeded(seed):  # a forward pass may draw
+        evidence = evidence_for(model, splits, example)
+        made = make_runners(runners, evidence, evaluate, wanted.directions, document)
+    check_before_work(wanted, made, best)
+    bound = space.bind(evidence.graph)
+    name, settings, trials = choose_strategy(strategy, n_trials, bound.tree, wanted, document)
+    folder = None if out is None else RunFolder.choose(out, "search", resume=resume)
+    begun = folder is not None and folder.begun
+    assembled = Search(
+        copy.deepcopy(model),
+        splits,
+        evidence,
+        bound,
+        made,
+        wanted,
+        name,
+        settings,
+        trials,
+        seed,
+        execution,
+        eval_mode,
+        best,
+        space.name,
+        None if begun or warm_start is None else Study.open(warm_start),
+        {"source": None},
+    )
+    assembled.check_given(trained=True)
+    if folder is None:
+        return execute(assembled, None, on_trial)
+    described = {"name": space.name, **space.to_settings()}
+    config = {"seed": seed, "search": {"space": described, "n_trials": trials}}
+    if evaluate is not None:
+        assembled.check_baseline()
+    folder.create()
+    with folder.locked():
+        return execute(assembled, folder, on_trial, lambda: folder.write_config(config), extend)
