@@ -141,7 +141,9 @@ def count(here: Path) -> int:
 
 def workers_of(coordinator: int) -> list[int]:
     """Its children that were started as workers."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    )
     fields = [line.split(None, 2) for line in listed.stdout.splitlines()]
     return [int(pid) for pid, parent, args in fields if int(parent) == coordinator and "search.worker" in args]
 

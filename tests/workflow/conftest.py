@@ -116,7 +116,9 @@ class Place:
 
     def workers_of(self, process: Process) -> list[int]:
         """Process ids of a coordinator's workers: its children that were started as such."""
-        listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
+        listed = subprocess.run(
+            ["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+        )
         fields = [line.split(None, 2) for line in listed.stdout.splitlines()]
         return [
             int(pid) for pid, parent, args in fields if int(parent) == process.pid and "search.worker" in args
