@@ -273,16 +273,18 @@ def test_a_quantised_model_still_traces_to_the_same_nodes():
     assert again.original_type(again["seq_blocks_2"]) == "Linear"
 
 
-def test_a_model_that_is_one_torch_layer_is_a_function_and_its_parameters():
-    graph = trace(nn.Linear(4, 2), torch.zeros(3, 4))
+@pytest.mark.parametrize("example", [torch.zeros(3, 4), None])
+def test_a_model_that_is_one_torch_layer_is_one_node(example):
+    model = nn.Linear(4, 2)
+    graph = trace(model, example)
     assert [(node.kind, node.op) for node in graph] == [
         ("placeholder", "placeholder"),
-        ("get_attr", "get_attr"),
-        ("get_attr", "get_attr"),
-        ("call_function", "linear"),
+        ("call_module", "linear"),
         ("output", "output"),
     ]
-    assert graph.layers == ()
+    (layer,) = graph.layers
+    assert (layer.name, layer.owner, layer.output_elements) == ("linear", "", None if example is None else 2)
+    assert graph.module(layer) is model
 
 
 def test_an_unknown_node_names_the_closest():

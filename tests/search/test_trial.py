@@ -444,3 +444,20 @@ def test_the_same_configuration_has_the_same_seed_wherever_it_stands(net, rows, 
     config = Config({"a": 1, "b": "x"})
     assert bench.seed_of(config) == bench.seed_of(Config.from_json(config.to_json()))
     assert bench.seed_of(config) != bench.seed_of(Config({"a": 2, "b": "x"}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_model_of_one_layer_is_searched_in_its_own_dtype(dtype):
+    torch.manual_seed(0)
+    model = nn.Linear(8, 2).to(dtype)
+    x = torch.randn(50, 8, dtype=torch.float64)
+    study = pb.search(
+        model,
+        val=(x, (x[:, 0] > 0).long()),
+        space=pb.Quantize(by="type", seed={"linear": {"weight_width": [2, 8]}}),
+        maximize="accuracy",
+        minimize="bitops",
+    )
+    assert [trial.metrics["total_bitops"] for trial in study.trials] == [16 * 32 * 2, 16 * 32 * 8]
+    assert type(model) is nn.Linear
+    assert next(study.trials[0].model().parameters()).dtype == dtype

@@ -6,6 +6,7 @@ import inspect
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -37,6 +38,8 @@ def trace(model: nn.Module, example: Example | None = None) -> ModelGraph:
     """
     if any(is_lazy(parameter) for parameter in model.parameters()):
         raise BadInput("the model has lazy parameters without shapes: run it on its data once")
+    if _is_one_layer(model) and isinstance(example, Tensor | None):
+        return _of_one_layer(model, example)
     with at_rest(model), _restored(model):
         try:
             traced = _Tracer(_fixed_arguments(model, example)).trace(model)
@@ -45,6 +48,27 @@ def trace(model: nn.Module, example: Example | None = None) -> ModelGraph:
             reason = f"torch.fx cannot trace it: {type(error).__name__}: {_first_line(error)}"
             return _on_example(model, example, reason)
     return _from_fx(model, traced, shapes, _batch(example))
+
+
+def _is_one_layer(model: nn.Module) -> bool:
+    known = type(model).__module__.startswith("torch.nn.modules") or hasattr(model, "slot_names")
+    return known and _is_leaf(model) and not isinstance(model, nn.Sequential)
+
+
+def _of_one_layer(model: nn.Module, example: Tensor | None) -> ModelGraph:
+    """The graph of a model that is one layer: its path is empty, its node is named after its operation."""
+    wrapped = trace(nn.Sequential(model), example)
+    names = {node.name: node.op if node.kind == "call_module" else node.name for node in wrapped}
+    nodes = (
+        replace(
+            node,
+            name=names[node.name],
+            owner="",
+            inputs=tuple(names[source] for source in node.inputs),
+        )
+        for node in wrapped
+    )
+    return replace(wrapped, model=model, nodes=tuple(nodes))
 
 
 def _on_example(model: nn.Module, example: Example | None, reason: str) -> ModelGraph:

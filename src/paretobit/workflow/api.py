@@ -97,7 +97,7 @@ def search(
         raise BadInput("not a search space", key="space", found=space, allowed="paretobit.Quantize(...)")
     if val is None and evaluate is None:
         raise BadInput("nothing to measure with: give val=(x, y) or evaluate=function", key="val")
-    splits = splits_from({"train": train, "val": val, "test": test})
+    splits = splits_from({"train": train, "val": val, "test": test}, model)
     with seeded(seed):  # a forward pass may draw
         evidence = evidence_for(model, splits, example)
         made = make_runners(runners, evidence, evaluate, wanted.directions, document)

@@ -47,12 +47,15 @@ def splits_of(data: Data) -> dict[str, tuple[Tensor, Tensor]]:
     return {split.name: (split.x, split.y) for split in data.splits}
 
 
-def splits_from(pairs: Mapping[str, Pair | None]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Splits given from Python: tensors or arrays, checked.
+def splits_from(pairs: Mapping[str, Pair | None], model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+    """Splits given from Python: tensors or arrays, checked; real numbers in the model's dtype.
 
     Raises:
         BadInput: Inputs and labels of different length, no rows, or inputs that are not finite.
     """
+    if not isinstance(model, nn.Module):
+        raise BadInput("not a model", key="model", found=model, allowed="an nn.Module")
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     splits = {}
     for name, pair in pairs.items():
         if pair is None:
@@ -60,7 +63,7 @@ def splits_from(pairs: Mapping[str, Pair | None]) -> dict[str, tuple[Tensor, Ten
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise BadInput("not a pair of inputs and labels", key=name, found=type(pair).__name__)
         x, y = (_tensor(part, name) for part in pair)
-        x = x.float() if x.is_floating_point() else x
+        x = x.to(dtype) if x.is_floating_point() else x
         if len(x) != len(y):
             raise BadInput("inputs and labels differ in length", key=name, found=[len(x), len(y)])
         if len(x) == 0:
@@ -95,10 +98,8 @@ def evidence_for(
     """The model's graph and the data.
 
     Raises:
-        BadInput: The model is no module, or does not run on the data.
+        BadInput: The model does not run on the data.
     """
-    if not isinstance(model, nn.Module):
-        raise BadInput("not a model", key="model", found=model, allowed="an nn.Module")
     return Evidence(trace(model, example if example is not None else example_from(splits)), splits)
 
 
