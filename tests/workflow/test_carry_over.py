@@ -196,3 +196,29 @@ def test_the_command_line_extends_warms_up_and_refuses(here):
     assert len(here.rows("run")) == 9
     kept = set(here.seconds("run").values()) & set(old.values())
     assert len(kept) == 4
+
+
+def test_another_function_is_another_search(tmp_path):
+    def first(candidate):
+        return {"m": 1.0}
+
+    def second(candidate):
+        return {"m": 1.0}
+
+    def search(evaluate):
+        return pb.search(
+            torch.nn.Linear(4, 2),
+            evaluate=evaluate,
+            example=torch.zeros(1, 4),
+            space=pb.Quantize(by="type", seed={"linear": {"weight_width": [2, 8]}}),
+            maximize="m",
+            out=tmp_path / "run",
+            resume=True,
+        )
+
+    torch.manual_seed(0)
+    state = torch.random.get_rng_state()
+    assert len(search(first)) == 2
+    torch.random.set_rng_state(state)
+    with pytest.raises(pb.ParetoBitError, match="second"):
+        search(second)

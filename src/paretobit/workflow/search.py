@@ -174,7 +174,7 @@ class Search:
         """What trials must share to compare."""
         return {
             "fingerprints": fingerprint(self.model, self.splits),
-            "runners": [[type(r).__name__, r.settings.model_dump()] for r in self.runners],
+            "runners": [runner.identity for runner in self.runners],
             "eval_mode": self.eval_mode,
         }
 

@@ -120,6 +120,11 @@ class Runner(abc.ABC):
         """Every metric the runner declares, by name."""
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What two runners must share for their metrics to compare; JSON-able."""
+        return {"runner": type(self).__name__, **self.settings.model_dump()}
+
+    @property
     def cheap(self) -> bool:
         """Whether all its metrics come from the configuration alone."""
         return all(metric.cheap for metric in self.metrics)

@@ -32,6 +32,12 @@ class FunctionRunner(Runner):
         self.metrics: tuple[Metric, ...] = ()  # known once the baseline was measured
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """The function's name: what it computes cannot be compared."""
+        function = getattr(self._evaluate, "__qualname__", type(self._evaluate).__qualname__)
+        return {"runner": type(self).__name__, "function": function}
+
+    @property
     def cheap(self) -> bool:
         """Never: it runs the model."""
         return False

@@ -154,7 +154,8 @@ class OptunaStrategy(Strategy):
         for trial in trials:
             judged = self.problem.judge(trial.metrics)
             if judged.losses is not None:
-                self._study.add_trial(_frozen(self.problem.tree, trial.config, judged.losses))
+                violations = {_VIOLATION: judged.violation} if self.problem.constraints else None
+                self._study.add_trial(_frozen(self.problem.tree, trial.config, judged.losses, violations))
                 self._seen.add(trial.config)
 
     def tell(self, trials: Sequence[Trial]) -> None:
@@ -197,7 +198,9 @@ def _suggest(trial: optuna.Trial) -> Callable[[Knob], Value]:
     return choose
 
 
-def _frozen(tree: Tree, config: Config, losses: Sequence[float]) -> optuna.trial.FrozenTrial:
+def _frozen(
+    tree: Tree, config: Config, losses: Sequence[float], violations: dict[str, float] | None
+) -> optuna.trial.FrozenTrial:
     """A finished trial as Optuna keeps them."""
     distributions: dict[str, BaseDistribution] = {}
     parameters: dict[str, Any] = {}
@@ -209,7 +212,9 @@ def _frozen(tree: Tree, config: Config, losses: Sequence[float]) -> optuna.trial
         return value
 
     tree.walk(note)
-    return optuna.trial.create_trial(params=parameters, distributions=distributions, values=list(losses))
+    return optuna.trial.create_trial(
+        params=parameters, distributions=distributions, values=list(losses), constraints=violations
+    )
 
 
 def _cannot_use(sampler: Sampler, tree: Tree, objectives: int) -> str | None:
