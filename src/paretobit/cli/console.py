@@ -168,6 +168,10 @@ class ProgressLines:
         )
         self._update("searching", progress.done, progress.total, text)
 
+    def on_judged(self, done: int, total: int) -> None:
+        """Points of the front judged on the test split."""
+        self._update("judging", done, total, f"{done}/{total} points judged on the test split")
+
     def _update(self, name: str, done: int, total: int, text: str) -> None:
         if name not in self._tasks:
             self._tasks[name] = self._bar.add_task(name, total=total)

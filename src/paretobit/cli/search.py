@@ -81,6 +81,7 @@ def search(
                 on_epoch=lambda epoch: lines.on_epoch(epoch, settings.train.max_epochs),
                 on_trial=lines.on_trial,
                 on_start=on_start,
+                on_judged=lines.on_judged,
                 extend=extend,
             )
     except KeyboardInterrupt:

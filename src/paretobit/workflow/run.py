@@ -90,6 +90,7 @@ def run(
     on_epoch: Callable[[Epoch], None] | None = None,
     on_trial: OnTrial | None = None,
     on_start: Callable[[Search], None] | None = None,
+    on_judged: Callable[[int, int], None] | None = None,
     extend: bool = False,
 ) -> Study:
     """Search from settings into a run folder; a folder with a study goes on where it stopped.
@@ -102,7 +103,7 @@ def run(
         BadInput: Before any work and before anything is written.
     """
     with redirect_stdout(sys.stderr):
-        return _run(settings, document, folder, on_epoch, on_trial, on_start, extend)
+        return _run(settings, document, folder, on_epoch, on_trial, on_start, on_judged, extend)
 
 
 def _run(
@@ -112,6 +113,7 @@ def _run(
     on_epoch: Callable[[Epoch], None] | None,
     on_trial: OnTrial | None,
     on_start: Callable[[Search], None] | None,
+    on_judged: Callable[[int, int], None] | None,
     extend: bool,
 ) -> Study:
     begun = folder.begun
@@ -119,6 +121,7 @@ def _run(
         _check_training(settings, folder)
     assembled = assemble(settings, document, begun)
     search = assembled.search
+    search.on_judged = on_judged
     search.check_given(trained=settings.model.load is not None)
     folder.create()
     with folder.locked():

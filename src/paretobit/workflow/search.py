@@ -67,6 +67,7 @@ class Search:
         space_name: Registered name of the space.
         given: Trials of another study to take over.
         saved_with: What `best/model.json` keeps besides the formats: `source`, `data`.
+        on_judged: Called with the points judged on the test split and their number.
     """
 
     model: nn.Module
@@ -85,6 +86,7 @@ class Search:
     space_name: str = "quantize"
     given: Study | None = None
     saved_with: Mapping[str, Any] = field(default_factory=dict)
+    on_judged: Callable[[int, int], None] | None = None
 
     def run(
         self,
@@ -187,11 +189,14 @@ class Search:
         runner = BasicEvaluation(self.evidence, settings)
         known = dict(study.facts.get("test", {}))
         configs: dict[str, Config | None] = {str(t.number): t.config for t in study.front()}
-        for name, config in {"baseline": None, **configs}.items():
+        points = {"baseline": None, **configs}
+        for done, (name, config) in enumerate(points.items(), 1):
             if name not in known:
                 seed_everything(derive_seed(self.seed, "test", name))
                 model = self.build(config)
                 known[name] = runner.measure(Candidate({}, model))
+            if self.on_judged:
+                self.on_judged(done, len(points))
         study.record(test=known)
 
     def build(self, config: Config | None) -> nn.Module:
