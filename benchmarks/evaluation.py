@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
 import torch
+from output import show
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -101,11 +101,7 @@ def main() -> None:
         "trials": arguments.trials,
         "torch": torch.__version__,
     }
-    if arguments.json:
-        print(json.dumps(result))
-    else:
-        for name, value in result.items():
-            print(f"{name:30} {value}")
+    show(result, arguments.json)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ Same seed, same sampler arguments, same `suggest_*` calls: both propose the same
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 
 import optuna
 import torch
+from output import show
 from torch import Tensor, nn
 
 import paretobit as pb
@@ -131,11 +131,7 @@ def main() -> None:
         "same_proposals": True,
         "trials": arguments.trials,
     }
-    if arguments.json:
-        print(json.dumps(result))
-    else:
-        for name, value in result.items():
-            print(f"{name:26} {value}")
+    show(result, arguments.json)
 
 
 if __name__ == "__main__":

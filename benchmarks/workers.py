@@ -9,11 +9,11 @@ ratio comes from the same products in one process and in two processes at once.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import time
 
 import torch
+from output import show
 from torch import Tensor, nn
 
 import paretobit as pb
@@ -105,11 +105,7 @@ def main() -> None:
         "trial_ms": round(1e3 / one, 2),
         "trials": arguments.trials,
     }
-    if arguments.json:
-        print(json.dumps(result))
-    else:
-        for name, value in result.items():
-            print(f"{name:26} {value}")
+    show(result, arguments.json)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from paretobit.errors import (
     MissingExtra,
     ParetoBitError,
     StudyError,
-    TraceError,
     closest_match,
 )
 
@@ -67,7 +66,6 @@ def test_the_closest_match_ignores_case_and_is_none_when_nothing_is_near(name, c
         (ParetoBitError, 1),
         (MetricError, 1),
         (StudyError, 1),
-        (TraceError, 1),
         (BadInput, 2),
         (CheckpointMismatch, 2),
     ],

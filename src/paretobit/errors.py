@@ -5,8 +5,7 @@ ParetoBitError                 exit code 1
 │   ├── MissingExtra           an optional package is not installed
 │   └── CheckpointMismatch     weights that do not fit the model
 ├── MetricError                a runner could not deliver a metric it promised
-├── StudyError                 the study on disk is locked, corrupt, or not the one expected
-└── TraceError                 a model has no static graph
+└── StudyError                 the study on disk is locked, corrupt, or not the one expected
 """
 
 from __future__ import annotations
@@ -111,10 +110,6 @@ class MetricError(ParetoBitError):
 
 class StudyError(ParetoBitError):
     """The study on disk is locked, corrupt, or not the one expected."""
-
-
-class TraceError(ParetoBitError):
-    """A model has no static graph."""
 
 
 def closest_match(name: str, candidates: Iterable[str]) -> str | None:

@@ -101,13 +101,14 @@ def slot_formats(entry: Mapping[str, Any]) -> dict[str, Format]:
     name = parts.name if parts.name is not None else DEFAULT_FORMAT
     if name not in FORMATS:
         raise BadInput(f"unknown {FORMATS.noun}", key="name", found=name, allowed=FORMATS.names())
-    formats = {slot: _whole(slot, value, name) for slot, value in parts.whole.items()}
+    formats = {slot: slot_whole(slot, value, name) for slot, value in parts.whole.items()}
     for slot, parameters in parts.parameters.items():
         formats[slot] = slot_format(name, slot, parameters)
     return {slot: formats[slot] for slot in SLOTS if slot in formats}
 
 
-def _whole(slot: str, value: Any, name: str) -> Format:
+def slot_whole(slot: str, value: Any, name: str) -> Format:
+    """A whole format; errors name the slot."""
     try:
         return whole_format(value, name)
     except BadInput as error:

@@ -41,16 +41,15 @@ def assemble(settings: Settings, document: Document, begun: bool = False) -> Ass
 
     A search that has begun needs no trials of another one.
     """
-    wanted = settings.search.wanted()
     asked = settings.search
+    wanted = asked.wanted()
     execution = Execution(asked.workers, asked.engine, asked.timeout, asked.trial_timeout, asked.max_failures)
-    space = make_space(settings.search.space, document)
+    space = make_space(asked.space, document)
     data = load_data(settings)
     model = build_model(settings.model, data, settings.seed)
     splits = splits_of(data)
     evidence = evidence_for(model, splits)
-    tables = settings.search.runners or None
-    runners = make_runners(tables, evidence, None, wanted.directions, document)
+    runners = make_runners(asked.runners or None, evidence, None, wanted.directions, document)
     check_before_work(wanted, runners, asked.best)
     try:
         bound = space.bind(evidence.graph)
@@ -58,9 +57,7 @@ def assemble(settings: Settings, document: Document, begun: bool = False) -> Ass
         raise document.place(error, "search.space") from None
     if settings.model.load is None:
         check_trainable(model, data, settings.train)
-    name, strategy, n_trials = choose_strategy(
-        settings.search.strategy, settings.search.n_trials, bound.tree, wanted, document
-    )
+    name, strategy, n_trials = choose_strategy(asked.strategy, asked.n_trials, bound.tree, wanted, document)
     search = Search(
         model=model,
         splits=splits,
@@ -73,9 +70,9 @@ def assemble(settings: Settings, document: Document, begun: bool = False) -> Ass
         n_trials=n_trials,
         seed=settings.seed,
         execution=execution,
-        eval_mode=settings.search.eval_mode,
-        given=None if begun or settings.search.warm_start is None else Study.open(settings.search.warm_start),
-        best=settings.search.best,
+        eval_mode=asked.eval_mode,
+        given=None if begun or asked.warm_start is None else Study.open(asked.warm_start),
+        best=asked.best,
         space_name=space.name,
         saved_with=manifest(settings, data),
     )
@@ -102,37 +99,26 @@ def run(
     Raises:
         BadInput: Before any work and before anything is written.
     """
-    with redirect_stdout(sys.stderr):
-        return _run(settings, document, folder, on_epoch, on_trial, on_start, on_judged, extend)
-
-
-def _run(
-    settings: Settings,
-    document: Document,
-    folder: RunFolder,
-    on_epoch: Callable[[Epoch], None] | None,
-    on_trial: OnTrial | None,
-    on_start: Callable[[Search], None] | None,
-    on_judged: Callable[[int, int], None] | None,
-    extend: bool,
-) -> Study:
     begun = folder.begun
     if begun:
         _check_training(settings, folder)
-    assembled = assemble(settings, document, begun)
-    search = assembled.search
-    search.on_judged = on_judged
-    search.check_given(trained=settings.model.load is not None)
-    folder.create()
-    with folder.locked():
-        if not begun:
-            folder.write_config(settings.resolved())
-        if settings.model.load is None:
-            trained = train(settings, folder.float_model, data=assembled.data, resume=True, on_epoch=on_epoch)
-            search.model.load_state_dict(trained.model.state_dict())
-        if on_start:
-            on_start(search)
-        return execute(search, folder, on_trial, lambda: folder.write_config(settings.resolved()), extend)
+    with redirect_stdout(sys.stderr):
+        assembled = assemble(settings, document, begun)
+        search = assembled.search
+        search.on_judged = on_judged
+        search.check_given(trained=settings.model.load is not None)
+        folder.create()
+        with folder.locked():
+            if not begun:
+                folder.write_config(settings.resolved())
+            if settings.model.load is None:
+                trained = train(
+                    settings, folder.float_model, data=assembled.data, resume=True, on_epoch=on_epoch
+                )
+                search.model.load_state_dict(trained.model.state_dict())
+            if on_start:
+                on_start(search)
+            return execute(search, folder, on_trial, lambda: folder.write_config(settings.resolved()), extend)
 
 
 def _check_training(settings: Settings, folder: RunFolder) -> None:

@@ -26,8 +26,8 @@ from paretobit.passes.entries import (
     is_float,
     parameter_names,
     slot_format,
+    slot_whole,
     split_entry,
-    whole_format,
 )
 from paretobit.passes.selection import By, select
 from paretobit.passes.transform.quantize import Assignment, check_slots, instrument_layers
@@ -272,20 +272,12 @@ def _format_knobs(prefix: str, name: str, entry: Entry) -> tuple[Knob, ...]:
     for slot in SLOTS:
         whole = entry.whole.get(slot)
         if isinstance(whole, list | tuple):
-            texts = [str(_whole(slot, value, name)) for value in whole]
+            texts = [str(slot_whole(slot, value, name)) for value in whole]
             knobs.append(Knob.of(f"{prefix}.{slot}", texts))
         for parameter, value in entry.parameters.get(slot, {}).items():
             if isinstance(value, list | tuple) and parameter in parameter_names(name):
                 knobs.append(_parameter_knob(f"{prefix}.{slot}_{parameter}", name, slot, parameter, value))
     return tuple(knobs)
-
-
-def _whole(slot: str, value: Any, name: str) -> Format:
-    """A whole format; errors name the slot."""
-    try:
-        return whole_format(value, name)
-    except BadInput as error:
-        raise error.under(slot) from None
 
 
 def _one_of_each_name(knobs: tuple[Knob, ...]) -> Iterator[Config]:
@@ -317,7 +309,7 @@ def _decode(target: _Choices, config: Config) -> dict[str, Format]:
         if slot in entry.whole:
             whole = entry.whole[slot]
             chosen = config[f"{prefix}.{slot}"] if isinstance(whole, list | tuple) else whole
-            slots[slot] = _whole(slot, chosen, name)
+            slots[slot] = slot_whole(slot, chosen, name)
         elif slot in entry.parameters:
             known = parameter_names(name)
             values = {p: v for p, v in entry.parameters[slot].items() if p in known}
