@@ -6,6 +6,8 @@ import hashlib
 import importlib
 import importlib.util
 import json
+import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,6 +61,11 @@ def device(name: str = "cpu") -> torch.device:
     if found.type == "cuda" and not torch.cuda.is_available():
         raise BadInput("no CUDA device on this machine", key="device", found=name, allowed=["cpu", "auto"])
     return found
+
+
+def cpp_compiler() -> str | None:
+    """The C++ compiler that `torch.compile` finds for the CPU, or None."""
+    return shutil.which(os.environ.get("CXX") or "g++") or shutil.which("clang++")
 
 
 def derive_seed(seed: int, *parts: object) -> int:

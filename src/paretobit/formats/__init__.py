@@ -1,6 +1,84 @@
 """Number formats: pure functions on tensors that know nothing of models."""
 
-from paretobit.formats.base import FORMATS, FULL, Description, Format, FullPrecision, Traits, make, parse
+from paretobit.formats.base import (
+    FORMATS,
+    FULL,
+    Description,
+    Format,
+    FullPrecision,
+    LossyFormat,
+    Traits,
+    make,
+    parameters_of,
+    parse,
+)
+from paretobit.formats.binary import Binary, BinaryResidual, BinaryScaling
+from paretobit.formats.block import BlockFormat, BlockFP, BlockLog, BlockMinifloat
+from paretobit.formats.compiled import compiled
 from paretobit.formats.integer import Integer
+from paretobit.formats.log import Log
+from paretobit.formats.microscaling import (
+    MXFP4,
+    MXFP6E2M3,
+    MXFP6E3M2,
+    MXFP8E4M3,
+    MXFP8E5M2,
+    MXINT8,
+    NVFP4,
+)
+from paretobit.formats.minifloat import (
+    BF16,
+    FP4E2M1,
+    FP6E2M3,
+    FP6E3M2,
+    FP8E4M3,
+    FP8E5M2,
+    FP16,
+    MinifloatDenorm,
+    MinifloatIEEE,
+)
+from paretobit.formats.scaled import ScaledFormat
+from paretobit.formats.scaled_integer import ScaledInteger
+from paretobit.formats.ternary import Ternary
 
-__all__ = ["FORMATS", "FULL", "Description", "Format", "FullPrecision", "Integer", "Traits", "make", "parse"]
+__all__ = [
+    "BF16",
+    "FORMATS",
+    "FP4E2M1",
+    "FP6E2M3",
+    "FP6E3M2",
+    "FP8E4M3",
+    "FP8E5M2",
+    "FP16",
+    "FULL",
+    "MXFP4",
+    "MXFP6E2M3",
+    "MXFP6E3M2",
+    "MXFP8E4M3",
+    "MXFP8E5M2",
+    "MXINT8",
+    "NVFP4",
+    "Binary",
+    "BinaryResidual",
+    "BinaryScaling",
+    "BlockFP",
+    "BlockFormat",
+    "BlockLog",
+    "BlockMinifloat",
+    "Description",
+    "Format",
+    "FullPrecision",
+    "Integer",
+    "Log",
+    "LossyFormat",
+    "MinifloatDenorm",
+    "MinifloatIEEE",
+    "ScaledFormat",
+    "ScaledInteger",
+    "Ternary",
+    "Traits",
+    "compiled",
+    "make",
+    "parameters_of",
+    "parse",
+]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,7 +15,11 @@ from torch import Tensor
 
 from paretobit.document import parse_value
 from paretobit.errors import BadInput
+from paretobit.formats.checks import check_choice
 from paretobit.registry import Registry
+
+Scale = Literal["none", "fixed", "max", "mean", "search"]
+Gradient = Literal["pass", "mask"]
 
 
 @dataclass(frozen=True)
@@ -23,20 +28,34 @@ class Traits:
 
     Attributes:
         has_zero: Zero is representable and stays zero.
-        symmetric: `quantize(-x) == -quantize(x)` away from saturation.
+        symmetric: `quantize(-x) == -quantize(x)`, saturation included.
         deterministic: The same input always gives the same output.
+        nearest: Given its scale, the value chosen is the nearest one, ties to the even code.
+        idempotent: What was quantised once is not changed by quantising it again.
         scale: Where the scale comes from: `none` and `fixed` do not look at the data.
     """
 
     has_zero: bool
     symmetric: bool
     deterministic: bool = True
-    scale: Literal["none", "fixed", "max", "mean", "search"] = "none"
+    nearest: bool = True
+    idempotent: bool = True
+    scale: Scale = "none"
 
 
 @dataclass(frozen=True)
 class Description:
-    """The grid of an element format in numbers; a quantity that has no bound is None."""
+    """The values of a format in numbers; a quantity that has no bound is None.
+
+    A format whose scale follows the data is described over all scales it can take.
+
+    Attributes:
+        minimum: Smallest value.
+        maximum: Largest value.
+        smallest_positive: Smallest value above zero.
+        step: Smallest distance between neighbouring values.
+        codes: Number of different values of one element, under one scale.
+    """
 
     minimum: float
     maximum: float
@@ -47,9 +66,17 @@ class Description:
 
 @dataclass(frozen=True)
 class Format(abc.ABC):
-    """A number format. Subclasses are frozen dataclasses whose fields are the format's parameters."""
+    """A number format. Subclasses are frozen dataclasses whose fields are the format's parameters.
+
+    Attributes:
+        name: Name in the registry and in configurations.
+        formula: The values it can take, in one line.
+        source: Paper or standard that defines it.
+    """
 
     name: ClassVar[str]
+    formula: ClassVar[str]
+    source: ClassVar[str]
 
     @property
     @abc.abstractmethod
@@ -66,42 +93,30 @@ class Format(abc.ABC):
         """Range, steps and number of codes."""
 
     @abc.abstractmethod
-    def _round(self, x: Tensor) -> Tensor:
-        """`quantize` for float32 or float64, without a gradient; must not modify `x`."""
-
     def quantize(self, x: Tensor) -> Tensor:
-        """The nearest values this format can represent, in the shape and dtype of `x`.
+        """The values this format stores for `x`, in its shape and dtype; `x` is never modified."""
 
-        float16 and bfloat16 are computed in float32 and rounded back. The gradient is
-        straight-through (Bengio et al. 2013): that of the identity. `x` is never modified.
-
-        Raises:
-            TypeError: `x` is not a floating-point tensor.
-        """
-        if not x.is_floating_point():
-            raise TypeError(f"a number format quantizes floating-point tensors, not {x.dtype}")
-        if x.requires_grad and torch.is_grad_enabled():
-            return _straight_through(x, self)
-        if x.dtype in (torch.float32, torch.float64):
-            return self._round(x)
-        return self._round(x.float()).to(x.dtype)
+    def quantize_latent(self, x: Tensor) -> Tensor:
+        """What stands for the parameter `x` while it is trained: mostly the same."""
+        return self.quantize(x)
 
     def bits(self, shape: Sequence[int]) -> int:
-        """Bits that storing a tensor of this shape takes."""
+        """Bits that storing a tensor of this shape takes, shared exponents and scales included."""
         return self.element_bits * math.prod(shape)
 
     def codes(self) -> Tensor:
-        """Every representable value, ascending, float64.
+        """Every different value of an element, ascending, float64.
 
         Raises:
-            BadInput: The format has no finite list of codes, or one too long to enumerate.
+            BadInput: There is no finite list of values, one too long to enumerate, or one that
+                depends on the data.
         """
         raise BadInput(f"'{self}' cannot be enumerated", allowed="element formats of up to 12 bits")
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Parameters by name, resolved."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        """Parameters by name, resolved; those that every format shares come last."""
+        return {f.name: getattr(self, f.name) for f in parameters_of(type(self))}
 
     def to_dict(self) -> dict[str, Any]:
         """Name and parameters, as `make` takes them."""
@@ -110,13 +125,57 @@ class Format(abc.ABC):
     @property
     def chosen(self) -> dict[str, Any]:
         """The parameters that differ from their defaults."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        defaults = {f.name: f.default for f in parameters_of(type(self))}
         return {name: value for name, value in self.parameters.items() if value != defaults[name]}
 
     def __str__(self) -> str:
         if not self.chosen:
             return self.name
         return f"{self.name}({', '.join(f'{key}={_plain(value)}' for key, value in self.chosen.items())})"
+
+
+@dataclass(frozen=True)
+class LossyFormat(Format):
+    """A format that rounds: what all but full precision share.
+
+    Args:
+        gradient: The straight-through gradient (Bengio et al. 2013) is that of the identity; `mask`
+            makes it zero where the value saturates (Hubara et al. 2016).
+    """
+
+    gradient: Gradient = field(default="pass", kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_choice("gradient", self.gradient, Gradient)
+
+    @abc.abstractmethod
+    def _round(self, x: Tensor) -> Tensor:
+        """`quantize` for a tensor of float32 or float64 that has elements: always a new tensor."""
+
+    def _inside(self, x: Tensor) -> Tensor:
+        """Where `x` does not saturate, as booleans."""
+        description = self.describe()
+        return (x >= description.minimum) & (x <= description.maximum)
+
+    def quantize(self, x: Tensor) -> Tensor:
+        """The values this format stores for `x`, in its shape and dtype.
+
+        Infinity saturates, NaN stays NaN. float16 and bfloat16 are computed in float32 and rounded
+        back. The gradient is straight-through. `x` is never modified.
+
+        Raises:
+            TypeError: `x` is not a floating-point tensor.
+        """
+        if not x.is_floating_point():
+            raise TypeError(f"a number format quantizes floating-point tensors, not {x.dtype}")
+        if x.requires_grad and torch.is_grad_enabled():
+            return _straight_through(x, self)
+        if x.numel() == 0:
+            return x.clone()
+        if x.dtype in (torch.float32, torch.float64):
+            return self._round(x)
+        limit = torch.finfo(x.dtype).max  # a wide format reaches further
+        return self._round(x.float()).clamp_(-limit, limit).to(x.dtype)
 
 
 FORMATS: Registry[type[Format]] = Registry("number format")
@@ -128,6 +187,8 @@ class FullPrecision(Format):
     """Full precision: the tensor as it is, 32 bits an element."""
 
     name: ClassVar[str] = "float"
+    formula: ClassVar[str] = "x"
+    source: ClassVar[str] = "IEEE 754"
     _only: ClassVar[FullPrecision | None] = None
 
     def __new__(cls) -> FullPrecision:
@@ -155,9 +216,6 @@ class FullPrecision(Format):
         """`x` itself, not a copy."""
         return x
 
-    def _round(self, x: Tensor) -> Tensor:
-        return x
-
 
 FULL = FullPrecision()
 
@@ -172,14 +230,20 @@ def make(name: str, **parameters: Any) -> Format:
     Integer(width=8, frac_width=4, signed=True, rounding='nearest')
     """
     family = FORMATS[name]
-    fields = {field.name: field for field in dataclasses.fields(family)}
+    fields = {f.name: f for f in parameters_of(family)}
     for key in parameters:
         if key not in fields:
             raise BadInput(f"unknown parameter of format '{name}'", found=key, allowed=list(fields))
-    for key, field in fields.items():
-        if field.default is dataclasses.MISSING and key not in parameters:
+    for key, parameter in fields.items():
+        if parameter.default is dataclasses.MISSING and key not in parameters:
             raise BadInput(f"format '{name}' needs the parameter '{key}'", found=sorted(parameters))
     return family(**parameters)
+
+
+def parameters_of(family: type[Format]) -> list[dataclasses.Field[Any]]:
+    """Fields of a family; those that every format shares come last."""
+    chosen = (f for f in dataclasses.fields(family) if f.init)
+    return sorted(chosen, key=lambda f: f.kw_only is True)
 
 
 def parse(text: str) -> Format:
@@ -194,7 +258,7 @@ def parse(text: str) -> Format:
     if rest and not rest.endswith(")"):
         raise BadInput("not a number format", found=text, allowed="name(parameter=value, ...)")
     parameters = {}
-    for item in filter(None, (part.strip() for part in rest[:-1].split(","))):
+    for item in filter(None, (part.strip() for part in re.split(r",(?![^\[]*\])", rest[:-1]))):
         key, equals, value = item.partition("=")
         if not equals:
             raise BadInput("not a number format", found=text, allowed="name(parameter=value, ...)")
@@ -203,19 +267,24 @@ def parse(text: str) -> Format:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, tuple):
+        return str(list(value))
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, number_format: Format) -> Tensor:
+    def forward(ctx: Any, x: Tensor, number_format: LossyFormat) -> Tensor:
+        if number_format.gradient == "mask":
+            ctx.save_for_backward(number_format._inside(x))
         return number_format.quantize(x)  # gradients are off in here
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0], None
+        (gradient,) = gradients
+        return (gradient * ctx.saved_tensors[0] if ctx.saved_tensors else gradient), None
 
 
-def _straight_through(x: Tensor, number_format: Format) -> Tensor:
+def _straight_through(x: Tensor, number_format: LossyFormat) -> Tensor:
     result: Tensor = _StraightThrough.apply(x, number_format)  # type: ignore[no-untyped-call]
     return result

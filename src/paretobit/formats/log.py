@@ -1,0 +1,50 @@
+"""Logarithmic numbers: powers of two, and zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from paretobit.formats.base import FORMATS, Description
+from paretobit.formats.checks import check_int
+from paretobit.formats.grid import FloatGrid, float_grid
+from paretobit.formats.minifloat import FloatingFormat, default_bias
+
+MAX_WIDTH = 32
+
+
+@FORMATS.register("log")
+@dataclass(frozen=True)
+class Log(FloatingFormat):
+    """Powers of two with a sign; the exponent code 0 is zero.
+
+    Args:
+        width: Bits of an element: the sign and the exponent code, 2 … 32.
+        exponent_bias: Subtracted from the exponent code; unset: `2^(width-2) - 1`.
+    """
+
+    name: ClassVar[str] = "log"
+    formula: ClassVar[str] = "±2^(e-bias), e from 1 to 2^(width-1)-1; 0 where e = 0"
+    source: ClassVar[str] = "Miyashita et al. 2016, arXiv 1603.01025"
+    width: int
+    exponent_bias: int | None = None
+
+    def __post_init__(self) -> None:
+        check_int("width", self.width, 2, MAX_WIDTH)
+        if self.exponent_bias is None:
+            object.__setattr__(self, "exponent_bias", default_bias(self.width - 1))
+        check_int("exponent_bias", self.exponent_bias, -126, 2**MAX_WIDTH)
+        super().__post_init__()
+
+    def describe(self) -> Description:
+        """Range as far as float64 reaches, smallest value, and number of values."""
+        return replace(super().describe(), codes=2**self.width - 1)
+
+    @property
+    def element_bits(self) -> int:
+        """`width`."""
+        return self.width
+
+    def _make_grid(self) -> FloatGrid:
+        assert self.exponent_bias is not None
+        return float_grid(0, 1 - self.exponent_bias, 2 ** (self.width - 1) - 1 - self.exponent_bias)
