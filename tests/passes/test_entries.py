@@ -3,8 +3,8 @@
 import pytest
 
 from paretobit.errors import BadInput
-from paretobit.formats import FULL, Integer
-from paretobit.passes.entries import slot_formats, split_entry, whole_format
+from paretobit.formats import FORMATS, FULL, Integer, make
+from paretobit.passes.entries import SLOTS, slot_formats, split_entry, whole_format
 
 
 def test_the_reports_keys_make_a_format_per_slot():
@@ -67,3 +67,51 @@ def test_an_entry_is_taken_apart_without_looking_at_its_values():
     assert entry.name == ["integer", "NA"]
     assert entry.whole == {"data_in": [1, 2]}
     assert entry.parameters == {"weight": {"width": [4, 8]}}
+
+
+WITH_WIDTH = {"width": 8}
+PARAMETERS = {
+    "integer": WITH_WIDTH | {"frac_width": 3, "rounding": "stochastic"},
+    "scaled_integer": WITH_WIDTH | {"per": "channel", "symmetric": False, "calibration": "mse"},
+    "minifloat_ieee": WITH_WIDTH | {"exponent_width": 4, "exponent_bias": 7},
+    "minifloat_denorm": WITH_WIDTH | {"exponent_width": 4, "exponent_bias": 15},
+    "log": WITH_WIDTH | {"exponent_bias": 7},
+    "block_fp": WITH_WIDTH | {"exponent_width": 8, "exponent_bias": 127, "block_size": [16]},
+    "block_minifloat": WITH_WIDTH | {"exponent_width": 4, "exponent_bias_width": 4, "block_size": [1, 16]},
+    "block_log": WITH_WIDTH | {"exponent_bias_width": 4, "block_size": "1x16"},
+    "binary": {"stochastic": False, "bipolar": True},
+    "binary_scaling": {"stochastic": True, "bipolar": False},
+    "binary_residual": {"stochastic": False, "bipolar": True, "levels": 3},
+    "ternary": {"threshold": 0.1, "scaling": False},
+    "nvfp4": {"tensor_scale": False, "block_size": 32},
+}
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in FORMATS if entry.name != "float"])
+def test_every_parameter_of_every_format_can_be_given_for_every_slot(name):
+    parameters = PARAMETERS.get(name, {"gradient": "mask"})
+    entry = {f"{slot}_{key}": value for slot in SLOTS for key, value in parameters.items()}
+    assert slot_formats({"name": name, **entry}) == dict.fromkeys(SLOTS, make(name, **parameters))
+    assert slot_formats({slot: {"name": name, **parameters} for slot in SLOTS}) == slot_formats(
+        {"name": name, **entry}
+    )
+
+
+def test_slots_may_take_different_families():
+    entry = {"data_in": "mxfp8_e4m3(block_size=16)", "weight": {"name": "log", "width": 5}, "bias": "bf16"}
+    assert [f.name for f in slot_formats(entry).values()] == ["mxfp8_e4m3", "log", "bf16"]
+
+
+def test_a_name_alone_means_the_data_and_the_weights():
+    assert slot_formats({"name": "mxfp4"}) == {"data_in": make("mxfp4"), "weight": make("mxfp4")}
+    with pytest.raises(BadInput, match="needs the parameter 'width'"):
+        slot_formats({"name": "integer"})
+
+
+def test_binary_training_belongs_to_the_weights():
+    keys = {"data_in_bipolar": True, "weight_bipolar": True, "data_in_stochastic": False}
+    formats = slot_formats({"name": "binary", **keys, "binary_training": False})
+    assert formats["weight"] == make("binary", bipolar=True, binary_training=False)
+    assert formats["data_in"] == make("binary", bipolar=True)
+    with pytest.raises(BadInput, match=r"unknown parameter of format 'integer'.*found 'binary_training'"):
+        slot_formats({"name": "integer", "weight_width": 8, "binary_training": True})

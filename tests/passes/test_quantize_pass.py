@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from paretobit.errors import BadInput
-from paretobit.formats import FULL, Integer
+from paretobit.formats import FULL, Integer, accumulator, make
 from paretobit.graph import trace
 from paretobit.models import MODELS
 from paretobit.nn import Quantized
@@ -32,6 +32,11 @@ NA = {"config": {"name": "NA"}}
 def traced(name="jsc-tiny"):
     torch.manual_seed(0)
     return trace(MODELS[name].build((16,), 5), torch.zeros(8, 16))
+
+
+@pytest.fixture
+def custom():
+    return traced("jsc-custom")
 
 
 def by_type(**entries):
@@ -201,3 +206,45 @@ def test_the_report_counts_kinds_and_prints_layers():
     }
     assert report.layers[2] == "Linear(in_features=16, out_features=5, bias=True)"
     assert report.untraced is None
+
+
+def test_an_unset_bias_follows_the_accumulator_not_the_weight(custom):
+    entry = {"data_in_width": 8, "data_in_frac_width": 4, "weight_width": 4, "weight_frac_width": 3}
+    layer = quantize(custom, by_type(linear=entry))[0].model.seq_blocks[2]
+    assert layer.slots["bias"] == accumulator(Integer(8, 4), Integer(4, 3), layer.in_features)
+    assert layer.slots["bias"].frac_width == 7
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"data_in_width": 8, "weight_width": 4, "bias": "NA"},
+        {"name": "minifloat_ieee", "data_in_width": 8, "data_in_exponent_width": 4, "weight": "fp8_e4m3"},
+        {"weight_width": 8},
+    ],
+)
+def test_a_bias_that_adds_to_float_sums_or_is_set_to_float_stays_float(custom, entry):
+    layer = quantize(custom, by_type(linear=entry))[0].model.seq_blocks[2]
+    assert layer.slots["bias"] is FULL
+
+
+def test_a_format_by_name_alone_goes_where_a_layer_has_room_for_it(custom):
+    entries = {"linear": {"name": "mxfp4"}, "relu": {"name": "mxfp4"}}
+    model = quantize(custom, by_type(**entries))[0].model
+    assert {slot for slot, f in model.seq_blocks[2].slots.items() if f is not FULL} == {"data_in", "weight"}
+    assert model.seq_blocks[1].slots["data_in"] == make("mxfp4")
+    with pytest.raises(BadInput, match="a relu layer has no slot 'weight'"):
+        quantize(custom, by_type(relu={"name": "mxfp4", "weight_block_size": 16}))
+
+
+@pytest.mark.parametrize("binary_training", [True, False])
+def test_binary_training_decides_what_stands_for_the_weights_while_they_are_trained(custom, binary_training):
+    entry = {"name": "binary", "weight_bipolar": True, "binary_training": binary_training}
+    layer = quantize(custom, by_type(linear=entry))[0].model.seq_blocks[2]
+    with torch.no_grad():
+        layer.weight[0, 0] = 3.0
+    layer.train()
+    assert layer.parameter("weight").unique().numel() == (2 if binary_training else layer.weight.numel())
+    assert layer.parameter("weight").abs().max() == 1
+    layer.eval()
+    assert set(layer.parameter("weight").unique().tolist()) == {-1.0, 1.0}

@@ -14,7 +14,7 @@ def transform(options: RunOptions) -> None:
     """Run the [passes] of a file over a model: tables before and after; best/ in the folder gets the result."""
     document = options.document()
 
-    from paretobit.report import comparison_rows, quantization_rows
+    from paretobit.report import accumulator_rows, comparison_rows, quantization_rows
     from paretobit.workflow.run_folder import RunFolder
     from paretobit.workflow.settings import Settings
     from paretobit.workflow.transform import transform as run
@@ -35,17 +35,19 @@ def transform(options: RunOptions) -> None:
         for label, side in (("before", done.before), ("after", done.after))
     ]
     if options.json_:
-        layers = comparison_rows(done.layers)
         print_json(
             {
                 "folder": str(folder.path),
                 "sides": rows,
                 "types": quantization_rows(done.summary),
-                "layers": layers,
+                "layers": comparison_rows(done.layers),
+                "accumulators": accumulator_rows(done.accumulators),
             }
         )
     elif not options.quiet:
         print_table(quantization_rows(done.summary))
         print_table(comparison_rows(done.layers))
+        if done.accumulators:
+            print_table(accumulator_rows(done.accumulators))
         print_table(rows)
         output().print(f"saved in {folder.path}")

@@ -1,5 +1,6 @@
 """Number formats: pure functions on tensors that know nothing of models."""
 
+from paretobit.formats.accumulator import accumulator, bits_for, sum_range
 from paretobit.formats.base import (
     FORMATS,
     FULL,
@@ -37,6 +38,7 @@ from paretobit.formats.minifloat import (
     MinifloatDenorm,
     MinifloatIEEE,
 )
+from paretobit.formats.partition import BlockSize, parse_block_size
 from paretobit.formats.scaled import ScaledFormat
 from paretobit.formats.scaled_integer import ScaledInteger
 from paretobit.formats.ternary import Ternary
@@ -65,6 +67,7 @@ __all__ = [
     "BlockFormat",
     "BlockLog",
     "BlockMinifloat",
+    "BlockSize",
     "Description",
     "Format",
     "FullPrecision",
@@ -77,8 +80,12 @@ __all__ = [
     "ScaledInteger",
     "Ternary",
     "Traits",
+    "accumulator",
+    "bits_for",
     "compiled",
     "make",
     "parameters_of",
     "parse",
+    "parse_block_size",
+    "sum_range",
 ]

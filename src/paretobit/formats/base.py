@@ -20,6 +20,7 @@ from paretobit.registry import Registry
 
 Scale = Literal["none", "fixed", "max", "mean", "search"]
 Gradient = Literal["pass", "mask"]
+_USUAL = ("gradient", "pass")  # left out of what is printed
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Traits:
         nearest: Given its scale, the value chosen is the nearest one, ties to the even code.
         idempotent: What was quantised once is not changed by quantising it again.
         scale: Where the scale comes from: `none` and `fixed` do not look at the data.
+        monotone: Order is kept among elements that share a scale, where deterministic.
     """
 
     has_zero: bool
@@ -41,6 +43,7 @@ class Traits:
     nearest: bool = True
     idempotent: bool = True
     scale: Scale = "none"
+    monotone: bool = True
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,10 @@ class Format(abc.ABC):
     name: ClassVar[str]
     formula: ClassVar[str]
     source: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        setattr(cls, "__repr__", Format.__repr__)  # noqa: B010 - or each dataclass would get its own
 
     @property
     @abc.abstractmethod
@@ -127,6 +134,10 @@ class Format(abc.ABC):
         """The parameters that differ from their defaults."""
         defaults = {f.name: f.default for f in parameters_of(type(self))}
         return {name: value for name, value in self.parameters.items() if value != defaults[name]}
+
+    def __repr__(self) -> str:
+        shown = (f"{key}={value!r}" for key, value in self.parameters.items() if (key, value) != _USUAL)
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def __str__(self) -> str:
         if not self.chosen:

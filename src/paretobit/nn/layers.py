@@ -51,9 +51,10 @@ class Quantized(nn.Module):
         number_format = self.slots[slot]
         if value is None or number_format is FULL:
             return value
+        quantize = number_format.quantize_latent if self.training else number_format.quantize
         if not number_format.traits.deterministic or (torch.is_grad_enabled() and value.requires_grad):
-            return number_format.quantize(value)
-        return self._cache.get((id(self), slot, number_format), value, number_format.quantize)
+            return quantize(value)
+        return self._cache.get((id(self), slot, number_format, self.training), value, quantize)
 
     def _get_name(self) -> str:
         operation = next(base for base in type(self).__mro__ if base in LAYERS).__name__
@@ -163,6 +164,13 @@ def slots_of(module: nn.Module) -> tuple[str, ...]:
     if layer is None:
         return ()
     return tuple(s for s in layer.slot_names if s == "data_in" or getattr(module, s, None) is not None)
+
+
+def dot_terms(module: nn.Module) -> int | None:
+    """How many products a layer adds up for one output; None where it is no dot product."""
+    if not isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
+        return None
+    return module.weight.shape[1:].numel()
 
 
 def instrument(module: nn.Module, cache: TensorCache) -> Quantized:

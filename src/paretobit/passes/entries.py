@@ -6,19 +6,22 @@ formats, the slot's own name (`data_in = {width = 8, frac_width = 4}`).
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from paretobit.errors import BadInput
-from paretobit.formats import FORMATS, FULL, Format, make, parse
+from paretobit.formats import FORMATS, FULL, Format, make, parameters_of, parse
 
 SLOTS = ("data_in", "weight", "bias")
 DEFAULT_FORMAT = "integer"
 NOT_SET = "NA"
 """As a format's name: full precision. As a parameter's value: the parameter is not given."""
 FLOAT_NAMES = ("float", NOT_SET)
+OF_THE_LAYER = {"binary_training": "weight_binary_training"}
+"""Keys of the reports that name no slot, and the parameter they mean."""
+DEFAULT_SLOTS = ("data_in", "weight")
+"""Where a format goes that an entry names without saying where."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,19 @@ class Entry:
         name: Name of the format, or of each choice; None where no name is given.
         whole: Slot to whole format(s).
         parameters: Slot to parameter to value(s).
+        written: The slots that the entry itself names.
     """
 
     name: Any = None
     whole: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    written: tuple[str, ...] = ()
 
 
 def split_entry(entry: Mapping[str, Any]) -> Entry:
     """Take an entry apart; `{"config": {...}}` around it is accepted.
+
+    A name without a slot means the data and the weights.
 
     Raises:
         BadInput: A key that is neither `name`, nor a slot, nor `<slot>_<parameter>`.
@@ -48,7 +55,8 @@ def split_entry(entry: Mapping[str, Any]) -> Entry:
         return split_entry(entry["config"])
     whole: dict[str, Any] = {}
     parameters: dict[str, dict[str, Any]] = {}
-    for key, value in entry.items():
+    for written, value in entry.items():
+        key = OF_THE_LAYER.get(written, written)
         slot = next((s for s in SLOTS if key == s or key.startswith(s + "_")), None)
         if key == "name":
             continue
@@ -62,7 +70,10 @@ def split_entry(entry: Mapping[str, Any]) -> Entry:
         if slot in parameters:
             first = f"{slot}_{next(iter(parameters[slot]))}"
             raise BadInput("a slot is given both whole and by parameter", key=slot, found=[slot, first])
-    return Entry(entry.get("name"), whole, parameters)
+    written_slots = (*whole, *parameters)
+    if "name" in entry and not written_slots:
+        parameters = {slot: {} for slot in DEFAULT_SLOTS}
+    return Entry(entry.get("name"), whole, parameters, written_slots)
 
 
 def is_float(name: Any) -> bool:
@@ -72,7 +83,7 @@ def is_float(name: Any) -> bool:
 
 def parameter_names(format_name: str) -> list[str]:
     """Parameters of a format."""
-    return [f.name for f in dataclasses.fields(FORMATS[format_name])]
+    return [f.name for f in parameters_of(FORMATS[format_name])]
 
 
 def whole_format(value: Any, name: str | None) -> Format:
@@ -132,4 +143,9 @@ def _names(name: Any) -> list[str]:
 
 def _known_keys(names: Iterable[str]) -> list[str]:
     parameters = dict.fromkeys(p for name in names for p in parameter_names(name))
-    return ["name", *SLOTS, *(f"{slot}_{parameter}" for slot in SLOTS for parameter in parameters)]
+    return [
+        "name",
+        *OF_THE_LAYER,
+        *SLOTS,
+        *(f"{slot}_{parameter}" for slot in SLOTS for parameter in parameters),
+    ]

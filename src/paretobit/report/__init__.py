@@ -2,6 +2,7 @@
 
 from paretobit.report.figures import draw_best_error, draw_front
 from paretobit.report.tables import (
+    accumulator_rows,
     baseline_row,
     best_trial_row,
     cell,
@@ -17,6 +18,7 @@ from paretobit.report.tables import (
 )
 
 __all__ = [
+    "accumulator_rows",
     "baseline_row",
     "best_trial_row",
     "cell",

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from paretobit.passes.analysis import CostReport, LayerComparison, TypeSummary
+from paretobit.passes.analysis import Accumulator, CostReport, LayerComparison, TypeSummary
 from paretobit.search import SPACES, Study, Trial
 
 Row = dict[str, Any]
@@ -115,6 +115,22 @@ def comparison_rows(layers: Iterable[LayerComparison]) -> list[Row]:
             "After": layer.after,
             "Distinct weights": None if layer.distinct_weights is None else layer.distinct_weights,
             "Max error": layer.max_error,
+        }
+        for layer in layers
+    ]
+
+
+def accumulator_rows(layers: Iterable[Accumulator]) -> list[Row]:
+    """Widths of accumulators: needed by the formats, by the weights, and on the data; and overflow."""
+    return [
+        {
+            "Layer": layer.layer,
+            "Terms": layer.terms,
+            "Fractional bits": layer.frac_width,
+            "Bits for any data": layer.width,
+            "Bits for these weights": layer.width_for_weights,
+            "Bits seen": layer.width_seen,
+            **{f"Overflow at {width}": share for width, share in layer.overflow.items()},
         }
         for layer in layers
     ]

@@ -14,9 +14,11 @@ from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph, trace
 from paretobit.models import save
 from paretobit.passes.analysis import (
+    Accumulator,
     CostReport,
     LayerComparison,
     TypeSummary,
+    accumulators,
     compare,
     cost,
     summarize_quantization,
@@ -50,6 +52,7 @@ class Transformed:
     layers: tuple[LayerComparison, ...]
     before: Side
     after: Side
+    accumulators: tuple[Accumulator, ...]
 
 
 def transform(settings: Settings, document: Document, folder: RunFolder) -> Transformed:
@@ -74,11 +77,13 @@ def transform(settings: Settings, document: Document, folder: RunFolder) -> Tran
             raise document.place(error, f"passes.{name}") from None
     with one_thread():
         sides = [Side(cost(g), _results(g, data)) for g in (before, graph)]
+        sums = accumulators(graph, [data.train.x[:_ROWS]])
     folder.create()
     folder.write_config(settings.resolved())
     known: dict[str, Any] = manifest(settings, data)
     save(folder.best, graph.model, **known)
-    return Transformed(graph, summarize_quantization(graph), compare(before, graph), *sides)
+    layers = compare(before, graph)
+    return Transformed(graph, summarize_quantization(graph), layers, sides[0], sides[1], sums)
 
 
 def _results(graph: ModelGraph, data: Data) -> dict[str, Evaluation]:

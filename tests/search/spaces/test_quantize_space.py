@@ -50,8 +50,13 @@ def test_whole_formats_are_one_knob_a_slot(three_linear):
     assert bound.tree.knobs[0].values == ("integer(width=16, frac_width=8)", "integer(width=8, frac_width=4)")
     formats = bound.formats(bound.tree.at(1))
     assert list(formats) == ["seq_blocks.2", "seq_blocks.4", "seq_blocks.6"]
-    assert formats["seq_blocks.6"] == {"data_in": Integer(16, 8), "weight": Integer(8, 4)}
-    assert formats["seq_blocks.2"] == {"data_in": Integer(16, 8), "weight": Integer(16, 8)}
+    assert formats["seq_blocks.6"] == {
+        "data_in": Integer(16, 8),
+        "weight": Integer(8, 4),
+        "bias": Integer(28, 12),
+    }
+    same = {"data_in": Integer(16, 8), "weight": Integer(16, 8)}
+    assert formats["seq_blocks.2"] == same | {"bias": Integer(36, 16)}  # an unset bias is the accumulator's
 
 
 def test_separate_lists_are_separate_knobs(three_linear):
@@ -140,7 +145,8 @@ def test_scalars_are_fixed_and_make_no_knobs(three_linear):
     assert bound.tree.knobs == ()
     assert bound.tree.size == 1
     formats = bound.formats(bound.tree.at(0))
-    assert formats["seq_blocks.6"] == {"data_in": Integer(8), "weight": Integer(4, 3)}
+    expected = {"data_in": Integer(8), "weight": Integer(4, 3), "bias": Integer(16, 7)}  # the accumulator's
+    assert formats["seq_blocks.6"] == expected
 
 
 def test_formats_may_be_given_as_objects_tables_and_text(three_linear):
@@ -348,4 +354,63 @@ def test_applying_sets_every_slot_of_every_varied_layer(three_linear):
     bound = Quantize(by="type", seed={"linear": {"data_in": PAIRS, "weight": PAIRS}}).bind(three_linear)
     prepared = bound.prepare()
     bound.apply(prepared, bound.formats(bound.tree.at(0)))
-    assert prepared.seq_blocks[2].slots == {"data_in": Integer(16, 8), "weight": Integer(16, 8), "bias": FULL}
+    same = {"data_in": Integer(16, 8), "weight": Integer(16, 8)}
+    assert prepared.seq_blocks[2].slots == same | {"bias": Integer(36, 16)}
+
+
+FAMILIES = ["integer", "minifloat_ieee", "block_fp", "log", "binary", "mxfp4"]
+
+
+def test_families_share_the_knobs_of_parameters_they_share(three_linear):
+    entry = {
+        "name": FAMILIES,
+        "weight_width": [6, 8],
+        "weight_exponent_width": [3, 4],
+        "weight_block_size": [[1, 16], 32],
+    }
+    bound = Quantize(by="name", seed={"seq_blocks_2": entry}).bind(three_linear)
+    configs = [bound.tree.at(i) for i in range(bound.tree.size)]
+    assert bound.tree.size == 2 + 4 + 8 + 2 + 1 + 2
+    found = {str(bound.formats(config)["seq_blocks.2"]["weight"]) for config in configs}
+    assert len(found) == bound.tree.size
+    assert "block_fp(width=8, exponent_width=4, exponent_bias=7, block_size=1x16)" in found
+    assert [json.loads(json.dumps(dict(config))) for config in configs] == [dict(config) for config in configs]
+
+
+def test_whole_tables_under_several_names_are_a_knob_for_each(three_linear):
+    widths = [{"width": 8}, {"width": 6}]
+    bound = Quantize(
+        by="name", seed={"seq_blocks_2": {"name": ["integer", "log", "NA"], "weight": widths}}
+    ).bind(three_linear)
+    assert [k.name for k in bound.tree.all_knobs()] == [
+        "seq_blocks_2.name",
+        "seq_blocks_2.weight.integer",
+        "seq_blocks_2.weight.log",
+    ]
+    assert bound.tree.size == 5
+    found = [bound.formats(bound.tree.at(i))["seq_blocks.2"].get("weight", FULL) for i in range(5)]
+    assert [f.name for f in found] == ["integer", "integer", "log", "log", "float"]
+
+
+def test_parameters_that_do_not_go_together_are_refused_before_any_work(three_linear):
+    entry = {"name": "minifloat_ieee", "weight_width": [4, 8], "weight_exponent_width": [3, 4]}
+    error = refused(three_linear, {"linear": entry})
+    assert error.key == "seed.linear.weight_width"
+    assert "found 4; allowed: 5 to 32" in str(error)
+
+
+def test_formats_of_every_family_are_options_of_one_knob(three_linear):
+    whole = [
+        "integer(width=8)",
+        "fp8_e4m3",
+        "mxfp4",
+        "nvfp4",
+        "ternary",
+        "scaled_integer(width=4, per=channel)",
+    ]
+    bound = Quantize(by="type", seed={"linear": {"weight": whole, "data_in": [*whole, "NA"]}}).bind(
+        three_linear
+    )
+    assert bound.tree.size == (6 * 7) ** 3
+    formats = bound.formats(bound.tree.at(bound.tree.size - 1))["seq_blocks.2"]
+    assert {slot: f.name for slot, f in formats.items()} == {"weight": "scaled_integer"}

@@ -1,5 +1,6 @@
 """Passes that look and leave the graph alone."""
 
+from paretobit.passes.analysis.accumulators import Accumulator, accumulators
 from paretobit.passes.analysis.cost import CONVENTIONS, Convention, CostReport, NodeCost, cost, node_cost
 from paretobit.passes.analysis.report import (
     GraphReport,
@@ -13,6 +14,7 @@ from paretobit.passes.analysis.storage import LayerBits, layer_bits
 
 __all__ = [
     "CONVENTIONS",
+    "Accumulator",
     "Convention",
     "CostReport",
     "GraphReport",
@@ -20,6 +22,7 @@ __all__ = [
     "LayerComparison",
     "NodeCost",
     "TypeSummary",
+    "accumulators",
     "compare",
     "cost",
     "layer_bits",

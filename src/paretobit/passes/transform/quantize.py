@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from torch import nn
 
 from paretobit.errors import BadInput
-from paretobit.formats import Format
+from paretobit.formats import FULL, Format, accumulator
 from paretobit.graph import ModelGraph, Node
-from paretobit.nn import LAYERS, Quantized, TensorCache, instrument, slots_of
-from paretobit.passes.entries import slot_formats
+from paretobit.nn import LAYERS, Quantized, TensorCache, dot_terms, instrument, slots_of
+from paretobit.passes.entries import slot_formats, split_entry
 from paretobit.passes.selection import By, select
 from paretobit.registry import Registry
 
@@ -75,12 +75,12 @@ def resolve(graph: ModelGraph, settings: QuantizeSettings) -> dict[str, dict[str
     chosen: dict[str, str] = {}
     for key, entry in settings.entries.items():
         try:
-            formats = slot_formats(entry)
+            formats, written = slot_formats(entry), split_entry(entry).written
             for node in select(graph, settings.by, key):
                 if node.owner in chosen:
                     raise BadInput(f"layer '{node.name}' is chosen twice", found=[chosen[node.owner], key])
                 chosen[node.owner] = key
-                assignment[node.owner] = fitting(graph, node, formats)
+                assignment[node.owner] = fitting(graph, node, formats, written)
         except BadInput as error:
             raise error.under(key) from None
     if settings.default is not None:
@@ -91,12 +91,17 @@ def resolve(graph: ModelGraph, settings: QuantizeSettings) -> dict[str, dict[str
         for node in graph.layers:
             slots = slots_of(graph.module(node))
             if node.owner not in assignment and slots:
-                assignment[node.owner] = {slot: f for slot, f in formats.items() if slot in slots}
+                assignment[node.owner] = complete(graph.module(node), formats)
     return {path: slots for path, slots in assignment.items() if slots}
 
 
-def fitting(graph: ModelGraph, node: Node, formats: Mapping[str, Format]) -> dict[str, Format]:
+def fitting(
+    graph: ModelGraph, node: Node, formats: Mapping[str, Format], written: Iterable[str]
+) -> dict[str, Format]:
     """The formats for the slots that a layer has; a layer without a bias drops the bias's.
+
+    Args:
+        written: Slots that were asked for and must be possible.
 
     Raises:
         BadInput: The operation cannot be quantised or never has such a slot.
@@ -104,11 +109,23 @@ def fitting(graph: ModelGraph, node: Node, formats: Mapping[str, Format]) -> dic
     module = graph.module(node)
     if formats and not slots_of(module):
         raise BadInput(f"layer '{node.name}' is a {graph.original_type(node)}, which cannot be quantised")
-    check_slots(module, node, formats)
-    return {slot: f for slot, f in formats.items() if slot in slots_of(module)}
+    check_slots(module, node, written)
+    return complete(module, formats)
 
 
-def check_slots(module: nn.Module, node: Node, slots: Mapping[str, Any]) -> None:
+def complete(module: nn.Module, formats: Mapping[str, Format]) -> dict[str, Format]:
+    """The formats for the slots that a layer has; an unset bias takes that of the accumulator."""
+    present = slots_of(module)
+    fitting = {slot: f for slot, f in formats.items() if slot in present}
+    terms = dot_terms(module)
+    if "bias" in present and "bias" not in fitting and terms is not None:
+        bias = accumulator(fitting.get("data_in", FULL), fitting.get("weight", FULL), terms)
+        if bias is not FULL:
+            fitting["bias"] = bias
+    return fitting
+
+
+def check_slots(module: nn.Module, node: Node, slots: Iterable[str]) -> None:
     """Refuse slots that the operation of a layer never has."""
     possible = possible_slots(module)
     for slot in slots:

@@ -15,27 +15,25 @@ from typing import Any, ClassVar, Literal, get_args
 from torch import nn
 
 from paretobit.errors import BadInput
-from paretobit.formats import FORMATS, FULL, Format
+from paretobit.formats import FULL, Format
 from paretobit.graph import ModelGraph, Node
 from paretobit.nn import Quantized, slots_of
-from paretobit.passes.entries import (
-    DEFAULT_FORMAT,
-    NOT_SET,
-    SLOTS,
-    Entry,
-    is_float,
-    parameter_names,
-    slot_format,
-    slot_whole,
-    split_entry,
-)
+from paretobit.passes.entries import SLOTS, Entry, is_float
 from paretobit.passes.selection import By, select
-from paretobit.passes.transform.quantize import Assignment, check_slots, instrument_layers
+from paretobit.passes.transform.quantize import Assignment, check_slots, complete, instrument_layers
 from paretobit.search.knobs import Config, Knob, Option, Tree, Value
 from paretobit.search.spaces.base import SPACES, BoundSpace, Dropped, Space
+from paretobit.search.spaces.format_knobs import (
+    Choices,
+    decode,
+    knobs_of,
+    one_of_each_name,
+    plain,
+    read_entry,
+    spelt_out,
+)
 
 Share = Literal["name", "type"]
-FLOAT = "float"
 
 
 @SPACES.register("quantize")
@@ -80,7 +78,7 @@ class Quantize(Space):
 
     def to_settings(self) -> dict[str, Any]:
         """Plain values, formats as text."""
-        return {"by": self.by, "share": self.share, "seed": _plain(self.seed)}
+        return {"by": self.by, "share": self.share, "seed": plain(self.seed)}
 
     def bind(self, graph: ModelGraph) -> BoundQuantize:
         """The space over one model."""
@@ -91,25 +89,16 @@ class Quantize(Space):
         """`{"seq_blocks_2": {"config": {"name": "integer", "data_in_width": 8, ...}}}`."""
         nested: dict[str, Any] = {}
         for target in described["targets"]:
-            formats = _decode(
-                _Choices(target["prefix"], Entry(**target["entry"]), tuple(target["slots"])), config
+            formats = decode(
+                Choices(target["prefix"], Entry(**target["entry"]), tuple(target["slots"])), config
             )
             for layer, slots in target["layers"].items():
-                nested[layer] = {"config": _spelt_out({s: f for s, f in formats.items() if s in slots})}
+                nested[layer] = {"config": spelt_out({s: f for s, f in formats.items() if s in slots})}
         return nested
 
 
 @dataclass(frozen=True)
-class _Choices:
-    """An entry under the prefix of its knobs, for layers that have these slots."""
-
-    prefix: str
-    entry: Entry
-    slots: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Target(_Choices):
+class _Target(Choices):
     """Layers that share one set of knobs."""
 
     layers: tuple[Node, ...]
@@ -140,7 +129,7 @@ class BoundQuantize(BoundSpace):
             key = (i, tuple([config.get(name) for name in self._names[i]]))
             decoded = self._decoded.get(key)
             if decoded is None:
-                slots = _decode(target, config)
+                slots = decode(target, config)
                 decoded = tuple(self._fitting(node, slots) for node in target.layers)
                 self._decoded[key] = decoded
             for node, slots_of_layer in zip(target.layers, decoded, strict=True):
@@ -171,8 +160,8 @@ class BoundQuantize(BoundSpace):
         layers = {node.name: list(slots_of(self._graph.module(node))) for node in target.layers}
         entry = {
             "name": target.entry.name,
-            "whole": _plain(target.entry.whole),
-            "parameters": _plain(target.entry.parameters),
+            "whole": plain(target.entry.whole),
+            "parameters": plain(target.entry.parameters),
         }
         return {"prefix": target.prefix, "slots": list(target.slots), "layers": layers, "entry": entry}
 
@@ -186,14 +175,14 @@ class BoundQuantize(BoundSpace):
                     if node.owner in chosen:
                         raise BadInput(f"layer '{node.name}' is chosen twice", found=[chosen[node.owner], key])
                     chosen[node.owner] = key
-                yield from self._targets_of(key, layers, _entry(raw), space.share)
+                yield from self._targets_of(key, layers, read_entry(raw), space.share)
             except BadInput as error:
                 raise error.under(f"seed.{key}") from None
         if "default" not in space.seed:
             return
         rest = [n for n in self._graph.layers if n.owner not in chosen and slots_of(self._graph.module(n))]
         try:
-            default = _entry(space.seed["default"])
+            default = read_entry(space.seed["default"])
             if default.name is None or not is_float(default.name):
                 yield from self._group("default", tuple(rest), default, space.share)
         except BadInput as error:
@@ -204,7 +193,7 @@ class BoundQuantize(BoundSpace):
             if not slots_of(self._graph.module(node)):
                 kind = self._graph.original_type(node)
                 raise BadInput(f"layer '{node.name}' is a {kind}, which cannot be quantised")
-            check_slots(self._graph.module(node), node, dict.fromkeys((*entry.whole, *entry.parameters)))
+            check_slots(self._graph.module(node), node, entry.written)
         yield from self._group(key, layers, entry, share)
 
     def _group(self, key: str, layers: tuple[Node, ...], entry: Entry, share: Share) -> Iterator[_Target]:
@@ -212,13 +201,13 @@ class BoundQuantize(BoundSpace):
         for prefix, group in groups:
             present = {slot for node in group for slot in slots_of(self._graph.module(node))}
             try:
-                knobs = self._without_effect(prefix, _knobs(prefix, entry), present)
+                knobs = self._without_effect(prefix, knobs_of(prefix, entry), present)
             except BadInput as error:  # a knob is known by its prefix, an entry's key is not
                 error.key = error.key and error.key.removeprefix(f"{prefix}.")
                 raise
             target = _Target(prefix, entry, tuple(s for s in SLOTS if s in present), group, knobs)
-            for config in _one_of_each_name(knobs):
-                _decode(target, config)  # refuses what cannot be made before any work
+            for config in one_of_each_name(knobs):
+                decode(target, config)  # refuses what cannot be made before any work
             yield target
 
     def _without_effect(self, prefix: str, knobs: tuple[Knob, ...], present: set[str]) -> tuple[Knob, ...]:
@@ -227,7 +216,7 @@ class BoundQuantize(BoundSpace):
 
         def kept(knob: Knob) -> Knob | None:
             name = knob.name.removeprefix(prefix + ".")
-            slot = next((s for s in absent if name == s or name.startswith(s + "_")), None)
+            slot = next((s for s in absent if name == s or name.startswith((f"{s}_", f"{s}."))), None)
             if slot is not None:
                 if all(dropped.knob != knob.name for dropped in self._dropped):
                     self._dropped.append(Dropped(knob.name, f"the layer has no {slot}"))
@@ -238,123 +227,7 @@ class BoundQuantize(BoundSpace):
         return tuple(k for k in map(kept, knobs) if k)
 
     def _fitting(self, node: Node, slots: Mapping[str, Format]) -> dict[str, Format]:
-        present = slots_of(self._graph.module(node))
-        return {slot: f for slot, f in slots.items() if slot in present}
+        return {s: f for s, f in complete(self._graph.module(node), slots).items() if f is not FULL}
 
     def _position(self, target: _Target) -> int:
         return self._graph.layers.index(target.layers[0])
-
-
-def _knobs(prefix: str, entry: Entry) -> tuple[Knob, ...]:
-    """The knobs of one target."""
-    names = _as_list(entry.name) if entry.name is not None else [DEFAULT_FORMAT]
-    for name in names:
-        if not is_float(name) and name not in FORMATS:
-            raise BadInput(f"unknown {FORMATS.noun}", key="name", found=name, allowed=FORMATS.names())
-    used = {p for name in names if not is_float(name) for p in parameter_names(name)}
-    for slot, parameters in entry.parameters.items():
-        for parameter in parameters:
-            if parameter not in used:
-                allowed = [f"{slot}_{known}" for known in sorted(used)]
-                key = f"{slot}_{parameter}"
-                raise BadInput("no format of this entry has the parameter", key=key, found=key, allowed=allowed)
-    if not isinstance(entry.name, list | tuple):
-        return _format_knobs(prefix, names[0], entry)
-    options = tuple(Option(FLOAT if is_float(n) else n, _format_knobs(prefix, n, entry)) for n in names)
-    return (Knob(f"{prefix}.name", options),)
-
-
-def _format_knobs(prefix: str, name: str, entry: Entry) -> tuple[Knob, ...]:
-    """The knobs of one target once its format is chosen."""
-    if is_float(name):
-        return ()
-    knobs = []
-    for slot in SLOTS:
-        whole = entry.whole.get(slot)
-        if isinstance(whole, list | tuple):
-            texts = [str(slot_whole(slot, value, name)) for value in whole]
-            knobs.append(Knob.of(f"{prefix}.{slot}", texts))
-        for parameter, value in entry.parameters.get(slot, {}).items():
-            if isinstance(value, list | tuple) and parameter in parameter_names(name):
-                knobs.append(_parameter_knob(f"{prefix}.{slot}_{parameter}", name, slot, parameter, value))
-    return tuple(knobs)
-
-
-def _one_of_each_name(knobs: tuple[Knob, ...]) -> Iterator[Config]:
-    """The first configuration of every choice of the first knob: the format's name where it is chosen."""
-    tree, index = Tree(knobs), 0
-    rest = tree.size // knobs[0].size if knobs else 1
-    for option in knobs[0].options if knobs else (Option(None),):
-        yield tree.at(index)
-        index += option.size * rest
-
-
-def _parameter_knob(knob: str, name: str, slot: str, parameter: str, values: Any) -> Knob:
-    """A knob over one parameter; each value is checked on its own against the format's limits."""
-    for value in values:
-        required = {"width": 8} if "width" in parameter_names(name) else {}
-        slot_format(name, slot, {**required, parameter: value})
-    return Knob.of(knob, [NOT_SET if value is None else value for value in values])
-
-
-def _decode(target: _Choices, config: Config) -> dict[str, Format]:
-    """The format of every slot of a target under a configuration."""
-    entry, prefix = target.entry, target.prefix
-    given = entry.name if entry.name is not None else DEFAULT_FORMAT
-    name = str(config[f"{prefix}.name"] if isinstance(given, list | tuple) else given)
-    if is_float(name):
-        return {}
-    slots: dict[str, Format] = {}
-    for slot in target.slots:
-        if slot in entry.whole:
-            whole = entry.whole[slot]
-            chosen = config[f"{prefix}.{slot}"] if isinstance(whole, list | tuple) else whole
-            slots[slot] = slot_whole(slot, chosen, name)
-        elif slot in entry.parameters:
-            known = parameter_names(name)
-            values = {p: v for p, v in entry.parameters[slot].items() if p in known}
-            for parameter, value in values.items():
-                if isinstance(value, list | tuple):
-                    values[parameter] = config[f"{prefix}.{slot}_{parameter}"]
-            slots[slot] = slot_format(name, slot, values)
-    return {slot: f for slot, f in slots.items() if f != FULL}
-
-
-def _spelt_out(formats: Mapping[str, Format]) -> dict[str, Any]:
-    """The reports' keys for the formats of one layer."""
-    families = {f.name for f in formats.values()}
-    config: dict[str, Any] = {"name": families.pop() if len(families) == 1 else "mixed" if families else "NA"}
-    for slot, number_format in formats.items():
-        if config["name"] == "mixed":
-            config[f"{slot}_name"] = number_format.name
-        config |= {f"{slot}_{key}": value for key, value in number_format.chosen.items()}
-    return config
-
-
-def _entry(raw: Mapping[str, Any]) -> Entry:
-    """An entry taken apart; a list of one choice is no choice."""
-
-    def fixed(value: Any) -> Any:
-        alone = isinstance(value, list | tuple) and len(value) == 1 and not isinstance(value[0], list | tuple)
-        return value[0] if alone else value
-
-    parts = split_entry(raw)
-    return Entry(
-        fixed(parts.name),
-        {slot: fixed(whole) for slot, whole in parts.whole.items()},
-        {slot: {p: fixed(v) for p, v in values.items()} for slot, values in parts.parameters.items()},
-    )
-
-
-def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Format):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return NOT_SET if value is None else value
