@@ -1,6 +1,6 @@
 """The traced model."""
 
-from paretobit.graph.model_graph import Kind, ModelGraph, Node, Shape
+from paretobit.graph.model_graph import Kind, ModelGraph, Node, Ref, Shape
 from paretobit.graph.ops import class_name, op_name, op_of
 from paretobit.graph.trace import Example, at_rest, trace
 
@@ -9,6 +9,7 @@ __all__ = [
     "Kind",
     "ModelGraph",
     "Node",
+    "Ref",
     "Shape",
     "at_rest",
     "class_name",

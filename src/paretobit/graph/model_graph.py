@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from torch import nn
 
@@ -14,6 +15,13 @@ from paretobit.graph.ops import class_name
 
 Kind = Literal["placeholder", "get_attr", "call_module", "call_function", "call_method", "output"]
 Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Ref:
+    """In the place of a tensor argument: the node whose result it is."""
+
+    node: str
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,12 @@ class Node:
         input_shape: Shape of its first tensor argument, batch included; None where unknown.
         output_shape: Shape of its first result tensor, batch included; None where unknown.
         batch: Rows of the example the shapes were read from; None where nothing ran.
+        args: Positional arguments, a `Ref` in the place of each tensor.
+        kwargs: Named arguments, likewise.
+        input_shapes: Shapes of all tensor arguments, in the order of `inputs` where nothing repeats.
+        output_shapes: Shapes of all result tensors.
+        site: Where formats for it are set: the path of the layer, or for a function the caller's
+            path and the function, counted (`encoder.attention.matmul_1`); empty where nothing is.
     """
 
     name: str
@@ -39,6 +53,11 @@ class Node:
     input_shape: Shape | None = None
     output_shape: Shape | None = None
     batch: int | None = None
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    input_shapes: tuple[Shape | None, ...] = ()
+    output_shapes: tuple[Shape, ...] = ()
+    site: str = ""
 
     @property
     def input_elements(self) -> int | None:
@@ -58,15 +77,15 @@ class ModelGraph:
     Attributes:
         model: The model the graph describes.
         nodes: In order of execution.
-        method: `fx` (all operations), `calls` (module calls of one run) or `modules` (only the
-            list of modules: nothing ran).
+        method: `fx` (all operations), `run` (those of one run) or `modules` (only the list of
+            modules: nothing ran).
         untraced: Why the graph has less than `fx` gives; None where it has everything.
         batch: Rows of the example the shapes were read from; None where nothing ran.
     """
 
     model: nn.Module
     nodes: tuple[Node, ...]
-    method: Literal["fx", "calls", "modules"]
+    method: Literal["fx", "run", "modules"]
     untraced: str | None = None
     batch: int | None = None
 
@@ -96,6 +115,23 @@ class ModelGraph:
     def with_model(self, model: nn.Module) -> ModelGraph:
         """The same nodes over a model with the same modules (a transformed copy)."""
         return ModelGraph(model, self.nodes, self.method, self.untraced, self.batch)
+
+
+def with_sites(nodes: Iterable[Node]) -> tuple[Node, ...]:
+    """Nodes that know their site: functions are counted by caller and operation, in order of execution."""
+    used: Counter[tuple[str, str]] = Counter()
+    result = []
+    for node in nodes:
+        site = ""
+        if node.kind == "call_module":
+            site = node.owner
+        elif node.kind in ("call_function", "call_method") and node.output_shapes:
+            number = used[node.owner, node.op]
+            used[node.owner, node.op] += 1
+            name = f"{node.op}_{number}" if number else node.op
+            site = f"{node.owner}.{name}" if node.owner else name
+        result.append(replace(node, site=site))
+    return tuple(result)
 
 
 def _per_sample(shape: Shape | None, batch: int | None) -> int | None:

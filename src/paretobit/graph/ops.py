@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from typing import Any, Literal
 
 from torch import nn
 
@@ -20,6 +22,7 @@ _IRREGULAR = {
     "SiLU": "silu",
     "LogSoftmax": "log_softmax",
     "RMSNorm": "rms_norm",
+    "Conv1D": "linear",  # of transformers: a linear layer with the weight transposed
 }
 
 
@@ -50,6 +53,44 @@ def op_name(class_name: str) -> str:
     if class_name in _IRREGULAR:
         return _IRREGULAR[class_name]
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_name).lower()
+
+
+_WHOLE = ("torch.nn.modules.", "transformers.pytorch_utils.Conv1D")
+
+
+def is_leaf(module: nn.Module) -> bool:
+    """Whether a module is one operation: a layer of torch's, or one of ours.
+
+    Modules of others are looked into, whether or not they have children, and so are torch's layers
+    with another `forward`.
+    """
+    if hasattr(module, "slot_names") or isinstance(module, nn.MultiheadAttention):
+        return True
+    if any(True for _ in module.children()):
+        return False
+    layer = _torch_class(module)
+    known = f"{layer.__module__}.{layer.__name__}".startswith(_WHOLE)
+    return known and type(module).forward is layer.forward
+
+
+def function_op(function: Any) -> tuple[str, Literal["call_function", "call_method"]]:
+    """The operation that a torch function performs, and its kind in fx words.
+
+    >>> import torch
+    >>> function_op(torch.Tensor.__add__), function_op(torch.Tensor.view), function_op(torch.matmul)
+    (('add', 'call_function'), ('view', 'call_method'), ('matmul', 'call_function'))
+    """
+    name = str(getattr(function, "__name__", function))
+    if name == "__get__":  # a property: x.T
+        return str(getattr(function.__self__, "__name__", name)), "call_function"
+    bare = name.strip("_")
+    if name.startswith("__"):
+        return (bare[1:] if bare in _REFLECTED else bare), "call_function"
+    method = inspect.ismethoddescriptor(function) or "Tensor." in str(getattr(function, "__qualname__", ""))
+    return bare, "call_method" if method else "call_function"
+
+
+_REFLECTED = ("radd", "rmul", "rmatmul")  # the same with its operands exchanged
 
 
 def _torch_class(module: nn.Module) -> type[nn.Module]:

@@ -1,9 +1,8 @@
-"""From a model to its graph: fx where it works, the module calls of one run where it does not."""
+"""From a model to its graph: fx where it works, what one run calls where it does not."""
 
 from __future__ import annotations
 
 import inspect
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,8 +13,10 @@ from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 
 from paretobit.errors import BadInput
-from paretobit.graph.model_graph import ModelGraph, Node, Shape
-from paretobit.graph.ops import op_of
+from paretobit.graph.model_graph import ModelGraph, Node, Ref, Shape, with_sites
+from paretobit.graph.names import Names, node_name
+from paretobit.graph.ops import is_leaf, op_of
+from paretobit.graph.record import record
 
 Example = Tensor | Sequence[Any] | Mapping[str, Any]
 
@@ -52,7 +53,7 @@ def trace(model: nn.Module, example: Example | None = None) -> ModelGraph:
 
 def _is_one_layer(model: nn.Module) -> bool:
     known = type(model).__module__.startswith("torch.nn.modules") or hasattr(model, "slot_names")
-    return known and _is_leaf(model) and not isinstance(model, nn.Sequential)
+    return known and is_leaf(model) and not isinstance(model, nn.Sequential)
 
 
 def _of_one_layer(model: nn.Module, example: Tensor | None) -> ModelGraph:
@@ -97,7 +98,7 @@ class _Tracer(fx.Tracer):
         return super().create_proxy(kind, target, *rest, **more)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return hasattr(m, "slot_names") or super().is_leaf_module(m, module_qualified_name)
+        return is_leaf(m) or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Shapes(fx.Interpreter):
@@ -141,9 +142,9 @@ def _fixed_arguments(model: nn.Module, example: Example | None) -> dict[str, Any
 def _from_fx(
     model: nn.Module, traced: fx.Graph, shapes: Mapping[str, Shape | None], batch: int | None
 ) -> ModelGraph:
-    names = _Names()
+    names = Names()
     ours = {
-        node.name: names.unique(_node_name(str(node.target)) if node.op == "call_module" else node.name)
+        node.name: names.unique(node_name(str(node.target)) if node.op == "call_module" else node.name)
         for node in traced.nodes
     }
     nodes = []
@@ -159,56 +160,36 @@ def _from_fx(
                 input_shape=shapes.get(sources[0]) if sources else None,
                 output_shape=shapes.get(node.name),
                 batch=batch,
+                args=_with_refs(node.args, ours),
+                kwargs=_with_refs(node.kwargs, ours),
+                input_shapes=tuple(shapes.get(source) for source in sources),
+                output_shapes=tuple(s for s in (shapes.get(node.name),) if s is not None),
             )
         )
-    return ModelGraph(model, tuple(nodes), "fx", batch=batch)
+    return ModelGraph(model, with_sites(nodes), "fx", batch=batch)
+
+
+def _with_refs(value: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(value, fx.Node):
+        return Ref(names[value.name])
+    if isinstance(value, Mapping):
+        return {key: _with_refs(item, names) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_with_refs(item, names) for item in value)
+    return value
 
 
 def _from_run(model: nn.Module, example: Example | None, reason: str) -> ModelGraph:
-    """Leaf modules in the order in which one run calls them; all of them where nothing can run."""
-    leaves = [(path, module) for path, module in model.named_modules() if path and _is_leaf(module)]
+    """What one run calls; all leaf modules where nothing can run."""
     if example is None:
-        nodes = tuple(Node(_node_name(path), "call_module", op_of(module), path) for path, module in leaves)
+        leaves = [
+            (path, module) for path, module in model.named_modules() if path and not list(module.children())
+        ]
+        nodes = tuple(Node(node_name(path), "call_module", op_of(module), path) for path, module in leaves)
         return ModelGraph(model, nodes, "modules", f"{reason}; no example inputs to run it on")
-    calls: list[Node] = []
-    names, batch = _Names(), _batch(example)
-
-    def recorder(path: str) -> Any:
-        def record(module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
-            name = names.unique(_node_name(path))
-            calls.append(
-                Node(name, "call_module", op_of(module), path, (), _shape(args), _shape(result), batch)
-            )
-
-        return record
-
     args, kwargs = _arguments(example)
-    handles = [module.register_forward_hook(recorder(path)) for path, module in leaves]
-    try:
-        with torch.no_grad():
-            model(*args, **kwargs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return ModelGraph(model, tuple(calls), "calls", reason, batch)
-
-
-class _Names:
-    """Unique names: the second use of `a` becomes `a_1`."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-
-    def unique(self, name: str) -> str:
-        candidates = (f"{name}_{i}" if i else name for i in itertools.count())
-        chosen = next(candidate for candidate in candidates if candidate not in self._taken)
-        self._taken.add(chosen)
-        return chosen
-
-
-def _is_leaf(module: nn.Module) -> bool:
-    whole = hasattr(module, "slot_names") or isinstance(module, nn.MultiheadAttention)
-    return whole or not any(True for _ in module.children())
+    batch = _batch(example)
+    return ModelGraph(model, with_sites(record(model, args, kwargs, batch)), "run", reason, batch)
 
 
 @contextmanager
@@ -287,10 +268,6 @@ def _shape(value: Any) -> Shape | None:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return next((shape for shape in map(_shape, value) if shape is not None), None)
     return None
-
-
-def _node_name(path: str) -> str:
-    return path.replace(".", "_")
 
 
 def _first_line(error: Exception) -> str:
