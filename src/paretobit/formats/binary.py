@@ -11,8 +11,8 @@ from torch import Tensor
 
 from paretobit.formats.base import FORMATS, Description, LossyFormat, Traits
 from paretobit.formats.checks import check_bool, check_choice, check_int
-from paretobit.formats.grid import lifted
-from paretobit.formats.partition import count, in_slices, join, mean, shared_extents, split
+from paretobit.formats.grid import lifted, limited_
+from paretobit.formats.partition import SCALED_REACH, count, in_slices, join, mean, shared_extents, split
 from paretobit.formats.scaled import ScaledFormat
 
 MAX_LEVELS = 8
@@ -48,12 +48,13 @@ class BinaryFormat(LossyFormat):
     def _codes(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
         """Codes as the values of a scale of 1, -1 or 1, or 0 or 1, as a new tensor; NaN stays NaN."""
         if self.stochastic:
-            chance = (x / scale).clamp_(-1, 1).add_(1).mul_(0.5)  # hard sigmoid
+            positive = scale.clamp(min=2.0**-149) if isinstance(scale, Tensor) else scale
+            chance = (x / positive).clamp_(-1, 1).add_(1).mul_(0.5)  # hard sigmoid
             x = chance.sub_(torch.rand_like(x))
         codes = lifted(x)
         if self.bipolar:
             codes.add_(-0.5 if self.stochastic else 0.5).mul_(2)  # where zero goes
-        return codes.clamp_(-1.0 if self.bipolar else 0.0, 1.0)
+        return limited_(codes, -1.0 if self.bipolar else 0.0, 1.0)
 
 
 @FORMATS.register("binary")
@@ -116,7 +117,7 @@ class ScaledBinary(BinaryFormat, ScaledFormat[tuple[Tensor, ...]]):
 
     @property
     def traits(self) -> Traits:
-        """One bipolar level chooses the nearest of its two values."""
+        """One bipolar level chooses the nearest of its two values; a larger second one turns the order."""
         steady, single = not self.stochastic, self._levels == 1
         return Traits(
             has_zero=steady and not self.bipolar,
@@ -125,6 +126,7 @@ class ScaledBinary(BinaryFormat, ScaledFormat[tuple[Tensor, ...]]):
             nearest=steady and self.bipolar and single,
             idempotent=single and (steady or self.bipolar),
             scale="mean",
+            monotone=single or not self.bipolar,
         )
 
     @property
@@ -144,7 +146,8 @@ class ScaledBinary(BinaryFormat, ScaledFormat[tuple[Tensor, ...]]):
         """In units of the scale of the first level, as if no level were smaller than the one before."""
         low = -1.0 if self.bipolar else 0.0
         levels = self._levels
-        return Description(low * levels, levels, 1.0, 1.0 - low, 2**levels)
+        ordered = not (self.bipolar or self.stochastic)  # then no level is 1 above one that is 0
+        return Description(low * levels, levels, 1.0, 1.0 - low, levels + 1 if ordered else 2**levels)
 
     def scales(self, x: Tensor) -> tuple[Tensor, ...]:
         """Of each level, in the shape that broadcasts; where codes are drawn, as if they were not."""
@@ -153,7 +156,7 @@ class ScaledBinary(BinaryFormat, ScaledFormat[tuple[Tensor, ...]]):
         rest = rest.abs() if self.bipolar else rest.clamp(min=0)  # the sign of what is left is no matter
         for level in range(self._levels):
             above = None if self.bipolar else lifted(rest).clamp_(0, 1)
-            scales.append(mean(rest, inside, above))
+            scales.append(mean(rest, inside, above).clamp_(max=SCALED_REACH / self._levels))
             if level + 1 < self._levels:
                 rest = (rest - scales[-1]).abs_() if self.bipolar else (rest - scales[-1]).clamp_(min=0)
         return tuple(scales)

@@ -54,6 +54,17 @@ def lifted(x: Tensor) -> Tensor:
     return x.mul(lift).mul_(lift)  # twice: so the smallest subnormal reaches 1
 
 
+def limited_(codes: Tensor, low: float, high: float) -> Tensor:
+    """`codes` from `low` to `high`, in place where possible; zeros keep their sign.
+
+    Where a bound is zero, a compiled `clamp` gives zeros the sign of the bound, an eager one does not.
+    """
+    if torch.compiler.is_compiling() and (low == 0 or high == 0):
+        codes = torch.where(codes < low, low, codes)
+        return torch.where(codes > high, high, codes)
+    return codes.clamp_(low, high)
+
+
 class Grid(Protocol):
     """A set of values around zero."""
 
@@ -138,7 +149,7 @@ class FixedGrid:
         else:
             below = codes.floor()
             codes = codes.sub_(below).gt_(torch.rand_like(codes)).add_(below)
-        return codes.clamp_(low, high).mul_(self.step)
+        return limited_(codes, low, high).mul_(self.step)
 
     def values(self) -> Iterator[float]:
         """Every value, ascending."""
@@ -243,7 +254,8 @@ class FloatGrid:
                 value = math.ldexp(code, k - self.fraction)
                 if value > self.maximum:
                     return
-                yield value
+                if value:  # a float64 number
+                    yield value
             k += 1
 
 

@@ -68,8 +68,12 @@ class MXINT8(Microscaling):
 
     @property
     def traits(self) -> Traits:
-        """-2 is an element, 2 is not."""
-        return replace(super().traits, symmetric=False)
+        """-2 is an element, 2 is not; a block rounded to -2 has the next scale when quantised again."""
+        return replace(super().traits, symmetric=False, idempotent=False)
+
+    def describe(self) -> Description:
+        """Over all scales that float32 holds, without -2 times the largest one, which it does not."""
+        return replace(super().describe(), minimum=-_LARGEST_MXINT8)
 
     @property
     def element_bits(self) -> int:
@@ -82,6 +86,9 @@ class MXINT8(Microscaling):
 
     def _make_elements(self) -> Grid:
         return FixedGrid(-128, 127, 2.0**-6)
+
+    def _round(self, x: Tensor) -> Tensor:
+        return super()._round(x).clamp_(min=-_LARGEST_MXINT8)
 
 
 @FORMATS.register("mxfp8_e4m3")
@@ -199,3 +206,4 @@ class NVFP4(BlockFormat):
 
 
 _BLOCK_SCALE = FP8E4M3().grid
+_LARGEST_MXINT8 = 127 * 2.0**121

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from paretobit.errors import BadInput
+from paretobit.formats.compiled import outside_graph
 
 BlockSize = int | str
 Per = Literal["tensor", "channel", "group"]
@@ -86,7 +87,7 @@ def checked_axis(shape: Sequence[int], axis: int) -> int:
 
 def count(shape: Sequence[int], extents: Sequence[int]) -> int:
     """How many parts there are."""
-    return math.prod(math.ceil(size / extent) for size, extent in zip(shape, extents, strict=True))
+    return math.prod(math.ceil(size / max(extent, 1)) for size, extent in zip(shape, extents, strict=True))
 
 
 def split(x: Tensor, extents: Sequence[int], fill: float = 0.0) -> tuple[Tensor, tuple[int, ...]]:
@@ -119,7 +120,11 @@ def join(blocked: Tensor, shape: Sequence[int], extents: Sequence[int]) -> Tenso
     if blocked.numel() == math.prod(shape):
         return blocked.reshape(shape)
     padded = [math.ceil(size / extent) * extent for size, extent in zip(shape, extents, strict=True)]
-    x = blocked.reshape(padded)
+    # Not compiled: torch 2.13 splits a loop over 45 elements in blocks of 16 and forgets the last 13.
+    return outside_graph(_cropped, blocked.reshape(padded), shape)
+
+
+def _cropped(x: Tensor, shape: Sequence[int]) -> Tensor:
     for dim, size in enumerate(shape):
         x = x.narrow(dim, 0, size)
     return x.contiguous()
@@ -144,16 +149,22 @@ def in_slices(function: Callable[[Tensor], Tensor], x: Tensor, extents: Sequence
 
 def extremes(blocked: Tensor, inside: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Smallest and largest value of each part, of the shape that broadcasts; NaN does not count."""
-    if not inside:
-        return blocked.nan_to_num(0.0, math.inf, -math.inf), blocked.nan_to_num(0.0, math.inf, -math.inf)
-    low, high = blocked.amin(inside, keepdim=True), blocked.amax(inside, keepdim=True)
     if torch.compiler.is_compiling():
-        blocked = torch.where(blocked == blocked, blocked, 0.0)
-    elif high.isnan().any():
-        blocked = blocked.nan_to_num(0.0, math.inf, -math.inf)
-    else:
-        return low, high
-    return blocked.amin(inside, keepdim=True), blocked.amax(inside, keepdim=True)
+        return _aminmax(torch.where(blocked == blocked, blocked, 0.0), inside)
+    if blocked.numel() > _SMALL:
+        low, high = _aminmax(blocked, inside)
+        if not high.isnan().any():
+            return low, high
+    return _aminmax(blocked.nan_to_num(0.0, math.inf, -math.inf), inside)
+
+
+def _aminmax(values: Tensor, inside: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    if not inside:
+        return values, values
+    if len(inside) > 1:
+        return values.amin(inside, keepdim=True), values.amax(inside, keepdim=True)
+    low, high = torch.aminmax(values, dim=inside[0], keepdim=True)
+    return low, high
 
 
 def largest_magnitude(blocked: Tensor, inside: tuple[int, ...]) -> Tensor:
@@ -175,9 +186,10 @@ def as_float32(scale: Tensor) -> Tensor:
 
 
 def mean(values: Tensor, inside: tuple[int, ...], where: Tensor | None = None) -> Tensor:
-    """The mean of values that are not negative, of each part; NaN and infinity are left out.
+    """The mean of values that are not negative, of each part, as a float32 number in their dtype.
 
-    Summed in float64, which neither overflows nor, in the sum of equal values, rounds.
+    NaN and infinity are left out. Summed in float64, which neither overflows for values of float32
+    nor, in the sum of equal ones, rounds.
 
     Args:
         where: 1 for the elements that count, 0 for the others; where none counts the mean is 0.
@@ -194,8 +206,9 @@ def mean(values: Tensor, inside: tuple[int, ...], where: Tensor | None = None) -
     if not math.isfinite(result.sum()):  # no cancelling: values are not negative
         finite = values.isfinite()
         kept = finite if where is None else finite & (where > 0)
-        return mean(values.masked_fill(~finite, 0.0), inside, kept.to(values.dtype))
-    return result.to(values.dtype)
+        bounded = values.masked_fill(~finite, 0.0).clamp_(max=SCALED_REACH)  # their sum is finite
+        return mean(bounded, inside, kept.to(values.dtype))
+    return result.clamp_(max=torch.finfo(torch.float32).max).float().to(values.dtype)
 
 
 def _sum(values: Tensor, inside: tuple[int, ...]) -> Tensor:

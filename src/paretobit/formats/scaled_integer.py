@@ -13,6 +13,7 @@ from torch import Tensor
 from paretobit.errors import BadInput
 from paretobit.formats.base import FORMATS, Description, Traits
 from paretobit.formats.checks import check_bool, check_choice, check_int, check_number
+from paretobit.formats.grid import limited_
 from paretobit.formats.integer import ENUMERABLE_WIDTH
 from paretobit.formats.partition import (
     SCALED_REACH,
@@ -194,8 +195,8 @@ class ScaledInteger(ScaledFormat[_Scales]):
         low, high = self.code_range
         codes = (blocked / scales.scale).round_()
         if scales.zero_point is None:
-            return codes.clamp_(low, high).mul_(scales.scale)
-        codes.add_(scales.zero_point).clamp_(low, high)
+            return limited_(codes, low, high).mul_(scales.scale)
+        codes = limited_(codes.add_(scales.zero_point), low, high)
         return codes.sub_(scales.zero_point).mul_(scales.scale)
 
     def _inside(self, x: Tensor) -> Tensor:
@@ -253,11 +254,11 @@ class ScaledInteger(ScaledFormat[_Scales]):
     def _fit(self, low: Tensor, high: Tensor) -> _Scales:
         """The scales that express `low` to `high`, zero included."""
         bottom, top = self.code_range
-        high = high.clamp(0.0, SCALED_REACH)
         if self.symmetric:
-            return _Scales(as_float32(high / top), None)
-        low = low.clamp(-SCALED_REACH, 0)
+            return _Scales(as_float32(high.clamp(0.0, SCALED_REACH) / top), None)
         levels = top - bottom
+        reach = SCALED_REACH * levels / (levels + 1)  # rounding the zero point moves the range by half a step
+        low, high = low.clamp(-reach, 0.0), high.clamp(0.0, reach)
         scale = as_float32(high / levels - low / levels)
         return _Scales(scale, (bottom - low / scale).round_().clamp_(bottom, top))
 

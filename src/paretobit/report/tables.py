@@ -154,7 +154,8 @@ def to_markdown(rows: Sequence[Row]) -> str:
     """A Markdown table."""
     names = columns(rows)
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    lines += ["| " + " | ".join(cell(row.get(name)) for name in names) + " |" for row in rows]
+    shown = ([cell(row.get(name)).replace("|", r"\|") for name in names] for row in rows)
+    lines += ["| " + " | ".join(cells) + " |" for cells in shown]
     return "\n".join(lines) + "\n"
 
 

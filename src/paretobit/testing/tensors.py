@@ -1,0 +1,141 @@
+"""Any tensor: every dtype, shape, layout and special value goes in, and stays what it was."""
+
+# ruff: noqa: D102 (a test says in its name what is promised)
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from paretobit.formats import Format
+from paretobit.testing.inputs import DTYPES, EMPTY, EXACT, HALF, SHAPES, normal, same
+
+
+def seeded(number_format: Format, x: Tensor) -> Tensor:
+    """The result, with the random stream always the same."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return number_format.quantize(x)
+
+
+class Tensors:
+    """Shapes and dtypes are kept, the input is left alone, NaN and infinity are what they should be."""
+
+    part: ClassVar[int]
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_shape_and_dtype_are_kept(self, number_format: Format, dtype: torch.dtype) -> None:
+        for shape in (*SHAPES, *EMPTY):
+            y = number_format.quantize(normal(shape, dtype))
+            assert y.shape == shape
+            assert y.dtype == dtype
+            assert y.isfinite().all()
+
+    @pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.bool, torch.complex64], ids=str)
+    def test_what_is_not_floating_point_is_refused(self, number_format: Format, dtype: torch.dtype) -> None:
+        with pytest.raises(TypeError):
+            number_format.quantize(torch.zeros(3, dtype=dtype))
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_layout_does_not_matter(self, number_format: Format, dtype: torch.dtype) -> None:
+        x = normal((6, 8), dtype)
+        views = [x.t(), x[::2, 1::3], x.expand(2, 6, 8), x[0, 0], x[:, 2], x.view(2, 3, 8).permute(2, 0, 1)]
+        for view in views:
+            before = view.clone(memory_format=torch.contiguous_format)
+            y = seeded(number_format, view)
+            assert y.shape == view.shape
+            assert y.is_contiguous() or not view.is_contiguous()
+            if number_format.traits.deterministic:
+                assert same(y, number_format.quantize(before))
+            assert same(view.contiguous(), before)
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_the_input_is_neither_modified_nor_part_of_the_result(
+        self, number_format: Format, dtype: torch.dtype
+    ) -> None:
+        special = torch.tensor([math.nan, math.inf, -math.inf, 0.0, -0.0, 1e-45, 3e38], dtype=dtype)
+        on_grid = number_format.quantize(normal((3, 5), dtype))
+        for x in (normal((3, 5), dtype), on_grid, torch.zeros(4, dtype=dtype), special, normal((), dtype)):
+            before = x.clone()
+            y = number_format.quantize(x)
+            assert same(x, before)
+            y.fill_(17)
+            assert same(x, before)
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_nan_stays_where_it_is_and_disturbs_no_other(
+        self, number_format: Format, dtype: torch.dtype
+    ) -> None:
+        for size in range(1, self.part):
+            x = torch.cat([torch.tensor([math.nan]), torch.arange(1.0, size + 1) - 1.5]).to(dtype)
+            y = number_format.quantize(x)
+            assert torch.equal(y.isnan(), x.isnan())
+            if number_format.traits.deterministic:
+                assert same(y[1:], number_format.quantize(x[1:]))
+        full = torch.full((3, 5), math.nan, dtype=dtype)
+        assert number_format.quantize(full).isnan().all()
+        assert number_format.quantize(full[0, 0]).isnan()
+        large = torch.where(normal((33, 34)) > 3, math.nan, normal((33, 34), seed=1)).to(dtype)
+        assert torch.equal(number_format.quantize(large).isnan(), large.isnan())
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_infinity_becomes_finite(self, number_format: Format, dtype: torch.dtype) -> None:
+        infinite = torch.tensor([math.inf, -math.inf], dtype=dtype)
+        for x in (infinite, infinite[0], infinite[1], torch.cat([infinite, normal((2,), dtype)])):
+            assert number_format.quantize(x).isfinite().all()
+        large = normal((33, 34), dtype)
+        large[::3, ::5] = math.inf
+        assert number_format.quantize(large).isfinite().all()
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_infinity_saturates_where_huge_numbers_do(self, number_format: Format, dtype: torch.dtype) -> None:
+        traits = number_format.traits
+        if traits.scale in ("mean", "search") or (dtype in HALF and traits.scale == "max"):
+            return  # huge numbers count in means, and half types have none
+        limit, computed = torch.finfo(dtype).max, dtype if dtype in EXACT else torch.float32
+        huge = torch.finfo(computed).max
+        for sign in (1, -1):
+            infinite = seeded(number_format, torch.tensor([0.0, 0.25, sign * math.inf], dtype=dtype))
+            finite = seeded(number_format, torch.tensor([0.0, 0.25, sign * huge], dtype=computed))
+            assert same(infinite, finite.clamp(-limit, limit).to(dtype))
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_the_largest_and_smallest_numbers_give_finite_values(
+        self, number_format: Format, dtype: torch.dtype
+    ) -> None:
+        limits = torch.finfo(dtype)
+        tiny = limits.smallest_normal
+        numbers = [limits.max, limits.min, 3e38, -3e38, tiny, -tiny, tiny * limits.eps, -tiny * limits.eps]
+        numbers += [1e-45, 1e-40, -1e-38]
+        x = torch.tensor([n for n in numbers if abs(n) <= limits.max], dtype=dtype)
+        assert number_format.quantize(x).isfinite().all()
+        for one in x:
+            assert number_format.quantize(one).isfinite()
+        assert number_format.quantize(x[x.abs() < 1]).isfinite().all()
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_zero_stays_zero(self, number_format: Format, dtype: torch.dtype) -> None:
+        if not number_format.traits.has_zero:
+            return
+        for shape in SHAPES:
+            assert (number_format.quantize(torch.zeros(shape, dtype=dtype)) == 0).all()
+            assert (number_format.quantize(-torch.zeros(shape, dtype=dtype)) == 0).all()
+        x = normal((6, 8), dtype)
+        x[::2, 1::3] = 0
+        x[3] = 0
+        assert (number_format.quantize(x)[x == 0] == 0).all()
+        assert (number_format.quantize(x * 1e-2)[x == 0] == 0).all()
+
+    @pytest.mark.parametrize("dtype", HALF, ids=str)
+    def test_half_types_are_computed_in_float32_and_rounded(
+        self, number_format: Format, dtype: torch.dtype
+    ) -> None:
+        limit = torch.finfo(dtype).max
+        edges = torch.tensor([limit, -limit, math.inf, -math.inf, math.nan, 0.0, 1e-7, 0.1], dtype=dtype)
+        for x in (normal((6, 8), dtype), normal((6, 8), dtype) * 1e4, normal((33, 34), dtype) / 100, edges):
+            expected = seeded(number_format, x.float()).clamp(-limit, limit).to(dtype)
+            assert same(seeded(number_format, x), expected)
