@@ -432,7 +432,7 @@ def test_a_class_without_the_fixture_says_what_is_missing(pytester):
 def test_without_its_packages_it_says_how_to_get_them(package):
     code = f"import sys; sys.modules[{package!r}] = None; import paretobit.testing"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert f"paretobit.testing needs the package '{package}': pip install 'paretobit[dev]'" in result.stderr
+    assert f"paretobit.testing needs the package '{package}': pip install 'paretobit[testing]'" in result.stderr
 
 
 def test_nothing_else_needs_pytest():
