@@ -161,7 +161,7 @@ def extremes(blocked: Tensor, inside: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 def _aminmax(values: Tensor, inside: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     if not inside:
         return values, values
-    if len(inside) > 1:
+    if len(inside) > 1 or values.numel() > _SMALL:  # `aminmax` saves a call but is three times slower
         return values.amin(inside, keepdim=True), values.amax(inside, keepdim=True)
     low, high = torch.aminmax(values, dim=inside[0], keepdim=True)
     return low, high
