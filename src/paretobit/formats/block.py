@@ -18,6 +18,7 @@ from paretobit.formats.partition import (
     BlockSize,
     block_extents,
     count,
+    in_slices,
     join,
     largest_magnitude,
     parse_block_size,
@@ -102,6 +103,9 @@ class SharedExponentFormat(BlockFormat):
     @abc.abstractmethod
     def exponent_range(self) -> tuple[int, int]:
         """The exponents that the top binade of a block can have."""
+
+    def _round(self, x: Tensor) -> Tensor:
+        return in_slices(super()._round, x, self.extents(x.shape))
 
     def _scales(self, largest: Tensor) -> Tensor:
         low, high = self._reachable

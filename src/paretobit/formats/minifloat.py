@@ -13,6 +13,7 @@ from paretobit.formats.base import FORMATS, Description, LossyFormat, Traits
 from paretobit.formats.checks import check_int
 from paretobit.formats.grid import FloatGrid, float_grid
 from paretobit.formats.integer import ENUMERABLE_WIDTH
+from paretobit.formats.partition import in_slices
 
 MAX_WIDTH = 32
 MAX_EXPONENT_WIDTH = 8
@@ -55,7 +56,7 @@ class FloatingFormat(LossyFormat):
         return torch.tensor(list(self.grid.values()), dtype=torch.float64)
 
     def _round(self, x: Tensor) -> Tensor:
-        return self.grid.round(x)
+        return in_slices(self.grid.round, x, (1,))
 
 
 @dataclass(frozen=True)
