@@ -83,14 +83,24 @@ def function_op(function: Any) -> tuple[str, Literal["call_function", "call_meth
     name = str(getattr(function, "__name__", function))
     if name == "__get__":  # a property: x.T
         return str(getattr(function.__self__, "__name__", name)), "call_function"
-    bare = name.strip("_")
-    if name.startswith("__"):
-        return (bare[1:] if bare in _REFLECTED else bare), "call_function"
     method = inspect.ismethoddescriptor(function) or "Tensor." in str(getattr(function, "__qualname__", ""))
-    return bare, "call_method" if method else "call_function"
+    operator = name.startswith("__")
+    return one_name(name), "call_method" if method and not operator else "call_function"
 
 
-_REFLECTED = ("radd", "rmul", "rmatmul")  # the same with its operands exchanged
+def one_name(name: str) -> str:
+    """The one name of a function that torch and Python know by several: in place, reflected, spelt out.
+
+    >>> one_name("iadd"), one_name("add_"), one_name("__rsub__"), one_name("truediv")
+    ('add', 'add', 'sub', 'div')
+    """
+    bare = name.strip("_")
+    return _SAME.get(bare, bare)
+
+
+_SAME = {prefix + op: op for op in ("add", "sub", "mul", "matmul", "pow") for prefix in "ir"}
+_SAME |= dict.fromkeys(("truediv", "itruediv", "rtruediv", "idiv", "rdiv", "true_divide", "divide"), "div")
+_SAME |= {"subtract": "sub", "multiply": "mul"}
 
 
 def _torch_class(module: nn.Module) -> type[nn.Module]:

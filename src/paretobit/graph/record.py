@@ -29,7 +29,8 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], b
     recorder.take_inputs(inspect.signature(model.forward).bind(*args, **kwargs).arguments)
     with ExitStack() as stack:
         for path, module in model.named_modules():
-            stack.callback(module.register_forward_pre_hook(recorder.enter(path)).remove)
+            enter = module.register_forward_pre_hook(recorder.enter(path), with_kwargs=True, prepend=True)
+            stack.callback(enter.remove)
             hook = recorder.leave(path)
             stack.callback(module.register_forward_hook(hook, with_kwargs=True, always_call=True).remove)
         with torch.no_grad(), recorder:
@@ -49,6 +50,7 @@ class _Recorder(TorchFunctionMode):
         self._producer: dict[int, str] = {}
         self._alive: list[Tensor] = []
         self._path: list[str] = []
+        self._given: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         self._within_leaf = 0
         named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
         self._attributes = {id(tensor): path for path, tensor in reversed(named)}
@@ -60,10 +62,11 @@ class _Recorder(TorchFunctionMode):
                 self.add(name, "placeholder", "placeholder", "", (), {}, value)
 
     def enter(self, path: str) -> Callable[..., None]:
-        """A forward pre-hook."""
+        """A forward pre-hook, before all others: what they do belongs to the module."""
 
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self._path.append(path)
+            self._given.append((args, kwargs))
             self._within_leaf += is_leaf(module)
 
         return hook
@@ -73,6 +76,7 @@ class _Recorder(TorchFunctionMode):
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
             self._path.pop()
+            args, kwargs = self._given.pop()
             if is_leaf(module):
                 self._within_leaf -= 1
                 if not self._within_leaf:

@@ -11,14 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_leaves
 
 from paretobit.errors import BadInput
+from paretobit.graph.faithful import Writers, check_faithful
 from paretobit.graph.model_graph import ModelGraph, Node, Ref, Shape, with_sites
 from paretobit.graph.names import Names, node_name
-from paretobit.graph.ops import is_leaf, op_of
+from paretobit.graph.ops import is_leaf, one_name, op_of
 from paretobit.graph.record import record
 
 Example = Tensor | Sequence[Any] | Mapping[str, Any]
+Shapes = dict[str, tuple[Shape, ...]]
 
 
 def trace(model: nn.Module, example: Example | None = None) -> ModelGraph:
@@ -41,7 +44,7 @@ def trace(model: nn.Module, example: Example | None = None) -> ModelGraph:
         raise BadInput("the model has lazy parameters without shapes: run it on its data once")
     if _is_one_layer(model) and isinstance(example, Tensor | None):
         return _of_one_layer(model, example)
-    with at_rest(model), _restored(model):
+    with at_rest(model), _restored(model), _without_sites(model):
         try:
             traced = _Tracer(_fixed_arguments(model, example)).trace(model)
             shapes = _shapes(model, traced, example)
@@ -106,15 +109,20 @@ class _Shapes(fx.Interpreter):
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
-        self.found: dict[str, Shape | None] = {}
+        self.found: Shapes = {}
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        self.found[n.name] = _shape(result)
+        self.found[n.name] = tuple(tuple(t.shape) for t in tree_leaves(result) if isinstance(t, Tensor))
         return result
 
 
-def _shapes(model: nn.Module, traced: fx.Graph, example: Example | None) -> dict[str, Shape | None]:
+def _shapes(model: nn.Module, traced: fx.Graph, example: Example | None) -> Shapes:
+    """Shapes of the result tensors of every node.
+
+    Raises:
+        NotFaithful: What was traced is not what the model does.
+    """
     if example is None:
         return {}
     args, kwargs = _arguments(example)
@@ -123,8 +131,12 @@ def _shapes(model: nn.Module, traced: fx.Graph, example: Example | None) -> dict
     for target in (str(node.target) for node in traced.nodes if node.op == "placeholder"):
         values += given[target[1:]] if target.startswith("*") else [given[target]]
     interpreter = _Shapes(fx.GraphModule(model, traced))
+    calls = [str(node.target) for node in traced.nodes if node.op == "call_module"]
     with torch.no_grad():
-        interpreter.run(*values)
+        before = torch.get_rng_state()
+        result = interpreter.run(*values)
+        torch.set_rng_state(before)
+        check_faithful(model, *_arguments(example), calls, result)
     return interpreter.found
 
 
@@ -139,31 +151,35 @@ def _fixed_arguments(model: nn.Module, example: Example | None) -> dict[str, Any
     return {name: value for name, value in named.items() if _shape(value) is None}
 
 
-def _from_fx(
-    model: nn.Module, traced: fx.Graph, shapes: Mapping[str, Shape | None], batch: int | None
-) -> ModelGraph:
+def _from_fx(model: nn.Module, traced: fx.Graph, shapes: Shapes, batch: int | None) -> ModelGraph:
     names = Names()
     ours = {
         node.name: names.unique(node_name(str(node.target)) if node.op == "call_module" else node.name)
         for node in traced.nodes
     }
     nodes = []
+    writers = Writers(model)
     for node in traced.nodes:
-        sources = [source.name for source in node.all_input_nodes]
+        now = {source.name: writers.last(source) for source in node.all_input_nodes}
+        sources = list(dict.fromkeys(now.values()))
+        current = {name: ours[source] for name, source in now.items()}
+        inputs = tuple(next(iter(shapes.get(source, ())), None) for source in sources)
+        outputs = shapes.get(node.name, ())
+        writers.take(node)
         nodes.append(
             Node(
                 name=ours[node.name],
                 kind=node.op,
                 op=_operation(model, node),
-                owner=str(node.target) if node.op == "call_module" else _calling_module(node),
+                owner=str(node.target) if node.op in ("call_module", "get_attr") else _calling_module(node),
                 inputs=tuple(ours[source] for source in sources),
-                input_shape=shapes.get(sources[0]) if sources else None,
-                output_shape=shapes.get(node.name),
+                input_shape=inputs[0] if inputs else None,
+                output_shape=outputs[0] if outputs else None,
                 batch=batch,
-                args=_with_refs(node.args, ours),
-                kwargs=_with_refs(node.kwargs, ours),
-                input_shapes=tuple(shapes.get(source) for source in sources),
-                output_shapes=tuple(s for s in (shapes.get(node.name),) if s is not None),
+                args=_with_refs(node.args, current),
+                kwargs=_with_refs(node.kwargs, current),
+                input_shapes=inputs,
+                output_shapes=outputs,
             )
         )
     return ModelGraph(model, with_sites(nodes), "fx", batch=batch)
@@ -205,6 +221,20 @@ def at_rest(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def _without_sites(model: nn.Module) -> Iterator[None]:
+    """Functions that carry formats are called as they are (`Sites.paused` of `paretobit.nn`)."""
+    sites = [module.__dict__["_site_calls"] for module in model.modules() if "_site_calls" in module.__dict__]
+    before = [shared.paused for shared in sites]
+    for shared in sites:
+        shared.paused = True
+    try:
+        yield
+    finally:
+        for shared, paused in zip(sites, before, strict=True):
+            shared.paused = paused
+
+
+@contextmanager
 def _restored(model: nn.Module) -> Iterator[None]:
     """What a run leaves in the model, attributes and buffers, is undone after the block."""
     attributes = [(module, dict(module.__dict__), dict(module._buffers)) for module in model.modules()]
@@ -226,9 +256,9 @@ def _operation(model: nn.Module, node: fx.Node) -> str:
     if node.op == "call_module":
         return op_of(model.get_submodule(str(node.target)))
     if node.op == "call_method":
-        return str(node.target)
+        return one_name(str(node.target))
     if node.op == "call_function":
-        return getattr(node.target, "__name__", str(node.target)).strip("_")
+        return one_name(str(getattr(node.target, "__name__", node.target)))
     return node.op
 
 

@@ -1,0 +1,118 @@
+"""Where the graph of torch.fx differs from what a model does: branches taken otherwise, work in place."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
+
+from paretobit.graph.ops import is_leaf
+
+
+class NotFaithful(Exception):
+    """What was traced is not what the model does."""
+
+
+def check_faithful(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], calls: Sequence[str], result: Any
+) -> None:
+    """Compare what was traced with a run of the model: symbols are no tensors, which a model may ask.
+
+    Args:
+        model: At rest.
+        args: Of the run.
+        kwargs: Of the run.
+        calls: Paths of the leaf modules that the traced graph calls, in order.
+        result: What the traced graph gives for the same arguments.
+
+    Raises:
+        NotFaithful: Other layers are called, or the result differs.
+    """
+    called: list[str] = []
+    depth = 0
+
+    def enter(path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+            nonlocal depth
+            if not depth:
+                called.append(path)
+            depth += 1
+
+        return hook
+
+    def leave(module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
+        nonlocal depth
+        depth -= 1
+
+    with ExitStack() as stack:
+        for path, module in model.named_modules():
+            if is_leaf(module):
+                stack.callback(module.register_forward_pre_hook(enter(path)).remove)
+                stack.callback(module.register_forward_hook(leave, always_call=True).remove)
+        found = model(*args, **kwargs)
+    paths = {id(module): path for path, module in model.named_modules()}
+    if called != [paths[id(model.get_submodule(path))] for path in calls]:
+        raise NotFaithful("the layers it finds are not those of a run")
+    ours, theirs = ([t for t in tree_leaves(r) if isinstance(t, Tensor)] for r in (result, found))
+    if len(ours) != len(theirs) or not all(map(_same, ours, theirs)):
+        raise NotFaithful("what it finds does not compute what a run does")
+
+
+def _same(left: Tensor, right: Tensor) -> bool:
+    return left.shape == right.shape and torch.allclose(
+        left.double(), right.double(), rtol=1e-4, atol=1e-6, equal_nan=True
+    )
+
+
+class Writers:
+    """Which node wrote a tensor last, where operations work in place and torch.fx sees their argument."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._first: dict[str, str] = {}
+        self._last: dict[str, str] = {}
+
+    def last(self, source: fx.Node) -> str:
+        """Name of the node whose result a use of `source` takes by now."""
+        first = self._first.get(source.name, source.name)
+        return self._last.get(first, source.name)
+
+    def take(self, node: fx.Node) -> None:
+        """Note a node, in order of execution."""
+        target = node.args[0] if node.args else node.kwargs.get("input")
+        if isinstance(target, fx.Node) and self._in_place(node):
+            first = self._first.get(target.name, target.name)
+            self._first[node.name] = first
+            self._last[first] = node.name
+
+    def _in_place(self, node: fx.Node) -> bool:
+        name = getattr(node.target, "__name__", str(node.target))
+        if node.op == "call_module":
+            return bool(getattr(self._model.get_submodule(str(node.target)), "inplace", False))
+        if node.op not in ("call_function", "call_method"):
+            return False
+        return node.target in _OPERATORS or (name.endswith("_") and not name.endswith("__")) or _asked(node)
+
+
+_OPERATORS = (
+    operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ifloordiv, operator.imod,
+    operator.ipow, operator.iand, operator.ior, operator.ixor,
+)  # fmt: skip
+
+
+def _asked(node: fx.Node) -> bool:
+    """Whether a function is told to work in place."""
+    if "inplace" in node.kwargs or not callable(node.target):
+        return bool(node.kwargs.get("inplace", False))
+    try:
+        names = list(inspect.signature(node.target).parameters)
+    except (TypeError, ValueError):  # functions of C have none, and no such argument
+        return False
+    place = names.index("inplace") if "inplace" in names else len(node.args)
+    return place < len(node.args) and bool(node.args[place])
