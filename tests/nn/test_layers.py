@@ -9,8 +9,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from paretobit.errors import BadInput
-from paretobit.formats import FULL, Integer
-from paretobit.nn import LAYERS, Quantized, TensorCache, instrument, slots_of
+from paretobit.formats import FULL, Integer, ScaledInteger
+from paretobit.nn import (
+    LAYERS,
+    Quantized,
+    TensorCache,
+    dot_product,
+    dot_terms,
+    instrument,
+    slots_of,
+    weight_rows,
+)
 from paretobit.runtime import one_thread
 
 DATA, WEIGHT, BIAS = Integer(8, 5), Integer(6, 4), Integer(5, 3, rounding="floor")
@@ -26,6 +35,54 @@ def affine(layer):
     return layer
 
 
+ACTIVATIONS = {
+    "celu": lambda: nn.CELU(0.7),
+    "elu": lambda: nn.ELU(0.5),
+    "elu in place": lambda: nn.ELU(inplace=True),
+    "gelu": lambda: nn.GELU(),
+    "gelu of tanh": lambda: nn.GELU(approximate="tanh"),
+    "glu": lambda: nn.GLU(),
+    "hardshrink": lambda: nn.Hardshrink(0.4),
+    "hardsigmoid": lambda: nn.Hardsigmoid(),
+    "hardswish in place": lambda: nn.Hardswish(inplace=True),
+    "hardtanh": lambda: nn.Hardtanh(-0.5, 0.8),
+    "leaky_relu": lambda: nn.LeakyReLU(0.2),
+    "leaky_relu in place": lambda: nn.LeakyReLU(0.2, inplace=True),
+    "log_sigmoid": lambda: nn.LogSigmoid(),
+    "log_softmax": lambda: nn.LogSoftmax(-1),
+    "mish": lambda: nn.Mish(),
+    "relu6": lambda: nn.ReLU6(),
+    "selu": lambda: nn.SELU(),
+    "silu": lambda: nn.SiLU(),
+    "silu in place": lambda: nn.SiLU(inplace=True),
+    "sigmoid": lambda: nn.Sigmoid(),
+    "softmax": lambda: nn.Softmax(0),
+    "softmin": lambda: nn.Softmin(1),
+    "softplus": lambda: nn.Softplus(beta=2),
+    "softshrink": lambda: nn.Softshrink(0.3),
+    "softsign": lambda: nn.Softsign(),
+    "tanh": lambda: nn.Tanh(),
+    "tanhshrink": lambda: nn.Tanhshrink(),
+    "threshold": lambda: nn.Threshold(0.2, -1.0),
+}
+POOLINGS = {
+    "avg_pool1d": (lambda: nn.AvgPool1d(3, 2, 1), 1),
+    "avg_pool2d": (lambda: nn.AvgPool2d(2, count_include_pad=False, padding=1), 2),
+    "avg_pool3d": (lambda: nn.AvgPool3d(2), 3),
+    "max_pool1d": (lambda: nn.MaxPool1d(3, 2, 1, 2), 1),
+    "max_pool2d": (lambda: nn.MaxPool2d(2, ceil_mode=True), 2),
+    "max_pool3d": (lambda: nn.MaxPool3d(2), 3),
+    "adaptive_avg_pool1d": (lambda: nn.AdaptiveAvgPool1d(4), 1),
+    "adaptive_avg_pool2d": (lambda: nn.AdaptiveAvgPool2d((1, 3)), 2),
+    "adaptive_avg_pool3d": (lambda: nn.AdaptiveAvgPool3d(2), 3),
+    "adaptive_max_pool1d": (lambda: nn.AdaptiveMaxPool1d(4), 1),
+    "adaptive_max_pool2d": (lambda: nn.AdaptiveMaxPool2d(1), 2),
+    "adaptive_max_pool3d": (lambda: nn.AdaptiveMaxPool3d(2), 3),
+    "lp_pool1d": (lambda: nn.LPPool1d(2, 2), 1),
+    "lp_pool2d": (lambda: nn.LPPool2d(2, 2), 2),
+    "lp_pool3d": (lambda: nn.LPPool3d(2, 2), 3),
+    "softmax2d": (lambda: nn.Softmax2d(), 2),
+}
 CASES = {
     "linear": (lambda: nn.Linear(6, 4), (5, 6)),
     "linear without bias": (lambda: nn.Linear(6, 4, bias=False), (5, 6)),
@@ -48,6 +105,33 @@ CASES = {
     "batch_norm1d averaging": (lambda: affine(nn.BatchNorm1d(6, momentum=None)), (5, 6)),
     "relu": (lambda: nn.ReLU(), (5, 6)),
     "relu in place": (lambda: nn.ReLU(inplace=True), (5, 6)),
+    "conv1d circular": (lambda: nn.Conv1d(4, 6, 3, padding=2, padding_mode="circular"), (2, 4, 9)),
+    "conv3d": (lambda: nn.Conv3d(4, 6, (1, 2, 3), (1, 2, 1), (0, 1, 2), (1, 1, 2), groups=2), (2, 4, 3, 6, 7)),
+    "conv3d replicate": (lambda: nn.Conv3d(2, 3, 3, padding=1, padding_mode="replicate"), (2, 2, 4, 4, 5)),
+    "conv3d without bias": (lambda: nn.Conv3d(2, 3, 1, bias=False), (2, 2, 2, 2, 2)),
+    "conv_transpose1d": (lambda: nn.ConvTranspose1d(4, 6, 3, 2, 1, 1, groups=2, dilation=2), (2, 4, 5)),
+    "conv_transpose2d": (lambda: nn.ConvTranspose2d(4, 6, (3, 2), (2, 1), (1, 0), (1, 0)), (2, 4, 5, 4)),
+    "conv_transpose2d unbatched": (lambda: nn.ConvTranspose2d(4, 2, 2, bias=False), (4, 5, 4)),
+    "conv_transpose3d": (lambda: nn.ConvTranspose3d(2, 4, 2, 2, groups=2), (2, 2, 3, 2, 3)),
+    "batch_norm3d": (lambda: affine(nn.BatchNorm3d(4)), (3, 4, 2, 3, 2)),
+    "layer_norm": (lambda: affine(nn.LayerNorm(6)), (5, 3, 6)),
+    "layer_norm of two axes": (lambda: affine(nn.LayerNorm((3, 6), eps=1e-3, bias=False)), (5, 3, 6)),
+    "layer_norm not affine": (lambda: nn.LayerNorm(6, elementwise_affine=False), (5, 6)),
+    "group_norm": (lambda: affine(nn.GroupNorm(2, 6, eps=1e-3)), (5, 6, 4)),
+    "group_norm not affine": (lambda: nn.GroupNorm(3, 6, affine=False), (5, 6, 2, 2)),
+    "rms_norm": (lambda: affine(nn.RMSNorm(6)), (5, 3, 6)),
+    "rms_norm not affine": (lambda: nn.RMSNorm((3, 6), elementwise_affine=False), (5, 3, 6)),
+    "instance_norm1d": (lambda: affine(nn.InstanceNorm1d(4, affine=True)), (3, 4, 7)),
+    "instance_norm1d unbatched": (lambda: affine(nn.InstanceNorm1d(4, affine=True)), (4, 7)),
+    "instance_norm2d tracked": (
+        lambda: affine(nn.InstanceNorm2d(4, affine=True, track_running_stats=True)),
+        (3, 4, 5, 3),
+    ),
+    "instance_norm3d not affine": (lambda: nn.InstanceNorm3d(4), (3, 4, 2, 3, 2)),
+    "prelu": (lambda: nn.PReLU(init=0.3), (5, 6)),
+    "prelu of channels": (lambda: affine(nn.PReLU(6)), (5, 6, 2)),
+    **{name: (build, (5, 6)) for name, build in ACTIVATIONS.items()},
+    **{name: (build, (2, 4, *(6, 8, 4)[:axes])) for name, (build, axes) in POOLINGS.items()},
 }
 every_layer = pytest.mark.parametrize("case", CASES)
 
@@ -90,6 +174,19 @@ def test_full_precision_is_torch_to_the_bit_in_output_gradients_and_statistics(c
         assert torch.equal(mine.grad, theirs.grad)
 
 
+SPELT_OUT = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ReLU, nn.BatchNorm1d, nn.BatchNorm2d)
+
+
+def with_operands(layer, weight, bias):
+    """The torch layer itself, its parameters replaced."""
+    reference = copy.deepcopy(layer)
+    with torch.no_grad():
+        for name, value in (("weight", weight), ("bias", bias)):
+            if value is not None:
+                getattr(reference, name).copy_(value)
+    return reference
+
+
 def by_hand(layer, x):
     """What the layer computes on operands that were quantised one by one."""
 
@@ -98,14 +195,16 @@ def by_hand(layer, x):
         return None if value is None else number_format.quantize(value)
 
     x, weight, bias = DATA.quantize(x), operand("weight", WEIGHT), operand("bias", BIAS)
+    if isinstance(layer, nn.Conv3d) or not isinstance(layer, SPELT_OUT):
+        return with_operands(layer, weight, bias)(x)
     if isinstance(layer, nn.Linear):
         return x @ weight.t() if bias is None else F.linear(x, weight, bias)
     if isinstance(layer, nn.Conv1d | nn.Conv2d):
         convolve = F.conv1d if isinstance(layer, nn.Conv1d) else F.conv2d
         padding = layer.padding
         if layer.padding_mode != "zeros":
-            height, width = layer.padding
-            x, padding = F.pad(x, (width, width, height, height), mode=layer.padding_mode), 0
+            both = [side for axis in reversed(layer.padding) for side in (axis, axis)]
+            x, padding = F.pad(x, both, mode=layer.padding_mode), 0
         return convolve(x, weight, bias, layer.stride, padding, layer.dilation, layer.groups)
     if isinstance(layer, nn.ReLU):
         return x.clamp(min=0)
@@ -213,6 +312,20 @@ def test_a_relu_in_place_overwrites_its_input_and_no_other_relu_does(formats, gr
         assert (output.data_ptr() == given.data_ptr()) == inplace
 
 
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("kind", [nn.ELU, nn.SiLU, nn.Hardswish, nn.Mish, nn.SELU, nn.LeakyReLU, nn.Hardtanh])
+def test_so_does_every_other_activation_in_place(kind, grad):
+    for inplace in (False, True):
+        layer = instrument(kind(inplace=inplace), TensorCache())
+        layer.set_slots({"data_in": DATA})
+        x = torch.randn(50)
+        given, expected = x.clone(), kind()(DATA.quantize(x))
+        with torch.set_grad_enabled(grad):
+            output = layer(given)
+        assert torch.equal(output, expected)
+        assert torch.equal(given, expected if inplace else x)
+
+
 def test_what_reads_the_input_of_a_relu_in_place_reads_its_output():
     class Residual(nn.Module):
         def __init__(self, inplace):
@@ -237,6 +350,46 @@ def test_gradients_flow_through_a_quantised_relu_in_place():
     x = torch.tensor([-1.0, -0.3, 0.3, 1.0], requires_grad=True)
     relu(x * 2).sum().backward()
     assert x.grad.tolist() == [0, 0, 2, 2]
+
+
+def test_the_table_leaves_out_no_layer():
+    of_their_own = {nn.Embedding, nn.EmbeddingBag, nn.Bilinear, nn.RReLU}  # other inputs, or random
+    assert {type(build()) for build, _ in CASES.values()} | of_their_own == set(LAYERS)
+
+
+def test_a_random_slope_is_torchs_on_quantised_data():
+    x, layer = torch.randn(40), instrument(nn.RReLU(), TensorCache())
+    layer.set_slots({"data_in": DATA})
+    for training in (False, True):
+        torch.manual_seed(0)
+        output = layer.train(training)(x)
+        torch.manual_seed(0)
+        assert torch.equal(output, F.rrelu(DATA.quantize(x), training=training))
+
+
+@every_layer
+@pytest.mark.parametrize("training", [False, True])
+def test_gradients_through_quantised_operands_are_finite(case, training):
+    _, quantized, x = pair(case)
+    in_all(quantized.train(training), data_in=DATA, weight=WEIGHT, bias=BIAS)
+    x.requires_grad_()
+    quantized(x * 1.0).square().sum().backward()
+    gradients = [x.grad, *(parameter.grad for parameter in quantized.parameters())]
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert any(gradient.abs().max() > 0 for gradient in gradients)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_transposed_convolution_scales_its_weights_by_output_channel(groups):
+    layer = instrument(nn.ConvTranspose2d(4, 6, 3, groups=groups), TensorCache()).eval()
+    per_channel = ScaledInteger(4, per="channel")
+    layer.set_slots({"weight": per_channel})
+    used = layer.parameter("weight")
+    for group in range(groups):
+        rows = slice(group * 4 // groups, (group + 1) * 4 // groups)
+        for column in range(6 // groups):  # one output channel
+            own = layer.weight[rows, column]
+            assert torch.equal(used[rows, column], per_channel.quantize(own[None])[0])
 
 
 @every_layer
@@ -270,7 +423,7 @@ def test_a_type_without_a_quantised_layer_is_refused():
     class Mine(nn.Linear):
         """A subclass may compute something else."""
 
-    for module in (nn.Tanh(), Mine(2, 2)):
+    for module in (nn.Flatten(), nn.LSTM(2, 2), Mine(2, 2)):
         with pytest.raises(
             BadInput, match=rf"cannot be quantised: found '{type(module).__name__}'; allowed: Linear"
         ):
@@ -302,6 +455,9 @@ def test_layers_are_printed_in_the_words_of_the_field():
     relu = instrument(nn.ReLU(inplace=True), TensorCache())
     relu.set_slots({"data_in": DATA})
     assert repr(relu) == "ReLUInteger(inplace=True)"
+    gelu = instrument(nn.GELU(), TensorCache())
+    gelu.set_slots({"data_in": DATA})
+    assert repr(gelu) == "GELUInteger(approximate='none')"
     for kind, quantized in LAYERS.items():
         assert issubclass(quantized, kind)
 
@@ -362,3 +518,37 @@ def test_training_through_quantised_layers_moves_the_weights_and_lowers_the_loss
     with torch.no_grad():
         output = model(x)
     assert torch.equal(output, model(x))  # cached weights are those of the last step
+
+
+DOT_PRODUCTS = [case for case in CASES if case.startswith(("linear", "conv"))]
+
+
+@pytest.mark.parametrize("case", DOT_PRODUCTS)
+def test_a_row_of_weights_holds_those_that_one_output_adds_up(case):
+    layer, quantized, x = pair(case)
+    index = torch.arange(layer.weight.numel()).view_as(layer.weight)
+    rows = weight_rows(layer, index)
+    batched = x.dim() == layer.weight.dim()
+    outputs = layer(x).movedim(-1 if isinstance(layer, nn.Linear) else int(batched), 0)
+    assert len(rows) == len(outputs)
+    for output, row in zip(outputs, rows, strict=True):
+        (gradient,) = torch.autograd.grad(output.sum(), layer.weight, retain_graph=True)
+        assert set(index[gradient != 0].tolist()) == set(row.tolist())
+    assert dot_terms(layer) == dot_terms(quantized) == rows.shape[1]
+
+
+@pytest.mark.parametrize("case", DOT_PRODUCTS)
+def test_a_dot_product_is_the_layers_own_on_other_operands(case):
+    layer, quantized, x = pair(case)
+    in_all(quantized, data_in=DATA, weight=WEIGHT)
+    other = torch.randn_like(layer.weight)
+    with torch.no_grad():
+        expected = with_operands(layer, other, None)(x)
+        assert torch.equal(dot_product(quantized, x, other, layer.bias), expected)
+
+
+def test_what_is_no_dot_product_has_no_rows_and_no_terms():
+    for layer in (nn.ReLU(), nn.LayerNorm(3), nn.Embedding(3, 2)):
+        assert dot_terms(layer) is None
+        with pytest.raises(BadInput, match="no dot product"):
+            dot_product(layer, torch.ones(3), torch.ones(3), None)

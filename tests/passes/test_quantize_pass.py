@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from paretobit.errors import BadInput
-from paretobit.formats import FULL, Integer, accumulator, make
+from paretobit.formats import FULL, Integer, accumulator, make, parse
 from paretobit.graph import trace
 from paretobit.models import MODELS
 from paretobit.nn import Quantized
@@ -125,7 +126,8 @@ def test_the_copy_computes_with_the_formats():
     expected = (inner @ f.quantize(linear.weight).t() + f.quantize(linear.bias)).relu()
     assert torch.allclose(new.model.eval()(x), expected, atol=1e-6)
     text = "integer(width=2, frac_width=2)"
-    assert info == {"assignment": {"seq_blocks.2": {"data_in": text, "weight": text, "bias": text}}}
+    carried = {"seq_blocks.2": {"data_in": text, "weight": text, "bias": text}}
+    assert info == {"assignment": carried, "unsupported": {}}
 
 
 @pytest.mark.parametrize(
@@ -139,7 +141,7 @@ def test_the_copy_computes_with_the_formats():
 )
 def test_entries_without_a_format_leave_layers_alone(settings):
     graph, info = quantize(traced(), settings)
-    assert info == {"assignment": {}}
+    assert info == {"assignment": {}, "unsupported": {}}
     assert not any(changed for *_, changed, _ in table(graph))
 
 
@@ -248,3 +250,200 @@ def test_binary_training_decides_what_stands_for_the_weights_while_they_are_trai
     assert layer.parameter("weight").abs().max() == 1
     layer.eval()
     assert set(layer.parameter("weight").unique().tolist()) == {-1.0, 1.0}
+
+
+class Net(nn.Module):
+    """Layers, functions, and an operation that nothing quantises."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, bias=False)
+        self.norm = nn.GroupNorm(2, 4)
+        self.act = nn.ReLU()
+        self.middle = nn.Linear(16, 8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = F.relu(self.norm(self.conv(x))).flatten(1)
+        x = self.act(self.middle(x))
+        x = x + x.cumsum(-1)
+        return torch.sin(F.linear(self.head(x), self.head.weight.t(), self.middle.bias))
+
+
+X = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return trace(Net(), X)
+
+
+def carried(graph, settings):
+    """Path to the slots that are not float."""
+    new, info = quantize(graph, settings)
+    assert info["assignment"].keys() == {path for path, s in assignment_of(new.model).items() if any_set(s)}
+    return {path: set(slots) for path, slots in info["assignment"].items()}
+
+
+def any_set(slots):
+    return any(f is not FULL for f in slots.values())
+
+
+def test_by_type_functions_are_meant_as_well_as_layers(net):
+    settings = by_type(relu={"data_in_width": 8}, linear={"weight_width": 8}, add={"data_in_width": 6})
+    found = carried(net, settings)
+    assert found == {
+        "relu": {"data_in"},
+        "act": {"data_in"},
+        "middle": {"weight"},
+        "head": {"weight"},
+        "linear": {"weight"},
+        "add": {"data_in"},
+    }
+
+
+def test_functions_are_named_by_node_or_site_and_their_formats_are_computed_with(net):
+    settings = QuantizeSettings("name", {"add": {"data_in": "integer(width=4, frac_width=1)"}})
+    new, _ = quantize(net, settings)
+    f, model = Integer(4, 1), net.model
+    x = model.act(model.middle(F.relu(model.norm(model.conv(X))).flatten(1)))
+    x = f.quantize(x) + f.quantize(x.cumsum(-1))
+    expected = torch.sin(F.linear(model.head(x), model.head.weight.t(), model.middle.bias))
+    assert torch.equal(new.model(X), expected)
+    assert [node.kind for node in new if node.site == "add"] == ["call_function"]
+
+
+def test_an_unset_bias_of_a_function_follows_its_accumulator(net):
+    entry = {"data_in": "integer(width=8, frac_width=4)", "weight": "integer(width=4, frac_width=3)"}
+    new, _ = quantize(net, QuantizeSettings("regex", {"linear.*": entry}))
+    assert new.model.get_submodule("linear").slots["bias"] == accumulator(Integer(8, 4), Integer(4, 3), 3)
+
+
+def test_the_default_is_for_layers_and_never_for_functions(net):
+    assert set(carried(net, QuantizeSettings("type", default={"data_in_width": 8}))) == {
+        *("conv", "norm", "act", "middle", "head")
+    }
+
+
+def test_a_pattern_means_functions_too_where_they_have_its_slots(net):
+    settings = QuantizeSettings("regex", {"[nmcrah].*": {"weight_width": 8}})
+    with pytest.raises(BadInput, match="a relu layer has no slot 'weight'"):
+        quantize(net, settings)
+    settings = QuantizeSettings("regex", {"[nmcrh].*|add": {"weight_width": 8}})
+    assert set(carried(net, settings)) == {"norm", "middle", "conv", "head"}
+    assert quantize(net, settings)[1]["unsupported"] == {
+        "relu": "the function relu has no slot 'weight'",
+        "add": "the function add has no slot 'weight'",
+        "cumsum": "the function cumsum cannot be quantised",
+        "sin": "the function sin cannot be quantised",
+    }
+
+
+def test_what_cannot_be_quantised_is_reported_and_refused_by_name(net):
+    _, info = quantize(net, QuantizeSettings("type", default={"data_in_width": 8}))
+    assert set(info["unsupported"]) == {"cumsum", "sin"}
+    for name in info["unsupported"]:
+        with pytest.raises(BadInput, match=f"'{name}' is the function {name}, which cannot be quantised"):
+            quantize(net, QuantizeSettings("name", {name: {"data_in_width": 8}}))
+    recurrent = trace(nn.Sequential(nn.LSTM(3, 4)), torch.zeros(2, 3))
+    _, info = quantize(recurrent, QuantizeSettings("type", default={"data_in_width": 8}))
+    assert info["unsupported"]["0"] == "LSTM has no quantised layer"
+
+
+def test_a_site_whose_name_is_taken_is_reported_and_refused():
+    class Taken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.relu = nn.Linear(2, 2)
+
+        def forward(self, x):
+            return F.relu(self.relu(x))
+
+    graph = trace(Taken(), torch.zeros(1, 2))
+    _, info = quantize(graph, by_type(linear={"weight_width": 4}))
+    assert list(info["unsupported"].values()) == ["its caller has another attribute 'relu'"]
+    with pytest.raises(BadInput, match="cannot be quantised: its caller has another attribute 'relu'"):
+        quantize(graph, by_type(relu={"data_in_width": 4}))
+
+
+WIDE = {"data_in": "integer(width=8)", "weight": "integer(width=8)"}
+NARROW = {"data_in": "integer(width=4)", "weight": "integer(width=4)"}
+
+
+def widths(graph, **settings):
+    _, info = quantize(graph, QuantizeSettings(**{"by": "type", **settings}))
+    return {
+        path: parse(slots["weight"]).width for path, slots in info["assignment"].items() if "weight" in slots
+    }
+
+
+def test_the_first_and_the_last_layer_with_weights_have_entries_of_their_own(net):
+    everything = {"default": NARROW, "entries": {"linear": NARROW}}
+    assert widths(net, **everything, first=WIDE) == {"conv": 8, "norm": 4, "middle": 4, "head": 4, "linear": 4}
+    assert widths(net, **everything, first=WIDE, last=WIDE)["head"] == 8
+    assert widths(net, first=WIDE) == {"conv": 8}
+    assert widths(traced("jsc-custom"), first=WIDE) == {"seq_blocks.2": 8}  # not the BatchNorm before it
+    assert widths(net, default=NARROW, last={"name": "NA"}) == {"conv": 4, "norm": 4, "middle": 4}
+
+
+def test_what_is_skipped_stays_float_whatever_is_said(net):
+    everything = {"default": NARROW, "entries": {"linear": NARROW}}
+    for skip, left in {
+        "conv": {"norm", "middle", "head", "linear"},
+        "linear": {"conv", "norm", "middle", "head"},
+        "m.*|h.*": {"conv", "norm", "linear"},
+    }.items():
+        assert widths(net, **everything, skip=[skip]).keys() == left
+    graph = trace(nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), nn.Linear(2, 2)))
+    assert widths(graph, default=NARROW, skip=["0"]).keys() == {"1"}
+    assert widths(graph, default=NARROW, skip=["0_1", "1"]).keys() == {"0.0"}
+
+
+def test_a_device_refuses_pairs_of_formats_it_does_not_multiply(net):
+    bits = "integer(width={})".format
+    mixed = {"data_in": bits(8), "weight": bits(4)}
+    pairs = [[bits(8), bits(8)], [bits(8), bits(4)]]
+    norm = {"data_in": bits(16), "weight": bits(16)}  # multiplies nothing with weights
+    assert widths(net, entries={"linear": mixed, "group_norm": norm}, first=WIDE, allowed=pairs)["norm"] == 16
+    assert widths(net, entries={"linear": mixed}, allowed=[["*", "int*"]])["middle"] == 4
+    message = (
+        r"'middle' has a pair of formats that is not allowed .*found 'integer\(width=4.*integer\(width=8\) x"
+    )
+    with pytest.raises(BadInput, match=message):
+        quantize(net, QuantizeSettings("type", {"linear": NARROW}, allowed=pairs))
+    with pytest.raises(BadInput, match="x float'"):
+        quantize(net, QuantizeSettings("type", {"conv2d": {"data_in": bits(8)}}, allowed=pairs))
+    assert widths(net, entries={"linear": {"name": "NA"}}, allowed=pairs) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"skip": ["cnv"]}, r"this name \(skip\): found 'cnv'.*did you mean 'conv'"),
+        ({"skip": ["co("]}, r"not a regular expression.*\(skip\)"),
+        ({"skip": "conv"}, r"not a list of names \(skip\)"),
+        ({"skip": ["conv"], "first": WIDE}, "is to be skipped and is the first"),
+        ({"skip": ["conv"], "entries": {"conv2d": WIDE}}, "everything this key means is skipped"),
+        ({"by": "name", "skip": ["conv"], "entries": {"conv": WIDE}}, "'conv' is named and is to be skipped"),
+        (
+            {"by": "name", "first": WIDE, "entries": {"conv": WIDE}},
+            r"chosen twice \(conv\): found \['first', 'conv'\]",
+        ),
+        ({"first": {"weight_widht": 8}}, r"\(first\.weight.*did you mean 'width'"),
+        ({"allowed": [["integer"]]}, r"not a pair of formats \(allowed\)"),
+        ({"allowed": []}, r"not a list of pairs \(allowed\)"),
+        ({"allowed": [["intger", "*"]]}, r"\(allowed\): found 'intger'.*did you mean 'integer'"),
+        ({"allowed": [["integer(widht=8)", "*"]]}, r"did you mean 'width'"),
+        ({"allowed": [["integer(8)", "*"]]}, "not a pattern of formats"),
+    ],
+)
+def test_contradictions_and_what_matches_nothing_are_refused(net, settings, message):
+    with pytest.raises(BadInput, match=message):
+        quantize(net, QuantizeSettings(**{"by": "type", **settings}))
+
+
+def test_a_model_that_is_one_layer_or_has_no_weights_has_no_first_layer_but_its_own():
+    assert widths(trace(nn.Linear(2, 2), torch.zeros(1, 2)), last=WIDE) == {"": 8}
+    with pytest.raises(BadInput, match=r"no layer with weights to multiply"):
+        widths(trace(nn.Sequential(nn.ReLU()), torch.zeros(1, 2)), first=WIDE)

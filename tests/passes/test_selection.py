@@ -78,3 +78,46 @@ def test_layers_come_in_order_of_execution_and_once():
 def test_what_chooses_nothing_is_refused(graph, by, key, message):
     with pytest.raises(BadInput, match=message):
         select(graph, by, key)
+
+
+def called(x):
+    y = torch.relu(x) + 1
+    return torch.relu(y).flatten(1)
+
+
+class Functions(nn.Module):
+    """Functions beside a layer of the same operation."""
+
+    def __init__(self):
+        super().__init__()
+        self.act = nn.ReLU()
+
+    def forward(self, x):
+        return self.act(called(x))
+
+
+@pytest.mark.parametrize(
+    ("by", "key", "sites"),
+    [
+        ("type", "relu", ["relu", "relu_1", "act"]),
+        ("type", "ReLU", ["relu", "relu_1", "act"]),
+        ("type", "add", ["add"]),
+        ("name", "relu_1", ["relu_1"]),
+        ("regex", "relu.*|act", ["relu", "relu_1", "act"]),
+    ],
+)
+def test_functions_that_count_as_layers_are_meant_in_order_of_execution(by, key, sites):
+    graph = trace(Functions(), torch.zeros(2, 3))
+    assert [node.site or node.owner for node in select(graph, by, key, {"relu", "add"})] == sites
+    if key != "add":
+        assert "act" not in sites or [n.owner for n in select(graph, by, key)] == ["act"]
+
+
+def test_a_function_that_does_not_count_is_refused_by_name():
+    graph = trace(Functions(), torch.zeros(2, 3))
+    with pytest.raises(BadInput, match="'flatten' is the function flatten, which cannot be quantised"):
+        select(graph, "name", "flatten", {"relu"})
+    with pytest.raises(BadInput, match="this name: found 'relu_1'; allowed: act"):
+        select(graph, "name", "relu_1")
+    with pytest.raises(BadInput, match="this type: found 'relu_1'"):  # a name is no type
+        select(graph, "type", "relu_1", {"relu"})

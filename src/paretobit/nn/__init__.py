@@ -1,6 +1,43 @@
-"""Quantised layers and their slots."""
+"""Quantised layers and functions, and their slots."""
 
 from paretobit.nn.cache import TensorCache
-from paretobit.nn.layers import LAYERS, Quantized, dot_terms, instrument, slots_of
+from paretobit.nn.functions import (
+    FUNCTIONS,
+    QuantizedFunction,
+    function_slots,
+    function_terms,
+    possible_function_slots,
+)
+from paretobit.nn.layers import (
+    LAYERS,
+    dot_product,
+    dot_terms,
+    instrument,
+    possible_slots,
+    slots_of,
+    weight_rows,
+)
+from paretobit.nn.quantized import Quantized
+from paretobit.nn.sites import SiteNotReached, add_site, instrument_at, layer_at, why_no_site
 
-__all__ = ["LAYERS", "Quantized", "TensorCache", "dot_terms", "instrument", "slots_of"]
+__all__ = [
+    "FUNCTIONS",
+    "LAYERS",
+    "Quantized",
+    "QuantizedFunction",
+    "SiteNotReached",
+    "TensorCache",
+    "add_site",
+    "dot_product",
+    "dot_terms",
+    "function_slots",
+    "function_terms",
+    "instrument",
+    "instrument_at",
+    "layer_at",
+    "possible_function_slots",
+    "possible_slots",
+    "slots_of",
+    "weight_rows",
+    "why_no_site",
+]

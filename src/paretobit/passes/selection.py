@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from typing import Literal, get_args
 
 from paretobit.errors import BadInput
@@ -11,7 +12,7 @@ from paretobit.graph import ModelGraph, Node, op_name
 By = Literal["type", "name", "regex"]
 
 
-def select(graph: ModelGraph, by: By, key: str) -> tuple[Node, ...]:
+def select(graph: ModelGraph, by: By, key: str, functions: Container[str] = ()) -> tuple[Node, ...]:
     """Layers that `key` means, in order of execution, at least one.
 
     Args:
@@ -19,30 +20,61 @@ def select(graph: ModelGraph, by: By, key: str) -> tuple[Node, ...]:
         by: `type` takes operations (`linear`) or classes (`Linear`), `name` takes node names
             (`seq_blocks_2`) or paths (`seq_blocks.2`), `regex` must match a whole name or path.
         key: What to look for.
+        functions: Functions that count as layers; their path is their site.
 
     Raises:
         BadInput: Nothing matches; the names that would have are listed.
     """
     if by not in get_args(By):
         raise BadInput("unknown way to choose layers", key="by", found=by, allowed=get_args(By))
-    layers = graph.layers
+    nodes = candidates(graph, functions)
     if by == "type":
         wanted = _folded(key)
-        found = tuple(n for n in layers if wanted in (_folded(n.op), _folded(graph.original_type(n))))
-        allowed = sorted({node.op for node in layers})
+        found = tuple(node for node in nodes if wanted in _types(graph, node))
+        allowed = sorted({node.op for node in nodes})
     elif by == "name":
-        found = tuple(node for node in layers if key in (node.name, node.owner))
-        allowed = [node.name for node in layers]
+        found = tuple(node for node in nodes if key in (node.name, path_of(node)))
+        allowed = [node.name for node in nodes]
     else:
         pattern = _compiled(key)
-        found = tuple(n for n in layers if pattern.fullmatch(n.name) or pattern.fullmatch(n.owner))
-        allowed = [node.name for node in layers]
+        found = tuple(n for n in nodes if pattern.fullmatch(n.name) or pattern.fullmatch(path_of(n)))
+        allowed = [node.name for node in nodes]
     if not found:
+        if by == "name" and functions:
+            _refuse_function(graph, key)
         raise BadInput(f"no layer of the model has this {_NOUN[by]}", found=key, allowed=allowed)
     return found
 
 
+def candidates(graph: ModelGraph, functions: Container[str] = ()) -> tuple[Node, ...]:
+    """The layers and these functions, in order of execution, each layer once."""
+    layers = {node.name for node in graph.layers}
+    return tuple(n for n in graph if n.name in layers or (_is_function(n) and n.op in functions))
+
+
+def path_of(node: Node) -> str:
+    """The path of a layer, the site of a function: where its formats are set."""
+    return node.owner if node.kind == "call_module" else node.site
+
+
 _NOUN = {"type": "type", "name": "name", "regex": "pattern"}
+
+
+def _is_function(node: Node) -> bool:
+    return node.kind in ("call_function", "call_method") and bool(node.site)
+
+
+def _refuse_function(graph: ModelGraph, key: str) -> None:
+    """A function that was named and cannot be meant is there all the same."""
+    for node in graph:
+        if node.kind in ("call_function", "call_method") and key in (node.name, node.site):
+            raise BadInput(f"'{key}' is the function {node.op}, which cannot be quantised")
+
+
+def _types(graph: ModelGraph, node: Node) -> set[str]:
+    """What the type of a node goes by."""
+    own = {_folded(node.op)}
+    return own | {_folded(graph.original_type(node))} if node.kind == "call_module" else own
 
 
 def _folded(name: str) -> str:

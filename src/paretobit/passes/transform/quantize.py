@@ -1,20 +1,23 @@
-"""Quantise layers: choose them by type, name or pattern, and set a format in each of their slots."""
+"""Quantise layers and functions: choose them by type, name or pattern, and set a format in each slot."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
 from torch import nn
 
 from paretobit.errors import BadInput
-from paretobit.formats import FULL, Format, accumulator
+from paretobit.formats import Format
 from paretobit.graph import ModelGraph, Node
-from paretobit.nn import LAYERS, Quantized, TensorCache, dot_terms, instrument, slots_of
+from paretobit.nn import Quantized, TensorCache, instrument_at
+from paretobit.passes.choice import FIRST, LAST, LayerChoice
 from paretobit.passes.entries import slot_formats, split_entry
-from paretobit.passes.selection import By, select
+from paretobit.passes.pairs import AllowedPairs
+from paretobit.passes.quantizable import complete, function_name, is_product, unsupported
+from paretobit.passes.selection import By, path_of
 from paretobit.registry import Registry
 
 Pass = Callable[[ModelGraph, Mapping[str, Any]], tuple[ModelGraph, dict[str, Any]]]
@@ -22,7 +25,7 @@ PASSES: Registry[Pass] = Registry("pass")
 """Transform passes by the name of their table in `[passes]`."""
 
 Assignment = Mapping[str, Mapping[str, Format]]
-"""Path of a layer to the format of each slot; what is not named is full precision."""
+"""Path of a layer or site of a function to the format of each slot; what is not named is full precision."""
 
 
 @dataclass(frozen=True)
@@ -32,117 +35,114 @@ class QuantizeSettings:
     Attributes:
         by: How the keys of `entries` choose layers.
         entries: Key to entry, in the reports' words: `{"linear": {"name": "integer", "data_in_width": 8}}`.
-        default: Entry for every layer that can be quantised and that no key chooses.
+        default: Entry for every layer that can be quantised and that no key chooses; functions are
+            chosen by a key only.
+        skip: Names, paths or patterns of layers that stay float whatever else is said; the path of
+            a module means all within it.
+        first: Entry for the first layer with weights that are multiplied or looked up, in place of
+            that of its type, a pattern or the default.
+        last: The same for the last one.
+        allowed: Pairs `[data, weight]` of formats that the device multiplies (see `paretobit.passes.pairs`).
     """
 
     by: By
     entries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     default: Mapping[str, Any] | None = None
+    skip: Sequence[str] = ()
+    first: Mapping[str, Any] | None = None
+    last: Mapping[str, Any] | None = None
+    allowed: Sequence[Sequence[str]] | None = None
+
+
+OPTIONS = tuple(f.name for f in fields(QuantizeSettings) if f.name != "entries")
+"""Keys of the pass's table that are settings; every other key is one of `entries`."""
 
 
 def quantize(graph: ModelGraph, settings: QuantizeSettings) -> tuple[ModelGraph, dict[str, Any]]:
-    """A copy of the graph whose layers carry the formats.
+    """A copy of the graph whose layers and functions carry the formats.
 
     Returns:
-        The new graph, and `{"assignment": ...}` with the formats as text.
+        The new graph, and `assignment`: the formats as text; `unsupported`: name of every operation
+        of the model that cannot be quantised, or that a pattern matches and that has not the slots
+        of its entry, and why.
 
     Raises:
-        BadInput: A key matches no layer, a layer cannot be quantised, or a slot does not exist.
+        BadInput: A key matches no layer, a layer cannot be quantised, a slot does not exist, or a
+            pair of formats is not allowed.
     """
-    assignment = resolve(graph, settings)
+    choice = _choice(graph, settings)
+    assignment = _resolve(graph, settings, choice)
     model = copy.deepcopy(graph.model)
     apply_assignment(model, assignment)
     text = {path: {slot: str(f) for slot, f in slots.items()} for path, slots in assignment.items()}
-    return graph.with_model(model), {"assignment": text}
+    return graph.with_model(model), {"assignment": text, "unsupported": unsupported(graph) | choice.left}
 
 
 @PASSES.register("quantize", summary="formats for the slots of layers, chosen by type, name or regex")
 def quantize_pass(graph: ModelGraph, table: Mapping[str, Any]) -> tuple[ModelGraph, dict[str, Any]]:
-    """`quantize` with the keys of a `[passes.quantize]` table: `by`, `default`, and an entry a key."""
-    entries = dict(table)
-    by = entries.pop("by", "type")
-    default = entries.pop("default", None)
-    if not entries and default is None:
+    """`quantize` with the keys of a `[passes.quantize]` table: `OPTIONS`, and an entry a key."""
+    options = {"by": "type"} | {key: value for key, value in table.items() if key in OPTIONS}
+    entries = {key: value for key, value in table.items() if key not in OPTIONS}
+    if not entries and not options.keys() & {"default", FIRST, LAST}:
         raise BadInput("the pass names no layers", allowed="a table per type or layer, or default")
-    return quantize(graph, QuantizeSettings(by, entries, default))
+    return quantize(graph, QuantizeSettings(entries=entries, **options))
 
 
 def resolve(graph: ModelGraph, settings: QuantizeSettings) -> dict[str, dict[str, Format]]:
-    """The formats that settings mean for the layers of one graph."""
+    """The formats that settings mean for the layers and functions of one graph."""
+    return _resolve(graph, settings, _choice(graph, settings))
+
+
+def _choice(graph: ModelGraph, settings: QuantizeSettings) -> LayerChoice:
     if settings.by not in get_args(By):
         raise BadInput("unknown way to choose layers", key="by", found=settings.by, allowed=get_args(By))
+    return LayerChoice(graph, settings.by, settings.skip, _ends(settings))
+
+
+def _ends(settings: QuantizeSettings) -> dict[str, Mapping[str, Any]]:
+    """The entries of the first and the last layer, where given."""
+    return {end: entry for end in (FIRST, LAST) if (entry := getattr(settings, end)) is not None}
+
+
+def _resolve(
+    graph: ModelGraph, settings: QuantizeSettings, choice: LayerChoice
+) -> dict[str, dict[str, Format]]:
+    pairs = AllowedPairs.read(settings.allowed)
     assignment: dict[str, dict[str, Format]] = {}
-    chosen: dict[str, str] = {}
-    for key, entry in settings.entries.items():
+
+    def give(nodes: Iterable[Node], formats: Mapping[str, Format]) -> None:
+        for node in nodes:
+            slots = complete(graph, node, formats)
+            if is_product(graph, node):
+                pairs.check(node.name, slots)
+            if slots:
+                assignment[path_of(node)] = slots
+
+    for key, entry in [*_ends(settings).items(), *settings.entries.items()]:
         try:
             formats, written = slot_formats(entry), split_entry(entry).written
-            for node in select(graph, settings.by, key):
-                if node.owner in chosen:
-                    raise BadInput(f"layer '{node.name}' is chosen twice", found=[chosen[node.owner], key])
-                chosen[node.owner] = key
-                assignment[node.owner] = fitting(graph, node, formats, written)
+            is_end = entry is _ends(settings).get(key)
+            give((choice.end(key),) if is_end else choice.by_key(key, written), formats)
         except BadInput as error:
             raise error.under(key) from None
     if settings.default is not None:
         try:
-            formats = slot_formats(settings.default)
+            give(choice.rest(), slot_formats(settings.default))
         except BadInput as error:
             raise error.under("default") from None
-        for node in graph.layers:
-            slots = slots_of(graph.module(node))
-            if node.owner not in assignment and slots:
-                assignment[node.owner] = complete(graph.module(node), formats)
-    return {path: slots for path, slots in assignment.items() if slots}
-
-
-def fitting(
-    graph: ModelGraph, node: Node, formats: Mapping[str, Format], written: Iterable[str]
-) -> dict[str, Format]:
-    """The formats for the slots that a layer has; a layer without a bias drops the bias's.
-
-    Args:
-        written: Slots that were asked for and must be possible.
-
-    Raises:
-        BadInput: The operation cannot be quantised or never has such a slot.
-    """
-    module = graph.module(node)
-    if formats and not slots_of(module):
-        raise BadInput(f"layer '{node.name}' is a {graph.original_type(node)}, which cannot be quantised")
-    check_slots(module, node, written)
-    return complete(module, formats)
-
-
-def complete(module: nn.Module, formats: Mapping[str, Format]) -> dict[str, Format]:
-    """The formats for the slots that a layer has; an unset bias takes that of the accumulator."""
-    present = slots_of(module)
-    fitting = {slot: f for slot, f in formats.items() if slot in present}
-    terms = dot_terms(module)
-    if "bias" in present and "bias" not in fitting and terms is not None:
-        bias = accumulator(fitting.get("data_in", FULL), fitting.get("weight", FULL), terms)
-        if bias is not FULL:
-            fitting["bias"] = bias
-    return fitting
-
-
-def check_slots(module: nn.Module, node: Node, slots: Iterable[str]) -> None:
-    """Refuse slots that the operation of a layer never has."""
-    possible = possible_slots(module)
-    for slot in slots:
-        if slot not in possible:
-            raise BadInput(f"a {node.op} layer has no slot '{slot}'", found=slot, allowed=possible)
-
-
-def possible_slots(module: nn.Module) -> tuple[str, ...]:
-    """Slots of the operation, whether or not this layer has the parameter."""
-    layer = type(module) if isinstance(module, Quantized) else LAYERS.get(type(module))
-    return layer.slot_names if layer is not None else ()
+    return assignment
 
 
 def instrument_layers(model: nn.Module, paths: Mapping[str, Any] | tuple[str, ...]) -> dict[str, Quantized]:
-    """Turn the layers at these paths into quantised layers, in place, sharing one cache."""
+    """Turn the layers at these paths and the functions at these sites into quantised ones, in place.
+
+    They share one cache.
+
+    Raises:
+        BadInput: There is no such layer or function, or it cannot be quantised.
+    """
     cache = TensorCache()
-    return {path: instrument(model.get_submodule(path), cache) for path in paths}
+    return {path: instrument_at(model, path, cache, function_name) for path in paths}
 
 
 def apply_assignment(model: nn.Module, assignment: Assignment) -> None:
@@ -152,5 +152,5 @@ def apply_assignment(model: nn.Module, assignment: Assignment) -> None:
 
 
 def assignment_of(model: nn.Module) -> dict[str, dict[str, Format]]:
-    """The formats that the quantised layers of a model carry."""
+    """The formats that the quantised layers and functions of a model carry."""
     return {path: dict(m.slots) for path, m in model.named_modules() if isinstance(m, Quantized)}

@@ -1,0 +1,83 @@
+"""What every quantised layer has: slots that take any format, and quantised parameters kept in a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, is_grad_enabled, nn
+
+from paretobit.errors import BadInput
+from paretobit.formats import FULL, Format
+from paretobit.nn.cache import TensorCache
+
+
+class Quantized(nn.Module):
+    """Mixin of every quantised layer: the slots and the cache of quantised parameters."""
+
+    slot_names: tuple[str, ...]
+    slots: dict[str, Format]
+    _cache: TensorCache
+
+    def available_slots(self) -> tuple[str, ...]:
+        """Slots this layer really has: no `bias` where there is no bias."""
+        return present_slots(self.slot_names, self)
+
+    def set_slots(self, formats: Mapping[str, Format]) -> None:
+        """Set every slot: those not named return to full precision.
+
+        Raises:
+            BadInput: A slot this operation does not have.
+        """
+        for name in formats:
+            if name not in self.slot_names:
+                raise BadInput(f"{self._operation()} has no such slot", found=name, allowed=self.slot_names)
+        self.slots = {name: formats.get(name, FULL) for name in self.slot_names}
+
+    def data(self, slot: str, x: Tensor) -> Tensor:
+        """A data tensor through the format of its slot."""
+        number_format = self.slots[slot]
+        return x if number_format is FULL else number_format.quantize(x)
+
+    def parameter(self, slot: str) -> Any:
+        """A parameter through the format of its slot; None where the layer has none."""
+        return self.stored(slot, getattr(self, slot))
+
+    def stored(self, slot: str, value: Tensor | None) -> Any:
+        """A parameter's value through the format of its slot: from the cache where nothing changed."""
+        number_format = self.slots[slot]
+        if value is None or number_format is FULL:
+            return value
+        quantize = self._quantizer(slot)
+        if not number_format.traits.deterministic or (is_grad_enabled() and value.requires_grad):
+            return quantize(value)
+        return self._cache.get((id(self), slot, number_format, self.training), value, quantize)
+
+    def _quantizer(self, slot: str) -> Callable[[Tensor], Tensor]:
+        """What a parameter goes through; a layer that keeps its outputs on another axis turns it first."""
+        number_format = self.slots[slot]
+        return number_format.quantize_latent if self.training else number_format.quantize
+
+    def _operation(self) -> str:
+        """The class of torch's that this layer stands for."""
+        return next(base for base in type(self).__mro__ if not issubclass(base, Quantized)).__name__
+
+    def _get_name(self) -> str:
+        formats = [self.slots[name] for name in ("weight", *self.slot_names) if name in self.slots]
+        family = next((type(f).__name__ for f in formats if f is not FULL), "")
+        return self._operation() + family
+
+
+def present_slots(names: tuple[str, ...], module: nn.Module) -> tuple[str, ...]:
+    """Those of the slots whose operand a module has: its data always, a parameter where it is not None."""
+    return tuple(s for s in names if s == "data_in" or getattr(module, s, None) is not None)
+
+
+def swap_channels(weight: Tensor, groups: int = 1) -> Tensor:
+    """A weight `(in, out / groups, ...)` as `(out, in / groups, ...)`; twice, and it is as before.
+
+    Formats that share a scale along the first axis, or blocks along the others, then mean the same
+    for it as for the weight of any other layer: the first axis is the outputs.
+    """
+    by_group = weight.reshape(groups, -1, *weight.shape[1:])
+    return by_group.transpose(1, 2).flatten(0, 1)

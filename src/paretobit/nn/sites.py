@@ -1,0 +1,265 @@
+"""Where functions are quantised: while a model runs, chosen calls of functions are computed by modules.
+
+A site is the path of the calling module, the function, and its number among the calls of that
+function by that module in one run of the model (`encoder.attention.matmul_1`), as
+`ModelGraph` names and counts them. `add_site` puts a `QuantizedFunction` there, without a trace in
+the state dict. Nothing is intercepted unless one of them carries a format.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, ClassVar
+
+from torch import fx, nn
+from torch.overrides import TorchFunctionMode
+
+from paretobit.errors import BadInput, ParetoBitError
+from paretobit.nn.cache import TensorCache
+from paretobit.nn.functions import FUNCTIONS, QuantizedFunction, read_site
+from paretobit.nn.layers import instrument
+from paretobit.nn.quantized import Quantized
+
+NameOf = Callable[[Any], str]
+"""From a torch function, as a mode sees it, to the name of its operation. Must survive pickling."""
+
+_Calls = dict[str, dict[str, dict[int, QuantizedFunction]]]
+"""Caller to function to number to what computes the call."""
+
+
+class SiteNotReached(ParetoBitError):
+    """A function that carries formats was not called: the run differs from the one that was traced."""
+
+
+class Sites:
+    """The sites of one model; shared by the modules that call them.
+
+    Args:
+        name_of: What counts as which function.
+
+    Attributes:
+        functions: Path of each site to what computes its call.
+        paused: While True nothing is intercepted: who traces a model wants the functions themselves.
+    """
+
+    def __init__(self, name_of: NameOf) -> None:
+        self.name_of = name_of
+        self.functions: dict[str, QuantizedFunction] = {}
+        self.paused = False
+        self._running = False
+
+    def active(self) -> bool:
+        """Whether a run that starts now has calls to compute with formats."""
+        if self._running or self.paused:
+            return False
+        return any(function.active for function in self.functions.values())
+
+    @contextmanager
+    def intercepting(self, outermost: nn.Module, path: str) -> Iterator[None]:
+        """Inside the block, a run of the module `outermost` at `path`, calls at active sites are intercepted.
+
+        Raises:
+            SiteNotReached: The run ended and an active site within the module was not called.
+        """
+        expected = {s: f for s, f in self.functions.items() if f.active and _within(f.caller, path)}
+        mode = _Interception(self.name_of, expected.values())
+        self._running = True
+        try:
+            with ExitStack() as stack:
+                for inner, module in outermost.named_modules(prefix=path):
+                    stack.callback(module.register_forward_pre_hook(mode.enter(inner)).remove)
+                    stack.callback(module.register_forward_hook(mode.leave(inner), always_call=True).remove)
+                stack.enter_context(mode)
+                yield
+        finally:
+            self._running = False
+        missed = [site for site, function in expected.items() if function not in mode.reached]
+        if missed:
+            raise SiteNotReached(
+                f"the function '{missed[0]}' carries formats and was not called in this run: "
+                "the model runs otherwise than when it was traced"
+            )
+
+
+class _Interception(TorchFunctionMode):
+    """Sees every function call of one run and follows which module makes it."""
+
+    def __init__(self, name_of: NameOf, functions: Any) -> None:
+        super().__init__()
+        self.reached: set[QuantizedFunction] = set()
+        self._name_of = name_of
+        self._path: list[str] = []
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._calls: _Calls = defaultdict(lambda: defaultdict(dict))
+        for function in functions:
+            self._calls[function.caller][function.op][function.number] = function
+
+    def enter(self, path: str) -> Callable[..., None]:
+        """A forward pre-hook."""
+
+        def hook(module: nn.Module, args: Any) -> None:
+            self._path.append(path)
+
+        return hook
+
+    def leave(self, path: str) -> Callable[..., None]:
+        """A forward hook; it also runs where an earlier pre-hook failed and `path` was not entered."""
+
+        def hook(module: nn.Module, args: Any, result: Any) -> None:
+            if self._path and self._path[-1] == path:
+                self._path.pop()
+
+        return hook
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        caller = self._path[-1] if self._path else ""
+        named = kwargs or {}
+        if caller not in self._calls:
+            return func(*args, **named)
+        op = self._name_of(func)
+        if op not in self._calls[caller]:
+            return func(*args, **named)
+        number = self._counts[caller, op]
+        self._counts[caller, op] += 1
+        function = self._calls[caller][op].get(number)
+        if function is None:
+            return func(*args, **named)
+        self.reached.add(function)
+        return function(*args, function=func, **named)
+
+
+class Caller(nn.Module):
+    """Mixin of a module that calls functions with formats, and of the model around it.
+
+    Its names are its own: the module may have any others.
+    """
+
+    _site_kind: ClassVar[type[nn.Module]]
+    _site_calls: Sites
+    _site_path: str
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the module; the outermost one intercepts the calls of all that it calls."""
+        if not self._site_calls.active() or _is_symbolic(*args, *kwargs.values()):
+            return super().__call__(*args, **kwargs)
+        with self._site_calls.intercepting(self, self._site_path):
+            return super().__call__(*args, **kwargs)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """As the plain module, with its class made anew."""
+        plainly: Any = super().__reduce_ex__(max(int(protocol), 2))
+        _, (_, *arguments), *rest = plainly
+        return _new_caller, (self._site_kind, *arguments), *rest
+
+
+_CALLERS: dict[type[nn.Module], type[Caller]] = {}
+
+
+def _calling(kind: type[nn.Module]) -> type[Caller]:
+    """The class of a module of this class that calls sites; it goes by the same name."""
+    if kind not in _CALLERS:
+        same = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+        _CALLERS[kind] = type(kind.__name__, (Caller, kind), {**same, "_site_kind": kind})
+    return _CALLERS[kind]
+
+
+def _new_caller(kind: Any, *arguments: Any) -> Any:
+    made = _calling(kind)
+    return made.__new__(made, *arguments)
+
+
+def why_no_site(model: nn.Module, site: str) -> str | None:
+    """Why there can be no site of this path in a model; None where there can."""
+    path, _, name = site.rpartition(".")
+    caller = model.get_submodule(path)
+    if hasattr(caller, name) and not isinstance(getattr(caller, name), QuantizedFunction):
+        return f"its caller has another attribute '{name}'"
+    if isinstance(caller, nn.Sequential | nn.ModuleList | nn.ModuleDict):
+        return f"its caller is a {type(caller).__name__}, whose modules have a meaning"
+    for module in (model, caller):
+        if not _is_ordinary(module):
+            return f"a {type(module).__name__} copies itself in its own way, without its sites"
+    return None
+
+
+def add_site(model: nn.Module, site: str, cache: TensorCache, name_of: NameOf) -> QuantizedFunction:
+    """The module that quantises the function at a site, made and put there if need be, at full precision.
+
+    Args:
+        model: The model that the site is a path of; changed in place.
+        site: Caller, function and number.
+        cache: For operands that are parameters.
+        name_of: What counts as which function; of the first site of a model.
+
+    Raises:
+        BadInput: No such caller or function, or it cannot have a site.
+    """
+    inside, op, number = read_site(site)
+    paths = dict(model.named_modules(remove_duplicate=False))
+    caller = paths.get(inside)
+    if caller is None or op not in FUNCTIONS:
+        raise BadInput("the model has no such layer", found=site, allowed=filter(None, paths))
+    present = caller._modules.get(site.rpartition(".")[2])
+    if isinstance(present, QuantizedFunction):
+        return present
+    reason = why_no_site(model, site)
+    if reason is not None:
+        raise BadInput(f"the function '{site}' cannot be quantised: {reason}")
+    sites = _become_caller(model, "", Sites(name_of))
+    outer = model.__dict__["_site_path"]  # of a part of a model with sites
+    path = ".".join(filter(None, (outer, inside)))
+    _become_caller(caller, path, sites)
+    function = QuantizedFunction(op, number, path, cache)
+    name = site.rpartition(".")[2]
+    caller.add_module(name, function.train(caller.training))
+    sites.functions[".".join(filter(None, (path, name)))] = function
+    return function
+
+
+def instrument_at(model: nn.Module, path: str, cache: TensorCache, name_of: NameOf) -> Quantized:
+    """The quantised layer at a path, or the quantised function at a site, made if need be.
+
+    Raises:
+        BadInput: There is no such layer or function, or it cannot be quantised.
+    """
+    try:
+        module = model.get_submodule(path)
+    except AttributeError:
+        return add_site(model, path, cache, name_of)
+    return instrument(module, cache)
+
+
+def layer_at(model: nn.Module, path: str) -> Quantized | None:
+    """The quantised layer or function at a path; None where what is there is not quantised."""
+    try:
+        module = model.get_submodule(path)
+    except AttributeError:
+        return None
+    return module if isinstance(module, Quantized) else None
+
+
+def _become_caller(module: nn.Module, path: str, sites: Sites) -> Sites:
+    """Make a module a caller, in place, unless it is one; the sites that it calls."""
+    if not isinstance(module, Caller):
+        module.__class__ = _calling(type(module))
+        assert isinstance(module, Caller)
+        module._site_calls, module._site_path = sites, path
+    return module._site_calls
+
+
+def _is_ordinary(module: nn.Module) -> bool:
+    """Whether copies and pickles of a module are made by its dictionary, as those of most."""
+    kind = module._site_kind if isinstance(module, Caller) else type(module)
+    same = kind.__reduce__ is object.__reduce__ and kind.__reduce_ex__ is object.__reduce_ex__
+    return same and not hasattr(kind, "__deepcopy__")
+
+
+def _is_symbolic(*values: Any) -> bool:
+    """Whether fx is tracing: it is to see the functions themselves."""
+    return any(isinstance(value, fx.Proxy) for value in values)
+
+
+def _within(path: str, outer: str) -> bool:
+    return not outer or path == outer or path.startswith(outer + ".")
