@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 import paretobit as pb
 from paretobit.errors import BadInput
@@ -132,3 +133,20 @@ def test_no_data_and_no_width_are_refused(dense, batches, widths, message):
     graph = quantised(dense, x, **FORMATS)
     with pytest.raises(BadInput, match=message):
         accumulators(graph, [x for _ in batches], widths)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.ConvTranspose2d(4, 6, 3, 2, groups=2), (2, 4, 5, 5)),
+        (Conv1D(6, 4), (2, 4)),
+        (nn.Conv3d(2, 3, 2), (1, 2, 3, 3, 3)),
+    ],
+    ids=["transposed", "transformers", "3d"],
+)
+def test_every_layer_of_dot_products_has_an_accumulator(layer, shape):
+    graph = pb.trace(nn.Sequential(layer).eval(), torch.randn(shape))
+    entry = {"data_in": "integer(width=8, frac_width=4)", "weight": "integer(width=6, frac_width=4)"}
+    quantised, _ = quantize(graph, QuantizeSettings("type", default=entry))
+    (found,) = accumulators(quantised, [torch.randn(shape)])
+    assert found.width_seen <= found.width_for_weights <= found.width

@@ -185,27 +185,28 @@ def test_formats_given_stand_in_place_of_those_carried():
     assert cost(quantised, formats={}).total("forward_bitops") == 80 * 32 * 32
 
 
-def test_what_the_counter_does_not_know_is_listed_and_counts_nothing():
+def test_what_the_counter_does_not_know_is_listed_by_operation_and_counts_nothing():
     class Odd(nn.Module):
         def __init__(self):
             super().__init__()
-            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
-            self.lstm = nn.LSTM(8, 8, batch_first=True)
-            self.norm, self.embed = nn.LayerNorm(8), nn.Embedding(3, 8)
-            self.linear = nn.Linear(8, 8)
+            self.bag, self.linear = nn.EmbeddingBag(4, 8), nn.Linear(8, 8)
 
         def forward(self, x):
-            y = self.attention(x, x, x)[0] + self.norm(x)
-            y = self.lstm(y)[0]
-            y = torch.matmul(y, y.transpose(1, 2)) @ y
-            return F.linear(self.linear(y), self.embed.weight).bmm(x)
+            y = self.linear(x + self.bag(x[:, 0].long()).unsqueeze(1))
+            return torch.cdist(y, y) + torch.cdist(x, y) + torch.linalg.multi_dot([y[0], y[0].T])
 
     report = cost(trace(Odd(), torch.zeros(2, 3, 8)))
-    assert report.uncounted == ("attention", "norm", "lstm", "matmul", "matmul_1", "linear_1", "bmm")
+    assert report.uncounted == ("bag", "cdist", "cdist_1", "linalg_multi_dot")
+    assert report.uncounted_ops == {
+        "embedding_bag": ("bag",),
+        "cdist": ("cdist", "cdist_1"),
+        "linalg_multi_dot": ("linalg_multi_dot",),
+    }
+    assert not report.totals.counted
     assert report.total("macs") == 3 * 64
     listed = [row for row in report.rows if not row.counted]
-    assert all(row.macs == row.forward_flops == row.forward_bitops == 0 for row in listed)
-    assert next(row for row in listed if row.node == "lstm").parameters == 4 * (64 + 64 + 8 + 8)
+    assert all(row.macs == row.forward_flops == row.forward_bitops == row.bops == 0 for row in listed)
+    assert next(row for row in listed if row.node == "bag").parameters == 4 * 8
 
 
 def test_attention_is_not_missed_where_only_one_run_is_known():
@@ -219,17 +220,47 @@ def test_attention_is_not_missed_where_only_one_run_is_known():
 
     graph = trace(Odd(), torch.zeros(2, 3, 8))
     assert graph.method == "run"
-    assert "attention" in cost(graph).uncounted
+    rows = {row.node: row for row in cost(graph).rows}
+    assert rows["attention"].macs == 4 * 3 * 8 * 8 + 2 * 3 * 3 * 8
 
 
 def test_costs_need_shapes_and_a_known_convention():
     model = MODELS["jsc-tiny"].build((16,), 5)
     with pytest.raises(
-        BadInput, match=r"shapes of layer 'seq_blocks_2' are unknown: costs need example inputs"
+        BadInput, match=r"shapes of layer 'seq_blocks_0' are unknown: costs need example inputs"
     ):
         cost(trace(model))
     with pytest.raises(BadInput, match=r"unknown cost convention.*found 'lab22'.*did you mean 'lab2'"):
         cost(trace(model, torch.zeros(1, 16)), convention="lab22")
+
+
+def test_the_total_row_adds_up():
+    model, shape = cnn()
+    report = cost(trace(model, torch.zeros(2, *shape)))
+    for name in ("parameters", "macs", "forward_flops", "backward_bitops", "bops", "activations"):
+        assert getattr(report.totals, name) == sum(getattr(row, name) for row in report.rows) > 0
+        assert report.total(name) == getattr(report.totals, name)
+    assert report.totals.average_bitwidth == report.total("average_bitwidth") == 32
+    with pytest.raises(BadInput, match=r"no such cost.*found 'forward_flop'.*did you mean 'forward_flops'"):
+        report.total("forward_flop")
+
+
+def test_a_parameter_counts_once_wherever_it_is_used():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.head = nn.Embedding(20, 8), nn.Linear(8, 20, bias=False)
+            self.head.weight = self.embed.weight
+            self.scale, self.forgotten = nn.Parameter(torch.ones(8)), nn.Parameter(torch.ones(3))
+
+        def forward(self, x):
+            return self.head(self.embed(x) * self.scale if x.sum() < 99 else self.embed(x))
+
+    report = cost(trace(Tied(), torch.zeros(2, 5, dtype=torch.long)))
+    assert {row.node: row.parameters for row in report.rows if row.parameters} == {"embed": 160, "scale": 8}
+    assert report.unused == ("forgotten",)
+    assert report.total("stored_bytes") == 4 * 168
+    assert report.total("macs") == 5 * 8 * 20
 
 
 def bits_of(layer, shape, **slots):

@@ -69,27 +69,40 @@ def explain(study: Study, trial: Trial) -> dict[str, Any]:
 
 
 def cost_rows(report: CostReport) -> list[Row]:
-    """The reports' table of FLOPs and BitOPs; inputs and outputs have empty cells."""
+    """The reports' table of FLOPs and BitOPs; inputs and outputs have empty cells, `?` is not known.
+
+    The convention `standard` shows more columns than the reports did.
+    """
+    columns = {
+        "Parameters": "parameters",
+        "Forward FLOPS": "forward_flops",
+        "Backward FLOPS": "backward_flops",
+        "Forward bitops": "forward_bitops",
+        "Backward bitops": "backward_bitops",
+    }
+    if report.convention == "standard":
+        columns |= {
+            "MACs": "macs",
+            "Other FLOPS": "other_flops",
+            "BOPs": "bops",
+            "Activations": "activations",
+            "Stored bytes": "stored_bytes",
+            "Average bits": "average_bitwidth",
+        }
     rows = []
     for row in report.rows:
-        blank = row.op in ("placeholder", "output", "get_attr")
-        cells = {
-            "Parameters": row.parameters,
-            "Forward FLOPS": row.forward_flops,
-            "Backward FLOPS": row.backward_flops,
-            "Forward bitops": row.forward_bitops,
-            "Backward bitops": row.backward_bitops,
+        blank = row.op in ("placeholder", "output") or (row.op == "get_attr" and not row.parameters)
+        cells = {title: getattr(row, name) for title, name in columns.items()}
+        shown = {
+            title: None if blank else value if row.counted or columns[title] in _STORED else "?"
+            for title, value in cells.items()
         }
-        shown = {key: None if blank else value if row.counted else "?" for key, value in cells.items()}
         rows.append({"Node name": row.node, "Node type": row.op, **shown})
-    total = {
-        "Parameters": report.total("parameters"),
-        "Forward FLOPS": report.total("forward_flops"),
-        "Backward FLOPS": report.total("backward_flops"),
-        "Forward bitops": report.total("forward_bitops"),
-        "Backward bitops": report.total("backward_bitops"),
-    }
+    total = {title: getattr(report.totals, name) for title, name in columns.items()}
     return [*rows, {"Node name": "total", "Node type": "", **total}]
+
+
+_STORED = ("parameters", "activations", "stored_bytes", "average_bitwidth")  # known whatever is computed
 
 
 def quantization_rows(summary: Iterable[TypeSummary]) -> list[Row]:

@@ -1,7 +1,18 @@
 """Passes that look and leave the graph alone."""
 
 from paretobit.passes.analysis.accumulators import Accumulator, accumulators
-from paretobit.passes.analysis.cost import CONVENTIONS, Convention, CostReport, NodeCost, cost, node_cost
+from paretobit.passes.analysis.cost import (
+    CONVENTIONS,
+    Convention,
+    CostReport,
+    NodeCost,
+    cost,
+    node_cost,
+    zero_fraction,
+)
+from paretobit.passes.analysis.cost_table import CostTable
+from paretobit.passes.analysis.latency import Device, NodeTime, Roofline, roofline
+from paretobit.passes.analysis.memory import peak_memory
 from paretobit.passes.analysis.report import (
     GraphReport,
     LayerComparison,
@@ -10,23 +21,43 @@ from paretobit.passes.analysis.report import (
     report_graph,
     summarize_quantization,
 )
+from paretobit.passes.analysis.sensitivity import (
+    DEFAULT_FORMATS,
+    SensitivityReport,
+    SensitivityRow,
+    sensitivity,
+)
+from paretobit.passes.analysis.statistics import TensorStatistics, statistics
 from paretobit.passes.analysis.storage import LayerBits, layer_bits
 
 __all__ = [
     "CONVENTIONS",
+    "DEFAULT_FORMATS",
     "Accumulator",
     "Convention",
     "CostReport",
+    "CostTable",
+    "Device",
     "GraphReport",
     "LayerBits",
     "LayerComparison",
     "NodeCost",
+    "NodeTime",
+    "Roofline",
+    "SensitivityReport",
+    "SensitivityRow",
+    "TensorStatistics",
     "TypeSummary",
     "accumulators",
     "compare",
     "cost",
     "layer_bits",
     "node_cost",
+    "peak_memory",
     "report_graph",
+    "roofline",
+    "sensitivity",
+    "statistics",
     "summarize_quantization",
+    "zero_fraction",
 ]

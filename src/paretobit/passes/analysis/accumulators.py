@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from paretobit.errors import BadInput
 from paretobit.formats import Integer, bits_for, sum_range
 from paretobit.graph import ModelGraph
-from paretobit.nn import Quantized, dot_terms
+from paretobit.nn import Quantized, dot_product, dot_terms, weight_rows
 
 WIDTHS = (8, 16, 24, 32)
 
@@ -103,7 +102,7 @@ class _Watch:
 
     def see(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         """A forward pre-hook."""
-        x = arguments[0] if arguments else named["input"]
+        x = arguments[0] if arguments else next(iter(named.values()))
         codes = self.data.quantize(x.detach()).double() / self.data.step
         sums = self._add_up(codes)
         self.low, self.high = min(self.low, float(sums.min())), max(self.high, float(sums.max()))
@@ -113,10 +112,7 @@ class _Watch:
             self.over[width] += int((~held).sum())
 
     def _add_up(self, codes: Tensor) -> Tensor:
-        if isinstance(self.module, nn.Linear):
-            return F.linear(codes, self.weights, self.bias)
-        result: Tensor = self.module._conv_forward(codes, self.weights, self.bias)  # type: ignore[operator]
-        return result
+        return dot_product(self.module, codes, self.weights, self.bias)
 
     def result(self) -> Accumulator:
         """What was seen, beside what could be."""
@@ -132,7 +128,8 @@ class _Watch:
 
     def _width_for_weights(self) -> int:
         low, high = self.data.code_range
-        rows = self.weights.flatten(1)
+        rows = weight_rows(self.module, self.weights)
+        assert rows is not None
         positive, negative = rows.clamp(min=0).sum(1), rows.clamp(max=0).sum(1)
         bias = self.bias if self.bias is not None else torch.zeros(len(rows), dtype=torch.float64)
         most = positive * high + negative * low + bias

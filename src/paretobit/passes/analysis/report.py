@@ -83,11 +83,12 @@ def compare(before: ModelGraph, after: ModelGraph) -> tuple[LayerComparison, ...
     for old, new in zip(before.layers, after.layers, strict=True):
         old_module, new_module = before.module(old), after.module(new)
         weight = getattr(old_module, "weight", None)
-        used = (
-            new_module.parameter("weight")
-            if isinstance(new_module, Quantized) and weight is not None
-            else weight
-        )
+        used = getattr(new_module, "weight", None)
+        if used is not None and isinstance(new_module, Quantized):
+            used = new_module.parameter("weight")
+        error = None
+        if weight is not None and used is not None and used.shape == weight.shape:
+            error = (used - weight).abs().max().item()
         rows.append(
             LayerComparison(
                 node=old.name,
@@ -95,7 +96,7 @@ def compare(before: ModelGraph, after: ModelGraph) -> tuple[LayerComparison, ...
                 after=repr(new_module),
                 distinct_before=None if weight is None else weight.unique().numel(),
                 distinct_weights=None if used is None else used.unique().numel(),
-                max_error=None if weight is None else (used - weight).abs().max().item(),
+                max_error=error,
             )
         )
     return tuple(rows)

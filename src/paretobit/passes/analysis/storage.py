@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -41,19 +41,34 @@ class LayerBits:
             self.data_bits + other.data_bits,
         )
 
+    @property
+    def stored_bytes(self) -> float:
+        """Bytes of parameters and running statistics."""
+        return (self.weight_bits + self.statistics_bits) / 8
 
-def layer_bits(node: Node | None, module: nn.Module, slots: Mapping[str, Format]) -> LayerBits:
+    @property
+    def average_width(self) -> float | None:
+        """Bits per element of parameters and input; None where there are none."""
+        elements = self.weight_elements + self.data_elements
+        return (self.weight_bits + self.data_bits) / elements if elements else None
+
+
+def layer_bits(
+    node: Node | None, module: nn.Module, slots: Mapping[str, Format], elsewhere: Container[int] = ()
+) -> LayerBits:
     """Bits of the tensors that `module` itself owns (not its children), and of its input.
 
     Args:
         node: The layer's call, for the shape of its input; None for a module that is not called.
         module: The layer.
         slots: Formats of its slots; what is missing counts 32 bits an element.
+        elsewhere: `id` of parameters that count at another layer.
     """
     elements = bits = 0
     for name, parameter in module.named_parameters(recurse=False):
-        elements += parameter.numel()
-        bits += slots.get(name, FULL).bits(parameter.shape)
+        if id(parameter) not in elsewhere:
+            elements += parameter.numel()
+            bits += slots.get(name, FULL).bits(parameter.shape)
     statistics = sum(
         FULL.bits(buffer.shape) for name, buffer in module.named_buffers(recurse=False) if name in _STATISTICS
     )

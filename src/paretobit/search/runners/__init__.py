@@ -1,7 +1,8 @@
 """Runners: what measures."""
 
 from paretobit.search.runners.base import RUNNERS, Candidate, Evidence, Metric, Runner, RunnerSettings
-from paretobit.search.runners.computation import BasicComputation
+from paretobit.search.runners.computation import BasicComputation, Bops
+from paretobit.search.runners.device import PeakMemory, RooflineLatency, TableCosts
 from paretobit.search.runners.evaluation import BasicEvaluation
 from paretobit.search.runners.function import Evaluate, FunctionRunner
 from paretobit.search.runners.latency import Latency
@@ -12,6 +13,7 @@ __all__ = [
     "AverageBitwidth",
     "BasicComputation",
     "BasicEvaluation",
+    "Bops",
     "Candidate",
     "Evaluate",
     "Evidence",
@@ -19,6 +21,9 @@ __all__ = [
     "Latency",
     "Metric",
     "ModelSize",
+    "PeakMemory",
+    "RooflineLatency",
     "Runner",
     "RunnerSettings",
+    "TableCosts",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -77,11 +77,13 @@ class Candidate:
         formats: Formats of the varied layers; empty for the baseline.
         model: The model with this configuration applied; None while only cheap runners run.
         seed: For runners that draw random numbers.
+        sparsity: Path of a layer to the fraction of its weights that the configuration makes zero.
     """
 
     formats: Assignment
     model: nn.Module | None
     seed: int = 0
+    sparsity: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def applied(self) -> nn.Module:
@@ -108,6 +110,8 @@ class Runner(abc.ABC):
     metrics: tuple[Metric, ...]
     kind: ClassVar[Literal["software", "hardware"]] = "software"
     """Under which heading the best-trial table shows its metrics."""
+    metrics_from_settings: ClassVar[bool] = False
+    """Whether its metrics are known only once its settings, and the files they name, were read."""
     may_change_model: ClassVar[bool] = False
     """Whether weights, statistics or modes may differ after `measure`."""
 
@@ -118,6 +122,10 @@ class Runner(abc.ABC):
     @abc.abstractmethod
     def measure(self, candidate: Candidate) -> dict[str, float]:
         """Every metric the runner declares, by name."""
+
+    def on(self, graph: ModelGraph) -> Runner:
+        """The same runner for a model of another shape."""
+        return type(self)(replace(self.evidence, graph=graph), self.settings)
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -15,11 +15,25 @@ from paretobit.search.runners.per_layer import LayerSum
 _FULL_BITS = 32
 
 
-def _owners(evidence: Evidence) -> list[tuple[str, nn.Module, Node | None]]:
-    """Every module that owns tensors or takes data, with its first call."""
+class _Owner(NamedTuple):
+    """A module that may own tensors or take data: its first call, and what an earlier module owns too."""
+
+    path: str
+    module: nn.Module
+    call: Node | None
+    elsewhere: frozenset[int]
+
+
+def _owners(evidence: Evidence) -> list[_Owner]:
+    """Every module; parameters that several share are stored once, in the format of the first."""
     graph = evidence.graph
     calls = {node.owner: node for node in graph.layers}
-    return [(path, module, calls.get(path)) for path, module in graph.model.named_modules()]
+    owners, seen = [], set[int]()
+    for path, module in graph.model.named_modules():
+        own = {id(parameter) for parameter in module.parameters(recurse=False)}
+        owners.append(_Owner(path, module, calls.get(path), frozenset(own & seen)))
+        seen |= own
+    return owners
 
 
 @RUNNERS.register("average_bitwidth")
@@ -43,11 +57,11 @@ class AverageBitwidth(Runner):
         owners = _owners(evidence)
 
         def count(index: int, slots: Slots) -> tuple[int, int, int, int]:
-            _, module, node = owners[index]
-            bits = layer_bits(node, module, slots)
+            owner = owners[index]
+            bits = layer_bits(owner.call, owner.module, slots, owner.elsewhere)
             return bits.weight_elements, bits.weight_bits, bits.data_elements, bits.data_bits
 
-        self._sum = LayerSum([path for path, _, _ in owners], count)
+        self._sum = LayerSum([owner.path for owner in owners], count)
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
         """Weighted by elements."""
@@ -72,11 +86,11 @@ class ModelSize(Runner):
         owners = _owners(evidence)
 
         def count(index: int, slots: Slots) -> tuple[int]:
-            _, module, _ = owners[index]
-            bits = layer_bits(None, module, slots)
+            owner = owners[index]
+            bits = layer_bits(None, owner.module, slots, owner.elsewhere)
             return (bits.weight_bits + bits.statistics_bits,)
 
-        self._sum = LayerSum([path for path, _, _ in owners], count)
+        self._sum = LayerSum([owner.path for owner in owners], count)
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
         """Bits over eight."""

@@ -1,0 +1,241 @@
+"""Multiply-accumulates of every operation that has some, for one sample."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from paretobit.errors import BadInput
+from paretobit.graph import Node, Shape
+from paretobit.passes.analysis.cost.operands import Operands, rows_of
+from paretobit.passes.analysis.cost.operations import bare
+
+
+@dataclass(frozen=True)
+class Product:
+    """A matrix product, or what costs like one.
+
+    Attributes:
+        macs: Multiply-accumulates of one sample.
+        terms: Products that are added up for one number of the result.
+    """
+
+    macs: int
+    terms: int
+
+
+Products = tuple[Product, ...]
+_Count = Callable[[Node, nn.Module | None, Operands], Products | None]
+
+
+def products(node: Node, module: nn.Module | None) -> Products | None:
+    """The products that a node computes; None where its operation is none that is known to have some.
+
+    Args:
+        node: The call.
+        module: The layer that is called; None for a function.
+
+    Raises:
+        BadInput: Nothing ran: shapes are unknown.
+    """
+    count = _OF_LAYERS.get(node.op) if module is not None else _OF_FUNCTIONS.get(bare(node.op))
+    if count is None:
+        return None
+    return None if elements(node) is None else count(node, module, Operands(node))
+
+
+def elements(node: Node) -> int | None:
+    """Elements of a node's result for one sample; None where it has none that a run showed.
+
+    Raises:
+        BadInput: Nothing ran: shapes are unknown.
+    """
+    if node.output_shape is None and node.batch is None:
+        raise BadInput(f"the shapes of layer '{node.name}' are unknown: costs need example inputs")
+    return node.output_elements
+
+
+def _one(node: Node, terms: int | None) -> Products | None:
+    """A product with so many terms for each number of the result."""
+    return None if terms is None else (Product((node.output_elements or 0) * terms, terms),)
+
+
+def _weight(module: nn.Module | None, operands: Operands) -> Shape | None:
+    if module is None:
+        return operands.shape(1, "weight")
+    weight = getattr(module, "weight", None)
+    return tuple(weight.shape) if isinstance(weight, Tensor) else None
+
+
+def _linear(node: Node, module: nn.Module | None, operands: Operands) -> Products | None:
+    weight = _weight(module, operands)
+    if not weight:
+        return None
+    transposed = module is not None and not isinstance(module, nn.Linear)  # transformers' Conv1D
+    return _one(node, weight[0 if transposed else -1])
+
+
+def _conv(node: Node, module: nn.Module | None, operands: Operands) -> Products | None:
+    weight = _weight(module, operands)
+    return _one(node, math.prod(weight[1:])) if weight else None
+
+
+def _conv_transpose(node: Node, module: nn.Module | None, operands: Operands) -> Products | None:
+    """Every input meets the whole kernel of its group; the terms of an output are their average."""
+    weight = _weight(module, operands)
+    if not weight or node.input_elements is None:
+        return None
+    macs = node.input_elements * math.prod(weight[1:])
+    return (Product(macs, _average_terms(macs, node)),)
+
+
+def _average_terms(macs: int, node: Node) -> int:
+    return max(1, -(-macs // max(1, node.output_elements or 0)))
+
+
+def _contraction(first: int, name: str) -> _Count:
+    """A product whose terms run over the last axis of the argument at a position."""
+
+    def count(node: Node, module: nn.Module | None, operands: Operands) -> Products | None:
+        shape = operands.shape(first, name)
+        return _one(node, shape[-1]) if shape else None
+
+    return count
+
+
+def _addbmm(node: Node, module: nn.Module | None, operands: Operands) -> Products | None:
+    shape = operands.shape(1, "batch1")
+    return _one(node, shape[0] * shape[-1]) if shape else None
+
+
+def _tensordot(node: Node, module: nn.Module | None, operands: Operands) -> Products | None:
+    """With `M × K`, `K × N` and `M × N` elements, the product of all three is the square of the MACs."""
+    shapes = [operands.shape(0, "a"), operands.shape(1, "b"), node.output_shape]
+    known = [math.prod(shape) for shape in shapes if shape is not None]
+    return _one(node, math.isqrt(math.prod(known)) // max(1, known[-1])) if len(known) == 3 else None
+
+
+def _einsum(node: Node, module: nn.Module | None, operands: Operands) -> Products | None:
+    """Of two tensors: one MAC for each combination of all indices."""
+    equation, tensors = operands.get(0, "equation"), operands.rest(1)
+    if not isinstance(equation, str):
+        return None
+    letters = [re.sub(r"\s", "", part) for part in equation.partition("->")[0].split(",")]
+    if len(tensors) == 1:
+        return ()
+    if len(tensors) != 2 or any(tensor.shape is None for tensor in tensors):
+        return None
+    sizes: dict[str, int] = {}
+    for indices, tensor in zip(letters, tensors, strict=True):
+        _take_sizes(sizes, indices, tensor.shape or ())
+    total, result = math.prod(sizes.values()), math.prod(node.output_shape or ())
+    return _one(node, total // max(1, result))
+
+
+def _take_sizes(sizes: dict[str, int], indices: str, shape: Shape) -> None:
+    """Sizes of the indices of one tensor; axes under an ellipsis are counted from the right."""
+    before, dots, after = indices.partition("...")
+    hidden = len(shape) - len(before) - len(after) if dots else 0
+    names = [*before, *(f"axis {i}" for i in range(hidden, 0, -1)), *after]
+    for name, size in zip(names, shape, strict=True):
+        sizes[name] = max(size, sizes.get(name, 1))
+
+
+def _attention_product(node: Node, module: nn.Module | None, operands: Operands) -> Products | None:
+    """`softmax(q kᵀ) v`: both products, masked or not."""
+    q, k, v = operands.shape(0, "query"), operands.shape(1, "key"), operands.shape(2, "value")
+    if not q or not k or not v:
+        return None
+    result = node.output_elements or 0
+    return _two_products(result // max(1, v[-1]), k[-2], q[-1], v[-1])
+
+
+def _two_products(queries: int, keys: int, size: int, value_size: int) -> Products:
+    """Scores of `queries` (heads included) for `keys`, and the weighted sums of the values."""
+    return Product(queries * keys * size, size), Product(queries * keys * value_size, keys)
+
+
+def _multihead_attention(node: Node, module: nn.Module | None, operands: Operands) -> Products | None:
+    """Projections of query, key and value, the two products of all heads, and the output projection."""
+    assert isinstance(module, nn.MultiheadAttention)
+    shapes = [operands.shape(i, name) for i, name in enumerate(("query", "key", "value"))]
+    found = [math.prod(shape) // rows_of(node) for shape in shapes if shape]
+    if len(found) != 3:
+        return None
+    size = int(module.embed_dim)
+    queries, keys = found[0] // size, found[1] // int(module.kdim)
+    extra = (module.bias_k is not None) + bool(module.add_zero_attn)
+    head = size // int(module.num_heads)
+    widths = (size, int(module.kdim), int(module.vdim))
+    projections = (Product(n * size, width) for n, width in zip(found, widths, strict=True))
+    attention = _two_products(queries * int(module.num_heads), keys + extra, head, head)
+    return (*projections, *attention, Product(queries * size * size, size))
+
+
+def _bilinear(node: Node, module: nn.Module | None, operands: Operands) -> Products | None:
+    """`x₁ᵀ W x₂` for each output: the first input meets all weights, the second what comes of that."""
+    shape = tuple(module.weight.shape) if isinstance(module, nn.Bilinear) else operands.shape(2, "weight")
+    if not shape:
+        return None
+    outputs, first, second = node.output_elements or 0, *shape[1:]
+    return Product(outputs * first * second, first), Product(outputs * second, second)
+
+
+_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+
+def _recurrent(node: Node, module: nn.Module | None, operands: Operands) -> Products | None:
+    """Each step: every gate of every layer and direction takes the input and the last state."""
+    assert isinstance(module, nn.RNNBase)
+    if node.input_elements is None or operands.shape(0, "input") is None:
+        return None  # packed sequences have no one length
+    steps = node.input_elements // module.input_size
+    directions = 2 if module.bidirectional else 1
+    gates, hidden = _GATES[module.mode.partition("_")[0]] * module.hidden_size, module.hidden_size
+    state, width = module.proj_size or hidden, module.input_size
+    result: list[Product] = []
+    for _ in range(module.num_layers):
+        for _ in range(directions):
+            result += [Product(steps * gates * width, width), Product(steps * gates * state, state)]
+            if module.proj_size:
+                result.append(Product(steps * hidden * state, hidden))
+        width = state * directions
+    return tuple(result)
+
+
+def _recurrent_cell(node: Node, module: nn.Module | None, operands: Operands) -> Products | None:
+    assert isinstance(module, nn.RNNCellBase)
+    steps = (node.output_elements or 0) // module.hidden_size
+    gates = module.weight_ih.shape[0]
+    return tuple(Product(steps * gates * width, width) for width in (module.input_size, module.hidden_size))
+
+
+_OF_LAYERS: dict[str, _Count] = {
+    "linear": _linear,
+    **{f"conv{n}d": _conv for n in (1, 2, 3)},
+    **{f"conv_transpose{n}d": _conv_transpose for n in (1, 2, 3)},
+    "bilinear": _bilinear,
+    "multihead_attention": _multihead_attention,
+    **dict.fromkeys(("lstm", "gru", "rnn"), _recurrent),
+    **dict.fromkeys(("lstmcell", "grucell", "rnncell"), _recurrent_cell),
+}
+_OF_FUNCTIONS: dict[str, _Count] = {
+    "linear": _linear,
+    **{f"conv{n}d": _conv for n in (1, 2, 3)},
+    **{f"conv_transpose{n}d": _conv_transpose for n in (1, 2, 3)},
+    "bilinear": _bilinear,
+    **{name: _contraction(0, "input") for name in ("matmul", "mm", "bmm", "mv", "dot", "vdot", "inner")},
+    "imatmul": _contraction(0, "input"),
+    "linalg_matmul": _contraction(0, "input"),
+    "addmm": _contraction(1, "mat1"),
+    "addmv": _contraction(1, "mat"),
+    "baddbmm": _contraction(1, "batch1"),
+    "addbmm": _addbmm,
+    "tensordot": _tensordot,
+    "einsum": _einsum,
+    "scaled_dot_product_attention": _attention_product,
+}

@@ -1,0 +1,102 @@
+"""The tensor arguments of a node with their shapes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from paretobit.graph import Node, Ref, Shape
+from paretobit.nn import FUNCTIONS
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tensor argument: the node it comes from, and its shape, batch included (None where unknown)."""
+
+    node: str
+    shape: Shape | None
+
+
+class Operands:
+    """The arguments of a node, an `Operand` in the place of each tensor.
+
+    >>> node = Node("y", "call_function", "matmul", "", ("a", "b"), args=(Ref("a"), Ref("b")),
+    ...             input_shapes=((2, 3), (3, 4)))
+    >>> Operands(node).shape(1, "other")
+    (3, 4)
+    """
+
+    def __init__(self, node: Node) -> None:
+        names = [ref.node for ref in _refs((node.args, node.kwargs))]
+        by_place = tuple(names) == node.inputs
+        known = dict(zip(node.inputs, node.input_shapes, strict=False))
+        shapes = iter(node.input_shapes if by_place else [known.get(name) for name in names])
+        self.args: tuple[Any, ...] = _filled(node.args, shapes)
+        self.kwargs: Mapping[str, Any] = _filled(node.kwargs, shapes)
+
+    def get(self, index: int, name: str, default: Any = None) -> Any:
+        """The argument at a position or of a name."""
+        return self.args[index] if index < len(self.args) else self.kwargs.get(name, default)
+
+    def shape(self, index: int, name: str) -> Shape | None:
+        """Shape of the tensor at a position or of a name; None where there is none."""
+        found = self.get(index, name)
+        return found.shape if isinstance(found, Operand) else None
+
+    def all(self) -> tuple[Operand, ...]:
+        """Every tensor argument, in order, repeated where it is given twice."""
+        return tuple(_leaves((self.args, self.kwargs)))
+
+    def rest(self, index: int) -> tuple[Operand, ...]:
+        """Tensors from a position on, lists taken apart."""
+        return tuple(_leaves(self.args[index:]))
+
+
+def reads(node: Node) -> tuple[tuple[Operand, str | None], ...]:
+    """The tensor arguments of a node, each with the slot it goes through; None where it has none."""
+    operands = Operands(node)
+    if node.kind == "call_module":
+        return tuple((operand, "data_in") for operand in operands.all())
+    places = FUNCTIONS.get(node.op, ())
+    slots = {id(place.find(operands.args, operands.kwargs)): place.slot for place in places}
+    return tuple((operand, slots.get(id(operand))) for operand in operands.all())
+
+
+def rows_of(node: Node) -> int:
+    """Samples that the first argument of a node holds (1 where rows do not show)."""
+    elements = node.input_elements
+    return math.prod(node.input_shape or ()) // elements if elements else 1
+
+
+def _refs(value: Any) -> Iterator[Ref]:
+    if isinstance(value, Ref):
+        yield value
+    for item in _items(value):
+        yield from _refs(item)
+
+
+def _leaves(value: Any) -> Iterator[Operand]:
+    if isinstance(value, Operand):
+        yield value
+    for item in _items(value):
+        yield from _leaves(item)
+
+
+def _items(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        yield from value.values()
+    elif isinstance(value, tuple | list):
+        yield from value
+
+
+def _filled(value: Any, shapes: Iterator[Shape | None]) -> Any:
+    """Every reference replaced, in order, by an operand."""
+    if isinstance(value, Ref):
+        return Operand(value.node, next(shapes))
+    if isinstance(value, Mapping):
+        return {key: _filled(item, shapes) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return tuple(_filled(item, shapes) for item in value)
+    return value

@@ -1,0 +1,151 @@
+"""Activation memory: which tensors of a run are alive when, and how wide they have to be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from paretobit.errors import BadInput
+from paretobit.graph import ModelGraph, Node
+from paretobit.passes.analysis.cost.operands import reads
+from paretobit.passes.analysis.cost.operations import COMPACTING, REORDERING, VIEWS, bare, passes_on
+from paretobit.passes.analysis.sites import Formats, carried_formats, width_of
+from paretobit.passes.selection import path_of
+
+
+@dataclass
+class Kept:
+    """Memory that holds an activation: the result of one node, its views, and what is written into it.
+
+    Attributes:
+        elements: Of one sample.
+        first: Position of the node that makes it.
+        last: Position of the last node that uses it.
+        uses: Path or site and slot of each operation that reads it; no slot where it is taken as it is.
+        copies: Memory that it is copied into.
+    """
+
+    elements: int
+    first: int
+    last: int
+    uses: list[tuple[str, str | None]] = field(default_factory=list)
+    copies: list[Kept] = field(default_factory=list)
+
+
+class Lifetimes:
+    """The activations of one run.
+
+    An activation lives from its producer to its last use. In-place operations and views share the
+    memory of their argument, a view that brings memory into another order (`contiguous` after
+    `transpose`) does not. Parameters and buffers are no activations, and what an operation needs
+    inside while it runs is not seen.
+
+    Attributes:
+        kept: Every activation, in order of production.
+        of: Name of a node to the activation that its result is; absent where it is none.
+
+    Raises:
+        BadInput: Nothing ran: shapes are unknown.
+    """
+
+    def __init__(self, graph: ModelGraph) -> None:
+        if graph.batch is None:
+            raise BadInput("activation memory needs shapes: give example inputs", key="peak_memory")
+        self.kept: list[Kept] = []
+        self.of: dict[str, Kept] = {}
+        self._reordered: set[str] = set()
+        for position, node in enumerate(graph):
+            shared = _shares(graph, node)
+            memory = self.of.get(node.inputs[0]) if shared and node.inputs else None
+            reordered = bool(node.inputs) and node.inputs[0] in self._reordered
+            if memory is not None and not (reordered and bare(node.op) in COMPACTING):
+                self.of[node.name] = memory
+                if reordered or bare(node.op) in REORDERING:
+                    self._reordered.add(node.name)
+            elif memory is not None or not (shared and node.inputs):
+                self._make(node, position)
+            self._read(node, position)
+
+    def _read(self, node: Node, position: int) -> None:
+        for source in node.inputs:
+            if source in self.of:
+                self.of[source].last = position
+        result = self.of.get(node.name) if passes_on(node.op) else None
+        for operand, slot in reads(node):
+            memory = self.of.get(operand.node)
+            if memory is None or memory is result:
+                continue
+            if result is not None:
+                memory.copies.append(result)
+            else:
+                memory.uses.append((path_of(node), slot))
+
+    def _make(self, node: Node, position: int) -> None:
+        if node.kind in ("get_attr", "output") or not node.output_shapes:
+            return
+        self.of[node.name] = Kept(result_elements(node), position, position)
+        self.kept.append(self.of[node.name])
+
+    def makes(self, node: Node) -> bool:
+        """Whether the result of a node has memory of its own."""
+        memory = self.of.get(node.name)
+        return memory is not None and all(self.of.get(source) is not memory for source in node.inputs)
+
+    def widths(self, formats: Formats) -> dict[int, int]:
+        """Bits of an element of each activation, by `id`.
+
+        Those of the widest format in which an operation reads it, or a copy of it; 32 where one
+        reads it at full precision, or none reads it.
+        """
+        widths: dict[int, int] = {}
+        for memory in reversed(self.kept):
+            read = [width_of(formats, site, slot) for site, slot in memory.uses]
+            widths[id(memory)] = max([*read, *(widths.get(id(copy), 32) for copy in memory.copies)], default=32)
+        return widths
+
+    def alive(self, formats: Formats) -> Iterator[float]:
+        """Bytes of one sample that are alive at each node that makes or drops something."""
+        change: dict[int, int] = {}
+        widths = self.widths(formats)
+        for memory in self.kept:
+            bits = memory.elements * widths[id(memory)]
+            change[memory.first] = change.get(memory.first, 0) + bits
+            change[memory.last + 1] = change.get(memory.last + 1, 0) - bits
+        bits = 0
+        for position in sorted(change):
+            bits += change[position]
+            yield bits / 8
+
+
+def peak_memory(graph: ModelGraph, formats: Formats | None = None) -> float:
+    """Most bytes of activations that are alive at once, for one sample.
+
+    An activation is kept in the widest format in which an operation reads it, at 32 bits where one
+    reads it at full precision, whatever its type.
+
+    Args:
+        graph: Traced with example inputs.
+        formats: Formats by path or site, in place of those the model's layers carry.
+    """
+    return max(Lifetimes(graph).alive(carried_formats(graph) if formats is None else formats), default=0.0)
+
+
+def result_elements(node: Node) -> int:
+    """Elements of all results for one sample."""
+    total = sum(math.prod(shape) for shape in node.output_shapes)
+    rows = math.prod(node.output_shapes[0]) // (node.output_elements or 1) if node.output_shapes else 1
+    return total // max(1, rows)
+
+
+def _shares(graph: ModelGraph, node: Node) -> bool:
+    """Whether the result is the memory of the first argument, or may be."""
+    if bare(node.op) in VIEWS:
+        return True
+    if node.kind == "call_module":
+        return getattr(graph.module(node), "inplace", False) is True
+    written = node.op.endswith("_") or bare(node.op) in _AUGMENTED
+    return written or node.kwargs.get("inplace") is True
+
+
+_AUGMENTED = frozenset(("iadd", "isub", "imul", "itruediv", "idiv", "ipow", "iand", "ior"))
