@@ -1,5 +1,19 @@
 """Passes that return a new graph."""
 
+from paretobit.passes.transform.batch_norm import (
+    FoldedBatchNorm,
+    fold_batch_norm,
+    folds_of,
+    recalibrate_batch_norm,
+    with_folds,
+)
+from paretobit.passes.transform.calibrate import calibrate, fit_frac_width, freeze_scales
+from paretobit.passes.transform.channel_multiplier import ChannelMultiplierSettings, channel_multiplier
+from paretobit.passes.transform.inherit import resize
+from paretobit.passes.transform.prune import prune
+from paretobit.passes.transform.prune_activation import InputPruning, input_prunings_of, set_input_pruning
+from paretobit.passes.transform.prune_layers import Choice
+from paretobit.passes.transform.prune_settings import ActivationPruning, PruneSettings, WeightPruning
 from paretobit.passes.transform.quantize import (
     PASSES,
     Assignment,
@@ -12,10 +26,29 @@ from paretobit.passes.transform.quantize import (
 
 __all__ = [
     "PASSES",
+    "ActivationPruning",
     "Assignment",
+    "ChannelMultiplierSettings",
+    "Choice",
+    "FoldedBatchNorm",
+    "InputPruning",
+    "PruneSettings",
     "QuantizeSettings",
+    "WeightPruning",
     "apply_assignment",
     "assignment_of",
+    "calibrate",
+    "channel_multiplier",
+    "fit_frac_width",
+    "fold_batch_norm",
+    "folds_of",
+    "freeze_scales",
+    "input_prunings_of",
     "instrument_layers",
+    "prune",
     "quantize",
+    "recalibrate_batch_norm",
+    "resize",
+    "set_input_pruning",
+    "with_folds",
 ]

@@ -1,0 +1,169 @@
+"""Which layers can be pruned, how their weights lie, and how strongly each input feature is driven."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paretobit.errors import BadInput
+from paretobit.graph import Example, ModelGraph, Node, at_rest, class_name
+from paretobit.nn.linear import is_conv1d
+from paretobit.passes.selection import By, select
+from paretobit.passes.streaming import call
+
+_LAYERS = ("Linear", "Conv1d", "Conv2d", "Conv3d")
+_TRANSPOSED = ("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which layers a pass is for: all that it can treat, or those that are named.
+
+    Args:
+        by: How `layers` chooses: `type`, `name` or `regex`.
+        layers: Keys; None for every layer that can be pruned.
+        skip: Names or paths of layers to leave alone.
+    """
+
+    by: By = "type"
+    layers: tuple[str, ...] | None = None
+    skip: tuple[str, ...] = ()
+
+    def nodes(self, graph: ModelGraph) -> tuple[Node, ...]:
+        """The layers, in order of execution.
+
+        Raises:
+            BadInput: A key matches nothing, a named layer cannot be pruned, or nothing is left.
+        """
+        skipped = {node.owner for key in self.skip for node in _named("skip", graph, "name", key)}
+        if self.layers is None:
+            found = [node for node in graph.layers if prunable(graph.module(node))]
+        else:
+            chosen = {n.owner for key in self.layers for n in _named("layers", graph, self.by, key)}
+            found = [node for node in graph.layers if node.owner in chosen]
+        found = [node for node in found if node.owner not in skipped]
+        for node in found:
+            if not prunable(graph.module(node)):
+                kind = graph.original_type(node)
+                raise BadInput(f"layer '{node.name}' is a {kind}, which cannot be pruned", key="layers")
+        if not found:
+            raise BadInput("no layer of the model is left to prune", key="layers")
+        return tuple(found)
+
+
+def _named(key: str, graph: ModelGraph, by: By, name: str) -> tuple[Node, ...]:
+    try:
+        return select(graph, by, name)
+    except BadInput as error:
+        raise error.located(None, key) from None
+
+
+def prunable(module: nn.Module) -> bool:
+    """Whether a layer has a matrix or kernel whose weights can go: linear, convolution, transposed ones."""
+    return class_name(module) in (*_LAYERS, *_TRANSPOSED) or _is_conv1d(module)
+
+
+def output_axis(module: nn.Module) -> int:
+    """The axis of a prunable layer's weight that counts its output features."""
+    return 1 - input_axis(module)
+
+
+def input_axis(module: nn.Module) -> int:
+    """The axis of a prunable layer's weight that counts its input features."""
+    return 0 if class_name(module) in _TRANSPOSED or _is_conv1d(module) else 1
+
+
+def _is_conv1d(module: nn.Module) -> bool:
+    """Whether it is the linear layer of transformers, quantised or not."""
+    return any(is_conv1d(base) for base in type(module).__mro__)
+
+
+def untouched(graph: ModelGraph, paths: Set[str]) -> dict[str, str]:
+    """Layers with a weight matrix that are not among these paths, by node name, and why."""
+    masked = {id(p) for path in paths for p in graph.model.get_submodule(path).parameters()}
+    reasons = {}
+    for node in graph.layers:
+        module = graph.module(node)
+        large = [p for p in module.parameters() if p.dim() >= 2]
+        if not large or node.owner in paths:
+            continue
+        if all(id(p) in masked for p in large):
+            reasons[node.name] = "its weight is that of a pruned layer"
+        else:
+            reasons[node.name] = (
+                "not chosen" if prunable(module) else f"a {class_name(module)} cannot be pruned"
+            )
+    return reasons
+
+
+def input_norms(graph: ModelGraph, nodes: Sequence[Node], batches: Iterable[Example]) -> dict[str, Tensor]:
+    """The 2-norm of every input feature of layers over all rows and positions, in one streaming pass.
+
+    Memory does not depend on the number of batches. A convolution's input feature is a channel.
+
+    Args:
+        graph: The model; it runs in evaluation mode and is left as it was.
+        nodes: Its layers to look at.
+        batches: Inputs as `trace` takes them.
+
+    Returns:
+        Path of a layer to norms, float64 `(features,)`.
+
+    Raises:
+        BadInput: There is no batch, or a layer never ran.
+    """
+    sums: dict[str, Tensor] = {}
+    with ExitStack() as stack, torch.no_grad(), at_rest(graph.model):
+        for node in nodes:
+            watch = _Squares(node.owner, sums)
+            stack.callback(graph.module(node).register_forward_pre_hook(watch, with_kwargs=True).remove)
+        for batch in batches:
+            call(graph.model, batch)
+    for node in nodes:
+        if node.owner not in sums:
+            raise BadInput(
+                f"layer '{node.name}' never ran on calibration data",
+                key="batches",
+                allowed="batches that reach every chosen layer",
+            )
+    return {path: total.sqrt() for path, total in sums.items()}
+
+
+class _Squares:
+    """Adds up the squares of one layer's input features."""
+
+    def __init__(self, path: str, sums: dict[str, Tensor]) -> None:
+        self._path, self._sums = path, sums
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        x = (args[0] if args else kwargs["input"]).detach()
+        axis = _feature_axis(module, x)
+        squares = x.double().square().movedim(axis, 0).flatten(1).sum(1)
+        self._sums[self._path] = squares + self._sums.get(self._path, 0)
+
+
+def _feature_axis(module: nn.Module, x: Tensor) -> int:
+    kernel = getattr(module, "kernel_size", None)  # the channels stand before the positions
+    return x.dim() - 1 - (len(kernel) if kernel is not None else 0)
+
+
+def driven(module: nn.Module, weight: Tensor, norms: Tensor) -> Tensor:
+    """|w| · ‖x‖₂ of the input feature that each weight takes (Wanda, Sun et al. 2023, eq. 1).
+
+    Args:
+        module: The layer.
+        weight: |w|, in the layout of the layer.
+        norms: `(input features,)`.
+    """
+    axis, groups = input_axis(module), getattr(module, "groups", 1)
+    norms = norms.to(weight)
+    if groups > 1 and axis == 1:  # the outputs of group g see the inputs of group g
+        shape = (groups, weight.shape[0] // groups, weight.shape[1])
+        factors = norms.view(groups, 1, -1).expand(shape).reshape(weight.shape[:2])
+        return weight * factors.view(*weight.shape[:2], *[1] * (weight.dim() - 2))
+    return weight * norms.view(*[-1 if i == axis else 1 for i in range(weight.dim())])
