@@ -9,9 +9,10 @@ from torch import nn
 
 from paretobit.errors import BadInput, CheckpointMismatch
 from paretobit.formats import Integer
+from paretobit.graph import trace
 from paretobit.models import build, load, read_manifest, save, source_of, write_manifest
 from paretobit.nn import Quantized
-from paretobit.passes.transform import apply_assignment, assignment_of
+from paretobit.passes.transform import QuantizeSettings, apply_assignment, assignment_of, quantize
 
 SOURCE = source_of("jsc-custom", (16,), 5)
 X = torch.randn(64, 16)
@@ -177,10 +178,28 @@ def test_formats_of_a_layer_of_another_type_are_refused(tmp_path):
     model = from_python()
     apply_assignment(model, {"1": {"data_in": Integer(8)}})
     save(tmp_path, model)
-    with pytest.raises(BadInput, match=r"cannot be quantised: found 'Tanh'"):
-        load(tmp_path, model=nn.Sequential(nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 5)))
+    with pytest.raises(BadInput, match=r"cannot be quantised: found 'Flatten'"):
+        load(tmp_path, model=nn.Sequential(nn.Linear(16, 8), nn.Flatten(), nn.Linear(8, 5)))
 
 
 def test_a_page_alone_is_written_with_its_folder(tmp_path):
     write_manifest(tmp_path / "a" / "b", source=None, trial=7)
     assert read_manifest(tmp_path / "a" / "b") == {"version": 1, "source": None, "layers": {}, "trial": 7}
+
+
+def test_formats_of_functions_come_back(tmp_path):
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.linear(x) + x
+
+    model, x = Residual().eval(), torch.randn(2, 3)
+    entries = {"add": {"data_in_width": 6}, "linear": {"weight_width": 4}}
+    quantised, _ = quantize(trace(model, x), QuantizeSettings("type", entries))
+    save(tmp_path / "a", quantised.model)
+    loaded = load(tmp_path / "a", model=Residual())
+    assert torch.equal(loaded(x), quantised.model(x))
+    assert assignment_of(loaded) == assignment_of(quantised.model)

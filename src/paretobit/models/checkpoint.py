@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from paretobit.errors import BadInput, CheckpointMismatch
+from paretobit.nn.masks import SUFFIX, masks_in_state, place_masks
 from paretobit.storage import read_tensors, write_tensors
 
 WEIGHTS = "weights.safetensors"
+OF_TRANSFORMERS = "model.safetensors"
 PICKLES = (".pt", ".pth", ".th", ".ckpt")
 SUFFIXES = (".safetensors", *PICKLES)
 # What training frameworks put around a state dict, and in front of its names.
@@ -29,7 +31,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     Args:
         path: A `.safetensors` file; a `.pt`, `.pth`, `.th` or Lightning `.ckpt` file whose state dict stands
             alone or under `state_dict`, `model_state_dict` or `model`; or a folder that holds
-            `weights.safetensors` or `best/weights.safetensors`.
+            `weights.safetensors`, `best/weights.safetensors` or, as transformers has it,
+            `model.safetensors`.
 
     Raises:
         BadInput: The file is missing, of unknown kind, damaged, holds no tensors, or would have to run code.
@@ -49,7 +52,8 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: object) ->
     """Copy `state` into `model`: all of it, or nothing.
 
     Prefixes that wrappers add (`module.`, `model.`) are taken off where that makes the names fit; BatchNorm's
-    `num_batches_tracked` may be absent or extra; of tied weights one name suffices.
+    `num_batches_tracked` may be absent or extra; of tied weights one name suffices. Masks of pruned weights
+    that the state has and the model has not are placed.
 
     Args:
         model: Changed in place.
@@ -64,7 +68,9 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: object) ->
     present = {_place(target[name]) for name in given if name in target}
     missing = [name for name in target if name not in given and _place(target[name]) not in present]
     missing = [name for name in missing if not _is_counter(name)]
-    unexpected = [name for name in given if name not in target and not _is_counter(name)]
+    masks = masks_in_state(given, model)
+    masked = {f"{path}.{name}{SUFFIX}".lstrip(".") for path, names in masks.items() for name in names}
+    unexpected = [n for n in given if n not in target and n not in masked and not _is_counter(n)]
     misshapen = [name for name in given if name in target and given[name].shape != target[name].shape]
     if missing or unexpected or misshapen:
         reports = (
@@ -77,7 +83,9 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: object) ->
         )
         problem = "the weights do not fit the model: " + "; ".join(report for report in reports if report)
         raise CheckpointMismatch(problem, source=source)
-    model.load_state_dict({name: tensor for name, tensor in given.items() if name in target}, strict=False)
+    place_masks(model, masks)
+    fitting = {name: tensor for name, tensor in given.items() if name in target or name in masked}
+    model.load_state_dict(fitting, strict=False)
 
 
 def save_weights(model: nn.Module | Mapping[str, Tensor], path: str | Path) -> None:
@@ -99,10 +107,10 @@ def save_weights(model: nn.Module | Mapping[str, Tensor], path: str | Path) -> N
 
 def _file(path: Path) -> Path:
     if path.is_dir():
-        candidates = [path / WEIGHTS, path / "best" / WEIGHTS]
+        candidates = [path / WEIGHTS, path / "best" / WEIGHTS, path / OF_TRANSFORMERS]
         found = [candidate for candidate in candidates if candidate.is_file()]
         if not found:
-            allowed = f"a folder with {WEIGHTS} or best/{WEIGHTS}"
+            allowed = f"a folder with {WEIGHTS}, best/{WEIGHTS} or {OF_TRANSFORMERS}"
             raise BadInput("no weights in the folder", found=str(path), allowed=allowed)
         return found[0]
     if not path.exists():

@@ -8,28 +8,28 @@ best/
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from paretobit.errors import BadInput
 from paretobit.formats import FULL, parse
+from paretobit.graph import ModelGraph, trace, width_groups
 from paretobit.models.checkpoint import load_state, read_state, save_weights
-from paretobit.models.source import Shape, build
-from paretobit.passes.transform import apply_assignment, assignment_of
+from paretobit.models.huggingface import input_dtype
+from paretobit.models.source import build_again
+from paretobit.passes.transform import apply_assignment, assignment_of, folds_of, resize, with_folds
+from paretobit.passes.transform.prune_activation import InputPruning, input_prunings_of, set_input_pruning
 from paretobit.storage import write_text_atomic
 
 MANIFEST, WEIGHTS = "model.json", "weights.safetensors"
 VERSION = 1
-_SOURCE = {"name", "input_shape", "num_classes"}
-
-
-def source_of(name: str, input_shape: Shape, num_classes: int) -> dict[str, Any]:
-    """What `build` needs, as JSON."""
-    return {"name": name, "input_shape": list(input_shape), "num_classes": num_classes}
+_SOURCE = {"name", "input_shape", "num_classes"}  # config and head besides, for transformers
 
 
 def write_manifest(
@@ -48,10 +48,39 @@ def write_manifest(
     write_text_atomic(folder / MANIFEST, json.dumps(page, indent=2) + "\n")
 
 
+def resized(graph: ModelGraph, widths: Mapping[str, int]) -> dict[str, Any] | None:
+    """What `load` needs to give a model other widths than its source has; None where none differ.
+
+    Args:
+        graph: Of the model with the widths of its source.
+        widths: Width group to channels.
+    """
+    changed = {group.name: widths[group.name] for group in width_groups(graph) if group.name in widths}
+    inputs = [node for node in graph if node.kind == "placeholder" and node.output_shape is not None]
+    if not changed or not inputs:
+        return None
+    return {"widths": changed, "input_shapes": [list(node.output_shape or ()) for node in inputs]}
+
+
 def save(
-    folder: str | Path, model: nn.Module, *, source: Mapping[str, Any] | None = None, **known: Any
+    folder: str | Path,
+    model: nn.Module,
+    *,
+    source: Mapping[str, Any] | None = None,
+    resized: Mapping[str, Any] | None = None,
+    **known: Any,
 ) -> None:
-    """Save a model, quantised or not, so that `load` gives it back bit for bit."""
+    """Save a model, quantised or not, so that `load` gives it back bit for bit.
+
+    Args:
+        folder: Where to.
+        model: Any module.
+        source: From `source_of`; None for a model that only exists in Python.
+        resized: From `resized`, for a model with other widths than its source.
+        known: Anything else worth keeping in `model.json`.
+    """
+    if resized is not None:
+        known["resized"] = resized
     folder = Path(folder)
     layers = {
         path: {slot: str(f) for slot, f in slots.items() if f is not FULL}
@@ -59,7 +88,11 @@ def save(
     }
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(model, folder / WEIGHTS)
-    write_manifest(folder, source=source, layers={p: s for p, s in layers.items() if s}, **known)
+    layers = {path: slots for path, slots in layers.items() if slots}
+    inputs = {path: dataclasses.asdict(pruning) for path, pruning in input_prunings_of(model).items()}
+    if inputs:
+        known["input_pruning"] = inputs
+    write_manifest(folder, source=source, layers=layers, folded=folds_of(model), **known)
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:
@@ -103,20 +136,25 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     if model is not None:
         loaded = copy.deepcopy(model)
     elif page["source"] is not None:
-        source = page["source"]
-        loaded = build(source["name"], tuple(source["input_shape"]), source["num_classes"])
+        loaded = build_again(page["source"])
     else:
         raise BadInput("this model was given from Python: pass it as load(path, model=module)", found=str(path))
+    if page.get("resized"):
+        loaded = _with_widths(loaded, page["resized"])
+    with_folds(loaded, page.get("folded", {}))
     weights = _folder(path) / WEIGHTS
     load_state(loaded, read_state(weights), weights)
-    modules = dict(loaded.named_modules())
-    for layer in page["layers"]:
-        if layer not in modules:
-            raise BadInput(
-                "the model has no such layer", source=path, found=layer, allowed=filter(None, modules)
-            )
     apply_assignment(loaded, {p: {slot: parse(f) for slot, f in s.items()} for p, s in page["layers"].items()})
+    for where, pruning in page.get("input_pruning", {}).items():
+        set_input_pruning(loaded.get_submodule(where), InputPruning(**pruning))
     return loaded.eval()
+
+
+def _with_widths(model: nn.Module, page: Mapping[str, Any]) -> nn.Module:
+    """The model with the widths that were saved; its weights are about to be loaded."""
+    dtype = input_dtype(model)
+    example = tuple(torch.zeros(shape, dtype=dtype) for shape in page["input_shapes"])
+    return resize(trace(model, example), page["widths"], "scratch")
 
 
 def _folder(path: str | Path) -> Path:

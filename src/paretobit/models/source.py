@@ -1,15 +1,18 @@
-"""Where a model comes from: the zoo by name, or a user's function."""
+"""Where a model comes from: the zoo by name, a configuration of HuggingFace, or a user's function."""
 
 from __future__ import annotations
 
 import inspect
-from typing import Any, Literal
+import os
+from collections.abc import Mapping
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import nn
 
 from paretobit.errors import BadInput
-from paretobit.models.zoo import MODELS
+from paretobit.models.huggingface import Head, build_transformer, is_huggingface, plain_configuration
+from paretobit.models.zoo import MODELS, Layout
 from paretobit.runtime import is_reference, load_function, seeded
 
 Shape = tuple[int, ...]
@@ -20,41 +23,110 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field("jsc-three-linear", description="a model of the zoo, or path/to/file.py:function")
-    load: str | None = Field(None, description="checkpoint to start from; a search without one trains first")
+    name: str = Field(
+        "jsc-three-linear",
+        description="a model of the zoo, path/to/file.py:function, hf:TYPE (hf:vit) or hf:path/to/config.json",
+    )
+    load: str | None = Field(
+        None,
+        description="checkpoint to start from, $VARIABLES filled in; a search without one trains first",
+    )
+    config: dict[str, Any] = Field({}, description="hf: values in place of those of the configuration")
+    head: Head = Field("classifier", description="hf: classifier, or language for logits per token")
+
+    @field_validator("name", "load")
+    @classmethod
+    def _filled_in(cls, given: str | None) -> str | None:
+        return None if given is None else os.path.expandvars(given)
 
 
-def layout(name: str) -> Literal["features", "image"] | None:
+def layout(name: str) -> Layout | None:
     """How the model wants its samples; None where it takes them as they come.
 
     Raises:
-        BadInput: The name is neither in the zoo nor a reference to a function.
+        BadInput: The name is neither in the zoo, nor of HuggingFace, nor a reference to a function.
     """
-    if is_reference(name):
+    if is_reference(name) or is_huggingface(name):
         return None
     try:
         return MODELS[name].layout
     except BadInput as error:
-        error.allowed = [*MODELS.names(), "path/to/file.py:function"]
+        error.allowed = [*MODELS.names(), "path/to/file.py:function", "hf:TYPE", "hf:path/to/config.json"]
         raise error.located(None, "model.name") from None
 
 
-def build(name: str, input_shape: Shape, num_classes: int, seed: int = 0) -> nn.Module:
+def build(
+    name: str,
+    input_shape: Shape,
+    num_classes: int,
+    seed: int = 0,
+    *,
+    config: Mapping[str, Any] | None = None,
+    head: Head = "classifier",
+) -> nn.Module:
     """A freshly initialised model for samples of this shape and so many classes.
 
     A user's function is called with those of the arguments `input_shape`, `in_features` and
     `num_classes` that it takes.
 
+    Args:
+        name: As in `[model]`, and so are `config` and `head`, which only transformers heed.
+        input_shape: Of one sample, without the batch.
+        num_classes: Columns of the logits.
+        seed: Decides the weights.
+        config: Values in place of those of the configuration.
+        head: `classifier`, or `language` for logits per token.
+
     Raises:
-        BadInput: The name is unknown, or the function does not return a module.
+        BadInput: The name is unknown, the function does not return a module, or the configuration
+            does not fit.
+        MissingExtra: The model needs a package that is not installed.
     """
-    layout(name)
+    _check_heeded(name, config, head)
     with seeded(seed):
+        if is_huggingface(name):
+            return build_transformer(name, input_shape, num_classes, config, head)
         if not is_reference(name):
             return MODELS[name].build(input_shape, num_classes)
         return _call(
             name, {"input_shape": input_shape, "in_features": input_shape[0], "num_classes": num_classes}
         )
+
+
+def source_of(
+    name: str,
+    input_shape: Shape,
+    num_classes: int,
+    *,
+    config: Mapping[str, Any] | None = None,
+    head: Head = "classifier",
+) -> dict[str, Any]:
+    """The arguments of `build`, as JSON that needs no other file than a function's own."""
+    _check_heeded(name, config, head)
+    source: dict[str, Any] = {"input_shape": list(input_shape), "num_classes": num_classes}
+    if not is_huggingface(name):
+        return {"name": name, **source}
+    plain, values = plain_configuration(name, input_shape, config)
+    return {"name": plain, **source, "config": values, "head": head}
+
+
+def build_again(source: Mapping[str, Any]) -> nn.Module:
+    """A model from what `source_of` gave."""
+    return build(
+        source["name"],
+        tuple(source["input_shape"]),
+        source["num_classes"],
+        config=source.get("config"),
+        head=source.get("head", "classifier"),
+    )
+
+
+def _check_heeded(name: str, config: Mapping[str, Any] | None, head: Head) -> None:
+    layout(name)
+    if not is_huggingface(name) and (config or head != "classifier"):
+        key, found = ("config", dict(config)) if config else ("head", head)
+        problem = f"'{name}' does not heed this setting"
+        raise BadInput(problem, key=f"model.{key}", found=found, allowed="with hf: models")
 
 
 def _call(reference: str, offered: dict[str, Any]) -> nn.Module:
