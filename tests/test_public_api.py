@@ -9,7 +9,9 @@ import paretobit as pb
 
 PUBLIC = [
     "BadInput",
+    "ChannelMultiplier",
     "ParetoBitError",
+    "Prune",
     "Quantize",
     "Study",
     "Trial",

@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from paretobit.errors import BadInput, ParetoBitError
     from paretobit.graph import trace
     from paretobit.models import load, save
-    from paretobit.search import Quantize, Study, Trial
+    from paretobit.search import ChannelMultiplier, Prune, Quantize, Study, Trial
     from paretobit.workflow.api import search
 
 # Public name to the module that defines it: nothing heavy is imported before it is used.
 _HOME = {
     "BadInput": "paretobit.errors",
     "ParetoBitError": "paretobit.errors",
+    "ChannelMultiplier": "paretobit.search",
+    "Prune": "paretobit.search",
     "Quantize": "paretobit.search",
     "Study": "paretobit.search",
     "Trial": "paretobit.search",
@@ -32,7 +34,9 @@ _HOME = {
 
 __all__ = [
     "BadInput",
+    "ChannelMultiplier",
     "ParetoBitError",
+    "Prune",
     "Quantize",
     "Study",
     "Trial",

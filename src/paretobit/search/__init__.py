@@ -5,7 +5,7 @@ from paretobit.search.knobs import Config, Knob, Option, Tree
 from paretobit.search.objectives import Constraint, Objective, Question
 from paretobit.search.problem import Problem, Wanted
 from paretobit.search.runners import RUNNERS, Candidate, Evidence, Metric, Runner
-from paretobit.search.spaces import SPACES, BoundSpace, Quantize, Space
+from paretobit.search.spaces import SPACES, BoundSpace, ChannelMultiplier, Product, Prune, Quantize, Space
 from paretobit.search.strategies import STRATEGIES, Strategy
 from paretobit.search.study import Study
 from paretobit.search.trial import Trial, Workbench
@@ -16,6 +16,7 @@ __all__ = [
     "STRATEGIES",
     "BoundSpace",
     "Candidate",
+    "ChannelMultiplier",
     "Config",
     "Constraint",
     "Evidence",
@@ -24,7 +25,9 @@ __all__ = [
     "Objective",
     "Option",
     "Problem",
+    "Product",
     "Progress",
+    "Prune",
     "Quantize",
     "Question",
     "Runner",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import traceback
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -13,13 +14,14 @@ from typing import Literal
 from torch import nn
 
 from paretobit.errors import BadInput, MetricError, ParetoBitError
-from paretobit.passes.transform import Assignment
+from paretobit.graph import ModelGraph
 from paretobit.runtime import derive_seed, seed_everything
 from paretobit.search.knobs import Config
 from paretobit.search.objectives import Metrics
 from paretobit.search.runners import Candidate, Runner
 from paretobit.search.spaces import BoundSpace
 
+_KEPT_SHAPES = 8
 State = Literal["complete", "infeasible", "duplicate", "failed"]
 GIVEN = -1
 """`asked_after` of a trial that no strategy asked for: it came from another study."""
@@ -103,6 +105,7 @@ class Workbench:
         self._violation = violation
         self._seed = seed
         self._model = space.prepare()
+        self._shaped: OrderedDict[int, tuple[ModelGraph, list[Runner]]] = OrderedDict()
         self._disposable = any(runner.may_change_model for runner in runners)
         self._eval_mode = eval_mode
 
@@ -119,10 +122,9 @@ class Workbench:
 
     def baseline(self) -> dict[str, float]:
         """Metrics of the unmodified model, measured by the same code as every trial."""
-        formats: Assignment = {path: {} for path in self._space.formats(self._space.tree.at(0))}
-        metrics = self.cheap_metrics(formats)
+        metrics = self.cheap_metrics(None)
         try:
-            metrics.update(self._run(formats, derive_seed(self._seed, "baseline")))
+            metrics.update(self._run(None, derive_seed(self._seed, "baseline")))
         except MetricError as error:
             raise MetricError(f"the unmodified model cannot be measured: {error}") from error
         except ParetoBitError:
@@ -132,24 +134,40 @@ class Workbench:
             raise BadInput(what, key="baseline") from error
         return metrics
 
-    def cheap_metrics(self, formats: Assignment) -> dict[str, float]:
-        """The metrics that need no model."""
-        return _measure(self._cheap, Candidate(formats, None))
+    def cheap_metrics(self, config: Config | None) -> dict[str, float]:
+        """The metrics that need no model; None: those of the unmodified one."""
+        return _measure(self._cheap_for(config), self._candidate(config))
+
+    def _candidate(self, config: Config | None, model: nn.Module | None = None, seed: int = 0) -> Candidate:
+        if config is None:
+            return Candidate({}, model, seed)
+        return Candidate(self._space.formats(config), model, seed, self._space.sparsity(config))
+
+    def _cheap_for(self, config: Config | None) -> Sequence[Runner]:
+        """The runners that need no model, on the shapes of a configuration."""
+        if config is None or not self._space.changes_shapes:
+            return self._cheap
+        graph = self._space.graph(config)
+        if id(graph) not in self._shaped:
+            self._shaped[id(graph)] = (graph, [runner.on(graph) for runner in self._cheap])
+            if len(self._shaped) > _KEPT_SHAPES:
+                self._shaped.popitem(last=False)
+        return self._shaped[id(graph)][1]
 
     def _evaluate(self, config: Config) -> Outcome:
-        formats = self._space.formats(config)
-        metrics = self.cheap_metrics(formats)
+        metrics = self.cheap_metrics(config)
         if self._violation(metrics) > 0:
             return Outcome("infeasible", metrics)
-        metrics.update(self._run(formats, self.seed_of(config)))
+        metrics.update(self._run(config, self.seed_of(config)))
         return Outcome("infeasible" if self._violation(metrics) > 0 else "complete", metrics)
 
-    def _run(self, formats: Assignment, seed: int) -> dict[str, float]:
-        model = copy.deepcopy(self._model) if self._disposable else self._model
-        self._space.apply(model, formats)
+    def _run(self, config: Config | None, seed: int) -> dict[str, float]:
+        model = self._space.apply(self._model, config)
+        if self._disposable:
+            model = copy.deepcopy(model)
         seed_everything(seed)
         with nullcontext() if self._eval_mode else _training_mode(model):
-            return _measure(self._expensive, Candidate(formats, model, seed))
+            return _measure(self._expensive, self._candidate(config, model, seed))
 
 
 @contextmanager

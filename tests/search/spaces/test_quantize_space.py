@@ -156,13 +156,17 @@ def test_formats_may_be_given_as_objects_tables_and_text(three_linear):
     assert found == [Integer(8, 4), Integer(6, 3), Integer(4, 2)]
 
 
+D, W = "data_in", "weight"
+DEFAULTED = [(0, D), (0, W), (1, D), (2, D), (2, W), (3, D), (5, W)]
+
+
 def test_the_default_entry_takes_the_layers_that_are_left(branched):
     seed = {"linear": {"weight": PAIRS}, "default": {"data_in": PAIRS, "weight": PAIRS}}
     bound = Quantize(by="type", seed=seed).bind(branched)
-    assert bound.matched == ("0", "1", "2", "5")
-    assert names(bound) == ["0.data_in", "0.weight", "1.data_in", "2.data_in", "2.weight", "5.weight"]
-    assert bound.unmatched == ("3", "4")  # pooling and flattening have nothing to quantise
-    assert [d.knob for d in bound.dropped] == ["1.weight"]
+    assert bound.matched == ("0", "1", "2", "3", "5")
+    assert names(bound) == [f"{i}.{slot}" for i, slot in DEFAULTED]
+    assert bound.unmatched == ("4",)  # flattening has nothing to quantise
+    assert [d.knob for d in bound.dropped] == ["1.weight", "3.weight"]
 
 
 def test_knobs_of_a_bias_that_is_not_there_are_dropped_and_reported(branched):
@@ -243,11 +247,11 @@ def test_a_description_that_does_not_fit_is_refused_where_it_stands(three_linear
 
 
 def test_a_layer_that_cannot_be_quantised_is_refused(branched):
-    assert "MaxPool1d, which cannot be quantised" in str(refused(branched, {"3": {"data_in": PAIRS}}, "name"))
+    assert "Flatten, which cannot be quantised" in str(refused(branched, {"4": {"data_in": PAIRS}}, "name"))
 
 
 def test_a_default_that_is_left_with_no_layer_at_all_is_refused():
-    graph = pb.trace(nn.Sequential(nn.Flatten(), nn.Softmax(1)), torch.randn(1, 4))
+    graph = pb.trace(nn.Sequential(nn.Flatten(), nn.Dropout(0.1)), torch.randn(1, 4))
     assert "no layer that can be quantised" in str(refused(graph, {"default": {"weight": PAIRS}}))
 
 
@@ -342,9 +346,9 @@ def test_a_prepared_model_is_a_copy_that_computes_as_the_original(three_linear):
     with torch.no_grad():
         expected = original(x.clone())
         assert torch.equal(prepared(x.clone()), expected)
-        bound.apply(prepared, bound.formats(bound.tree.at(7)))
+        bound.apply(prepared, bound.tree.at(7))
         assert not torch.equal(prepared(x.clone()), expected)
-        bound.apply(prepared, {path: {} for path in bound.formats(bound.tree.at(0))})
+        bound.apply(prepared, None)
         assert torch.equal(prepared(x.clone()), expected)
     assert {p.data_ptr() for p in prepared.parameters()}.isdisjoint(p.data_ptr() for p in original.parameters())
     assert type(original.seq_blocks[2]) is nn.Linear
@@ -353,7 +357,7 @@ def test_a_prepared_model_is_a_copy_that_computes_as_the_original(three_linear):
 def test_applying_sets_every_slot_of_every_varied_layer(three_linear):
     bound = Quantize(by="type", seed={"linear": {"data_in": PAIRS, "weight": PAIRS}}).bind(three_linear)
     prepared = bound.prepare()
-    bound.apply(prepared, bound.formats(bound.tree.at(0)))
+    bound.apply(prepared, bound.tree.at(0))
     same = {"data_in": Integer(16, 8), "weight": Integer(16, 8)}
     assert prepared.seq_blocks[2].slots == same | {"bias": Integer(36, 16)}
 
@@ -414,3 +418,140 @@ def test_formats_of_every_family_are_options_of_one_knob(three_linear):
     assert bound.tree.size == (6 * 7) ** 3
     formats = bound.formats(bound.tree.at(bound.tree.size - 1))["seq_blocks.2"]
     assert {slot: f.name for slot, f in formats.items()} == {"weight": "scaled_integer"}
+
+
+class Residual(nn.Module):
+    """Two layers and the functions between them."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        y = torch.relu(self.first(x))
+        return torch.matmul(self.second(y) + x, y.t())
+
+
+@pytest.fixture
+def residual():
+    torch.manual_seed(0)
+    return pb.trace(Residual(), torch.randn(3, 4))
+
+
+def test_functions_have_knobs_like_layers(residual):
+    seed = {
+        "add": {"data_in": PAIRS},
+        "linear": {"weight": PAIRS},
+        "matmul": {"data_in": PAIRS, "weight": PAIRS},
+    }
+    bound = Quantize(seed=seed).bind(residual)
+    assert names(bound) == ["first.weight", "second.weight", "add.data_in", "matmul.data_in", "matmul.weight"]
+    assert bound.matched == ("first", "second", "add", "matmul")
+    prepared, x = bound.prepare(), torch.randn(3, 4)
+    with torch.no_grad():
+        assert torch.equal(prepared(x), residual.model(x))
+        bound.apply(prepared, bound.tree.at(31))
+        narrow = Integer(8, 4)
+        y = torch.relu(x @ narrow.quantize(residual.model.first.weight).t() + residual.model.first.bias)
+        z = y @ narrow.quantize(residual.model.second.weight).t() + residual.model.second.bias
+        z = narrow.quantize(narrow.quantize(z) + narrow.quantize(x)) @ narrow.quantize(y.t())
+        assert torch.allclose(prepared(x), z, atol=1e-5)
+        bound.apply(prepared, None)
+        assert torch.equal(prepared(x), residual.model(x))
+    explained = Quantize.explain(bound.describe(), bound.tree.at(31))
+    assert explained["add"] == {"config": {"name": "integer", "data_in_width": 8, "data_in_frac_width": 4}}
+
+
+def test_first_last_and_skipped_layers_are_left_out_of_the_rest(three_linear):
+    fixed = {"name": "integer", "weight_width": 8}
+    bound = Quantize(
+        seed={"default": {"weight": PAIRS}}, first=fixed, last={"weight": [*PAIRS, "NA"]}, skip=["seq_blocks_0"]
+    ).bind(three_linear)
+    assert names(bound) == ["seq_blocks_4.weight", "seq_blocks_6.weight"]
+    assert bound.tree.size == 6
+    assert bound.formats(bound.tree.at(0))["seq_blocks.2"] == {"weight": Integer(8)}
+    assert "seq_blocks.0" not in bound.formats(bound.tree.at(0))
+    assert refused(three_linear, {"relu": {"data_in": PAIRS}}, first={"weight": []}).key == "first.weight"
+
+
+BITS = {width: f"integer(width={width}, frac_width={width // 2})" for width in (4, 8, 16)}
+ALLOWED = [["integer(width=8)", "integer(width=8)"], ["integer(width=8)", "integer(width=4)"]]
+ALLOWED += [["integer(width=16)", "integer(width=16)"]]
+
+
+def pairs_of(bound, path):
+    """The pairs of all configurations, and how many configurations there are."""
+    found = [bound.formats(bound.tree.at(i))[path] for i in range(bound.tree.size)]
+    return [tuple(f[slot].width if slot in f else None for slot in ("data_in", "weight")) for f in found]
+
+
+def test_a_space_holds_only_the_pairs_that_a_device_multiplies(three_linear):
+    lists = {"data_in": list(BITS.values()), "weight": list(BITS.values())}
+    bound = Quantize(by="name", seed={"seq_blocks_2": lists}, allowed=ALLOWED).bind(three_linear)
+    assert sorted(pairs_of(bound, "seq_blocks.2")) == [(8, 4), (8, 8), (16, 16)]
+    assert [knob.name for knob in bound.tree.all_knobs()] == [
+        "seq_blocks_2.data_in",
+        f"seq_blocks_2.weight[{BITS[8]}]",
+        f"seq_blocks_2.weight[{BITS[16]}]",
+    ]
+    described = json.loads(json.dumps(bound.describe()))
+    shown = [Quantize.explain(described, bound.tree.at(i))["seq_blocks_2"]["config"] for i in range(3)]
+    assert [(c["data_in_width"], c["weight_width"]) for c in shown] == pairs_of(bound, "seq_blocks.2")
+    several = Quantize(by="type", seed={"linear": lists}, share="type", allowed=ALLOWED).bind(three_linear)
+    assert several.tree.size == 3
+
+
+@pytest.mark.parametrize(
+    ("entry", "pairs"),
+    [
+        ({"data_in": BITS[8], "weight": list(BITS.values())}, [(8, 4), (8, 8)]),
+        ({"data_in": list(BITS.values()), "weight": BITS[4]}, [(8, 4)]),
+        ({"data_in": [BITS[8], "NA"], "weight": [BITS[4], BITS[8]]}, [(8, 4), (8, 8)]),
+        ({"data_in": [BITS[8], "NA"], "weight": [BITS[8], "NA"]}, [(8, 8), (None, None)]),
+        (
+            {"name": ["integer", "NA"], "data_in": [BITS[8]], "weight": list(BITS.values())},
+            [(8, 4), (8, 8), (None, None)],
+        ),
+        ({"name": ["integer", "log"], "data_in_width": 8, "weight_width": 8}, [(8, 8)]),
+        ({"data_in_width": [8], "weight_width": [4, 8]}, [(8, 4), (8, 8)]),
+    ],
+)
+def test_options_without_a_pair_are_left_out(three_linear, entry, pairs):
+    bound = Quantize(by="name", seed={"seq_blocks_2": entry}, allowed=ALLOWED).bind(three_linear)
+    assert pairs_of(bound, "seq_blocks.2") == pairs
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"data_in_width": [8, 16], "weight_width": [8, 16]}, "searches formats by parameters"),
+        ({"data_in": BITS[4], "weight": list(BITS.values())}, "no formats of 'seq_blocks_2' make a pair"),
+        ({"weight": list(BITS.values())}, "no formats of 'seq_blocks_2' make a pair"),
+        ({"name": ["log"], "data_in_width": 8, "weight_width": 8}, "no formats of 'seq_blocks_2' make a pair"),
+    ],
+)
+def test_a_space_that_cannot_keep_to_the_pairs_is_refused(three_linear, entry, message):
+    error = refused(three_linear, {"seq_blocks_2": entry}, "name", allowed=ALLOWED)
+    assert message in str(error)
+    assert error.key == "seed.seq_blocks_2.allowed"
+
+
+def test_layers_that_multiply_nothing_keep_their_formats(three_linear):
+    seed = {"relu": {"data_in": list(BITS.values())}, "batch_norm1d": {"weight": list(BITS.values())}}
+    bound = Quantize(seed=seed, allowed=ALLOWED).bind(three_linear)
+    assert all(knob.size == 3 for knob in bound.tree.knobs)
+
+
+def test_all_settings_survive_toml(three_linear):
+    space = Quantize(
+        seed={"relu": {"data_in": PAIRS}},
+        skip=["seq_blocks_1"],
+        first={"weight_width": 8, "data_in_width": 8},
+        last={"data_in": [Integer(8, 4)], "weight": [Integer(8, 4), Integer(4, 2)]},
+        allowed=ALLOWED,
+    )
+    again = Quantize.from_settings(tomllib.loads(dump(space.to_settings())))
+    assert again.bind(three_linear).tree == space.bind(three_linear).tree
+    assert again.to_settings() == space.to_settings()
+    assert set(space.to_settings()) == {"by", "share", "seed", "skip", "first", "last", "allowed"}
+    assert set(Quantize(seed=space.seed).to_settings()) == {"by", "share", "seed"}

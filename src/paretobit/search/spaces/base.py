@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -26,29 +27,66 @@ class Dropped:
 class BoundSpace(abc.ABC):
     """A space over one model.
 
+    Args:
+        graph: The model.
+
     Attributes:
         tree: The knobs.
         dropped: Knobs without effect, removed from the tree.
         matched: Layers that the space varies, by node name.
         unmatched: Layers that it leaves alone.
+        changes_shapes: Whether configurations are models of other shapes.
     """
 
     tree: Tree
     dropped: tuple[Dropped, ...]
     matched: tuple[str, ...]
     unmatched: tuple[str, ...]
+    changes_shapes: bool = False
 
-    @abc.abstractmethod
+    def __init__(self, graph: ModelGraph) -> None:
+        self._graph = graph
+
+    def graph(self, config: Config) -> ModelGraph:
+        """The graph of the model of a configuration: another one where shapes change."""
+        return self._graph
+
     def formats(self, config: Config) -> Assignment:
         """The formats of every varied layer under a configuration, without touching a model."""
+        return {}
 
-    @abc.abstractmethod
+    def widths(self, config: Config) -> Mapping[str, int]:
+        """Width group to the number of channels that a configuration gives it."""
+        return {}
+
+    def sparsity(self, config: Config) -> Mapping[str, float]:
+        """Path of a layer to the fraction of its weights that a configuration makes zero."""
+        return {}
+
+    def private_copy(self) -> nn.Module:
+        """A copy of the model in evaluation mode, without gradients."""
+        model = copy.deepcopy(self._graph.model)
+        for parameter in model.parameters():
+            parameter.grad = None
+        return model.eval()
+
     def prepare(self) -> nn.Module:
-        """A private, instrumented copy of the model, in evaluation mode, on which `apply` works."""
+        """A private, instrumented copy on which `apply` works."""
+        model = self.private_copy()
+        self.instrument(model)
+        return model
 
     @abc.abstractmethod
-    def apply(self, prepared: nn.Module, formats: Assignment) -> None:
-        """Set every knob on a prepared copy, full precision included."""
+    def instrument(self, model: nn.Module) -> None:
+        """Make a copy ready for `apply`, in place; it computes what it did."""
+
+    @abc.abstractmethod
+    def apply(self, prepared: nn.Module, config: Config | None) -> nn.Module:
+        """Set every knob on a prepared copy, and give the model of the configuration.
+
+        It is the copy itself where shapes do not change. None gives the unmodified model. Whatever
+        was applied before leaves no trace.
+        """
 
     @abc.abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -59,6 +97,12 @@ class Space(abc.ABC):
     """The description of what may vary, before it meets a model."""
 
     name: ClassVar[str]
+
+    def __mul__(self, other: Space) -> Space:
+        """Both vary at once."""
+        product: Any = SPACES["product"]
+        space: Space = product([self, other])
+        return space
 
     @abc.abstractmethod
     def bind(self, graph: ModelGraph) -> BoundSpace:

@@ -38,7 +38,7 @@ class Choices:
 
 def knobs_of(prefix: str, entry: Entry) -> tuple[Knob, ...]:
     """The knobs of one target."""
-    names = _as_list(entry.name) if entry.name is not None else [DEFAULT_FORMAT]
+    names = as_list(entry.name) if entry.name is not None else [DEFAULT_FORMAT]
     for name in names:
         if not is_float(name) and name not in FORMATS:
             raise BadInput(f"unknown {FORMATS.noun}", key="name", found=name, allowed=FORMATS.names())
@@ -64,7 +64,7 @@ def _format_knobs(prefix: str, name: str, entry: Entry) -> tuple[Knob, ...]:
         whole = entry.whole.get(slot)
         if isinstance(whole, list | tuple):
             texts = [str(slot_whole(slot, value, name)) for value in whole]
-            knobs.append(Knob.of(_whole_knob(prefix, slot, name, entry), texts))
+            knobs.append(Knob.of(whole_knob(prefix, slot, name, entry), texts))
         if slot in entry.parameters:
             known = {p: v for p, v in entry.parameters[slot].items() if p in parameter_names(name)}
             lists = {p: v for p, v in known.items() if isinstance(v, list | tuple)}
@@ -75,10 +75,15 @@ def _format_knobs(prefix: str, name: str, entry: Entry) -> tuple[Knob, ...]:
     return tuple(knobs)
 
 
-def _whole_knob(prefix: str, slot: str, name: str, entry: Entry) -> str:
+def whole_knob(prefix: str, slot: str, name: str, entry: Entry) -> str:
     """The knob of whole formats; a table means another format under each name, so each has its own."""
-    others = [n for n in _as_list(entry.name) if not is_float(n) and n != name]
+    others = [n for n in as_list(entry.name) if not is_float(n) and n != name]
     return f"{prefix}.{slot}.{name}" if entry.name is not None and others else f"{prefix}.{slot}"
+
+
+def beside(knob: str, data: Format) -> str:
+    """The knob of weights that only exists beside one format of the data."""
+    return f"{knob}[{data}]"
 
 
 def _value(choice: Any) -> Value:
@@ -90,7 +95,7 @@ def _value(choice: Any) -> Value:
 
 def _check_combinations(name: str, slot: str, parameters: Mapping[str, Any]) -> None:
     """Refuse parameters that do not go together, before any work."""
-    choices = [_as_list(values) for values in parameters.values()]
+    choices = [as_list(values) for values in parameters.values()]
     if math.prod(map(len, choices)) <= _MOST_COMBINATIONS:
         combinations: Iterable[tuple[Any, ...]] = itertools.product(*choices)
     else:  # each on its own, beside the first of the others
@@ -124,7 +129,9 @@ def decode(target: Choices, config: Config) -> dict[str, Format]:
         if slot in entry.whole:
             whole = entry.whole[slot]
             listed = isinstance(whole, list | tuple)
-            chosen = config[_whole_knob(prefix, slot, name, entry)] if listed else whole
+            knob = whole_knob(prefix, slot, name, entry)
+            knob = knob if knob in config else beside(knob, slots.get("data_in", FULL))
+            chosen = config[knob] if listed else whole
             slots[slot] = slot_whole(slot, chosen, name)
         elif slot in entry.parameters:
             known = parameter_names(name)
@@ -164,7 +171,8 @@ def read_entry(raw: Mapping[str, Any]) -> Entry:
     )
 
 
-def _as_list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
+    """Choices as a list; a value alone is the only choice."""
     return list(value) if isinstance(value, list | tuple) else [value]
 
 

@@ -7,8 +7,7 @@ A seed entry gives, per slot, either whole formats as one knob
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -17,11 +16,15 @@ from torch import nn
 from paretobit.errors import BadInput
 from paretobit.formats import FULL, Format
 from paretobit.graph import ModelGraph, Node
-from paretobit.nn import Quantized, slots_of
+from paretobit.nn import layer_at
+from paretobit.passes.choice import FIRST, LAST, LayerChoice
 from paretobit.passes.entries import SLOTS, Entry, is_float
-from paretobit.passes.selection import By, select
-from paretobit.passes.transform.quantize import Assignment, check_slots, complete, instrument_layers
+from paretobit.passes.pairs import AllowedPairs
+from paretobit.passes.quantizable import complete, is_product, slots_at
+from paretobit.passes.selection import By, path_of
+from paretobit.passes.transform.quantize import Assignment, instrument_layers
 from paretobit.search.knobs import Config, Knob, Option, Tree, Value
+from paretobit.search.spaces.allowed import only_allowed
 from paretobit.search.spaces.base import SPACES, BoundSpace, Dropped, Space
 from paretobit.search.spaces.format_knobs import (
     Choices,
@@ -45,15 +48,30 @@ class Quantize(Space):
         seed: Key to entry. The key `default` is for the layers that no other key chooses.
         share: `name`: every layer has knobs of its own. `type`: the layers that one key chooses
             share one set of knobs.
+        skip: Names, paths or patterns of layers that stay float whatever else is said; the path of
+            a module means all within it.
+        first: Entry for the first layer with weights that are multiplied or looked up, in place of
+            that of its type, a pattern or the default.
+        last: The same for the last one.
+        allowed: Pairs `[data, weight]` of formats that the device multiplies (see
+            `paretobit.passes.pairs`); the space holds no others.
 
     Raises:
-        BadInput: An unknown value of `by` or `share`, or an empty seed.
+        BadInput: An unknown value of `by` or `share`, an empty seed, or pairs that are none.
     """
 
     name: ClassVar[str] = "quantize"
 
     def __init__(
-        self, *, by: By = "type", seed: Mapping[str, Mapping[str, Any]], share: Share = "name"
+        self,
+        *,
+        by: By = "type",
+        seed: Mapping[str, Mapping[str, Any]],
+        share: Share = "name",
+        skip: Sequence[str] = (),
+        first: Mapping[str, Any] | None = None,
+        last: Mapping[str, Any] | None = None,
+        allowed: Sequence[Sequence[str]] | None = None,
     ) -> None:
         if by not in get_args(By):
             raise BadInput("unknown way to choose layers", key="by", found=by, allowed=get_args(By))
@@ -63,12 +81,14 @@ class Quantize(Space):
             raise BadInput(
                 "the seed names no layers", key="seed", found=seed, allowed="a table per type or layer"
             )
-        self.by, self.seed, self.share = by, dict(seed), share
+        self.by, self.seed, self.share, self.skip = by, dict(seed), share, skip
+        self.ends = {end: entry for end, entry in ((FIRST, first), (LAST, last)) if entry is not None}
+        self.allowed, self.pairs = allowed, AllowedPairs.read(allowed)
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Quantize:
         """The space that a `[search.space]` table describes."""
-        allowed = ("by", "seed", "share")
+        allowed = ("by", "seed", "share", "skip", FIRST, LAST, "allowed")
         for key in settings:
             if key not in allowed:
                 raise BadInput("unknown key", key=key, found=key, allowed=["name", *allowed])
@@ -78,7 +98,9 @@ class Quantize(Space):
 
     def to_settings(self) -> dict[str, Any]:
         """Plain values, formats as text."""
-        return {"by": self.by, "share": self.share, "seed": plain(self.seed)}
+        given = {"skip": self.skip, **self.ends, "allowed": self.allowed}
+        more = {key: plain(value) for key, value in given.items() if value}
+        return {"by": self.by, "share": self.share, "seed": plain(self.seed), **more}
 
     def bind(self, graph: ModelGraph) -> BoundQuantize:
         """The space over one model."""
@@ -109,7 +131,7 @@ class BoundQuantize(BoundSpace):
     """The space `quantize` over one model."""
 
     def __init__(self, space: Quantize, graph: ModelGraph) -> None:
-        self._graph = graph
+        super().__init__(graph)
         self._dropped: list[Dropped] = []
         self._targets = sorted(self._make_targets(space), key=self._position)
         if not self._targets:
@@ -118,7 +140,7 @@ class BoundQuantize(BoundSpace):
         self.tree = Tree(tuple(knob for target in self._targets for knob in target.knobs))
         self.dropped = tuple(self._dropped)
         chosen = {node.name for target in self._targets for node in target.layers}
-        self.matched = tuple(node.name for node in graph.layers if node.name in chosen)
+        self.matched = tuple(node.name for node in graph if node.name in chosen)
         self.unmatched = tuple(node.name for node in graph.layers if node.name not in chosen)
         self._names = [tuple(k.name for k in Tree(t.knobs).all_knobs()) for t in self._targets]
 
@@ -133,31 +155,29 @@ class BoundQuantize(BoundSpace):
                 decoded = tuple(self._fitting(node, slots) for node in target.layers)
                 self._decoded[key] = decoded
             for node, slots_of_layer in zip(target.layers, decoded, strict=True):
-                assignment[node.owner] = slots_of_layer
+                assignment[path_of(node)] = slots_of_layer
         return assignment
 
-    def prepare(self) -> nn.Module:
-        """A private copy whose varied layers are quantised layers, all at full precision."""
-        model = copy.deepcopy(self._graph.model)
-        instrument_layers(model, tuple(n.owner for t in self._targets for n in t.layers))
-        for parameter in model.parameters():
-            parameter.grad = None
-        return model.eval()
+    def instrument(self, model: nn.Module) -> None:
+        """The varied layers become quantised layers, all at full precision."""
+        instrument_layers(model, tuple(path_of(n) for t in self._targets for n in t.layers))
 
-    def apply(self, prepared: nn.Module, formats: Assignment) -> None:
+    def apply(self, prepared: nn.Module, config: Config | None) -> nn.Module:
         """Set the slots of every varied layer; what is not named returns to full precision."""
+        formats = {} if config is None else self.formats(config)
         for target in self._targets:
             for node in target.layers:
-                layer = prepared.get_submodule(node.owner)
-                assert isinstance(layer, Quantized)
-                layer.set_slots(formats[node.owner])
+                layer = layer_at(prepared, path_of(node))
+                assert layer is not None
+                layer.set_slots(formats.get(path_of(node), {}))
+        return prepared
 
     def describe(self) -> dict[str, Any]:
         """The targets: prefix, entry, and the slots of each layer."""
         return {"targets": [self._describe(target) for target in self._targets]}
 
     def _describe(self, target: _Target) -> dict[str, Any]:
-        layers = {node.name: list(slots_of(self._graph.module(node))) for node in target.layers}
+        layers = {node.name: list(slots_at(self._graph, node)) for node in target.layers}
         entry = {
             "name": target.entry.name,
             "whole": plain(target.entry.whole),
@@ -166,42 +186,37 @@ class BoundQuantize(BoundSpace):
         return {"prefix": target.prefix, "slots": list(target.slots), "layers": layers, "entry": entry}
 
     def _make_targets(self, space: Quantize) -> Iterator[_Target]:
-        chosen: dict[str, str] = {}
-        entries = {key: entry for key, entry in space.seed.items() if key != "default"}
-        for key, raw in entries.items():
+        choice = LayerChoice(self._graph, space.by, space.skip, space.ends)
+        for end, raw in space.ends.items():
             try:
-                layers = select(self._graph, space.by, key)
-                for node in layers:
-                    if node.owner in chosen:
-                        raise BadInput(f"layer '{node.name}' is chosen twice", found=[chosen[node.owner], key])
-                    chosen[node.owner] = key
-                yield from self._targets_of(key, layers, read_entry(raw), space.share)
+                yield from self._group(end, (choice.end(end),), read_entry(raw), space)
+            except BadInput as error:
+                raise error.under(end) from None
+        for key, raw in space.seed.items():
+            try:
+                entry = read_entry(raw)
+                if key != "default":
+                    yield from self._group(key, choice.by_key(key, entry.written), entry, space)
             except BadInput as error:
                 raise error.under(f"seed.{key}") from None
         if "default" not in space.seed:
             return
-        rest = [n for n in self._graph.layers if n.owner not in chosen and slots_of(self._graph.module(n))]
         try:
             default = read_entry(space.seed["default"])
             if default.name is None or not is_float(default.name):
-                yield from self._group("default", tuple(rest), default, space.share)
+                yield from self._group("default", choice.rest(), default, space)
         except BadInput as error:
             raise error.under("seed.default") from None
 
-    def _targets_of(self, key: str, layers: tuple[Node, ...], entry: Entry, share: Share) -> Iterator[_Target]:
-        for node in layers:
-            if not slots_of(self._graph.module(node)):
-                kind = self._graph.original_type(node)
-                raise BadInput(f"layer '{node.name}' is a {kind}, which cannot be quantised")
-            check_slots(self._graph.module(node), node, entry.written)
-        yield from self._group(key, layers, entry, share)
-
-    def _group(self, key: str, layers: tuple[Node, ...], entry: Entry, share: Share) -> Iterator[_Target]:
-        groups = [(key, layers)] if share == "type" and layers else [(node.name, (node,)) for node in layers]
+    def _group(self, key: str, layers: tuple[Node, ...], entry: Entry, space: Quantize) -> Iterator[_Target]:
+        together = space.share == "type" and layers
+        groups = [(key, layers)] if together else [(node.name, (node,)) for node in layers]
         for prefix, group in groups:
-            present = {slot for node in group for slot in slots_of(self._graph.module(node))}
+            present = {slot for node in group for slot in slots_at(self._graph, node)}
             try:
                 knobs = self._without_effect(prefix, knobs_of(prefix, entry), present)
+                if any(is_product(self._graph, node) for node in group):
+                    knobs = only_allowed(prefix, entry, knobs, space.pairs)
             except BadInput as error:  # a knob is known by its prefix, an entry's key is not
                 error.key = error.key and error.key.removeprefix(f"{prefix}.")
                 raise
@@ -227,7 +242,7 @@ class BoundQuantize(BoundSpace):
         return tuple(k for k in map(kept, knobs) if k)
 
     def _fitting(self, node: Node, slots: Mapping[str, Format]) -> dict[str, Format]:
-        return {s: f for s, f in complete(self._graph.module(node), slots).items() if f is not FULL}
+        return {s: f for s, f in complete(self._graph, node, slots).items() if f is not FULL}
 
     def _position(self, target: _Target) -> int:
-        return self._graph.layers.index(target.layers[0])
+        return self._graph.nodes.index(target.layers[0])
