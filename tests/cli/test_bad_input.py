@@ -605,8 +605,8 @@ def layers(by: str, seed: str) -> tuple[str, ...]:
             id="layer that cannot be quantised",
         ),
         pytest.param(
-            sets("search.space.name=transform/linear_channel_multiplier"),
-            ("search.space.name", "unknown search space", "allowed: quantize"),
+            sets("search.space.name=quantise"),
+            ("search.space.name", "unknown search space", "did you mean 'quantize'"),
             id="space",
         ),
         pytest.param(
@@ -799,7 +799,7 @@ def test_a_bad_command_line_is_refused(here: Path, arguments: tuple[str, ...], w
         pytest.param((*SEARCH, "--trials", "many"), "Invalid value for '--trials'", id="not a number"),
         pytest.param((*SEARCH, "--trails", "3"), "No such option: --trails", id="unknown flag"),
         pytest.param(("serch",), "No such command 'serch'", id="unknown command"),
-        pytest.param(("test",), "Missing argument", id="missing argument"),
+        pytest.param(("show",), "Missing argument", id="missing argument"),
     ],
 )
 def test_what_the_shell_got_wrong_is_said_with_the_usage(

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from paretobit._version import __version__
-from paretobit.cli import listing, plan, search, show, train, transform
+from paretobit.cli import listing, plan, search, sensitivity, show, train, transform
 
 app = typer.Typer(
     name="paretobit",
@@ -22,6 +22,7 @@ app.command("transform")(transform.transform)
 app.command("search")(search.search)
 app.command("plan")(plan.plan)
 app.command("inspect")(plan.inspect)
+app.command("sensitivity")(sensitivity.sensitivity)
 app.command("show")(show.show)
 app.command("list")(listing.list_)
 

@@ -76,9 +76,9 @@ def inspect(
     dataset: Dataset = None,
     config: Config = None,
     convention: Annotated[
-        str, typer.Option("--convention", help="How to count: standard or lab2.")
+        str, typer.Option("--convention", help="How to count: standard, lab2 or lab3.")
     ] = "standard",
-    batch: Annotated[int, typer.Option("--batch", help="Rows that the convention lab2 counts.")] = 1,
+    batch: Annotated[int, typer.Option("--batch", help="Rows that lab2 and lab3 count.")] = 1,
     shape: Annotated[
         str | None,
         typer.Option("--input-shape", help="Shape of a sample, 16 or 3x32x32, in place of a data set."),
@@ -108,6 +108,10 @@ def inspect(
                 "types": quantization_rows(found.summary),
                 "costs": cost_rows(found.costs),
                 "uncounted": found.costs.uncounted,
+                "uncounted_ops": found.costs.uncounted_ops,
+                "unused_parameters": found.costs.unused,
+                "peak_memory": found.costs.peak_memory,
+                "widths": found.widths.rows(),
             }
         )
         return
@@ -117,8 +121,12 @@ def inspect(
         say(f"  {escaped(layer)}")
     print_table(quantization_rows(found.summary))
     print_table(cost_rows(found.costs), f"Costs, convention {convention}, batch {found.costs.batch}")
+    say(f"peak activation memory {found.costs.peak_memory:,.0f} bytes a sample")
+    print_table(found.widths.rows(), "Width groups")
     if found.report.untraced:
-        say(f"[yellow]the graph is incomplete:[/] {escaped(found.report.untraced)}")
+        say(f"[yellow]the graph is that of one run:[/] {escaped(found.report.untraced)}")
+    if found.costs.unused:
+        say(f"[yellow]parameters that nothing uses:[/] {', '.join(found.costs.unused)}")
     if found.costs.uncounted:
         say(f"[yellow]not counted:[/] {', '.join(found.costs.uncounted)}")
 

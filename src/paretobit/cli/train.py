@@ -54,8 +54,8 @@ def train(options: RunOptions, resume: Resume = False) -> None:
 @guarded
 def run_test(
     model: Annotated[
-        str | None, typer.Argument(help="A run folder, a saved model, or a model's name with --load.")
-    ],
+        str | None, typer.Argument(help="A run folder, a saved model, or a model's name with a checkpoint.")
+    ] = None,
     dataset: Dataset = None,
     load: Annotated[Path | None, typer.Option("--load", help="Checkpoint with the model's weights.")] = None,
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
@@ -66,7 +66,9 @@ def run_test(
 ) -> None:
     """Figures of a trained model on one split, overall and per class."""
     given = dataset is not None or config is not None or bool(set_)
-    document = document_from(config, {"data.name": dataset}, set_)
+    folder = model is not None and Path(model).is_dir()
+    flags = {"data.name": dataset, "model.load": None if load is None else str(load)}
+    document = document_from(config, {**flags, "model.name": None if folder else model}, set_)
 
     from paretobit.workflow import train as job
     from paretobit.workflow.settings import Settings
@@ -74,16 +76,15 @@ def run_test(
     settings = Settings.from_document(document)
     data_settings = settings.data if given else None
     with document.placing():
-        if model is not None and Path(model).is_dir():
+        if model is not None and folder:
             if load is not None:
                 raise BadInput("the folder has weights of its own", key="--load", found=str(load))
             opened, data = job.open_saved(model, data_settings)
-        elif load is not None and model is not None:
-            opened, data = job.open_checkpoint(model, load, settings.data)
+        elif settings.model.load is not None:
+            opened, data = job.open_checkpoint(settings)
         else:
-            raise BadInput(
-                "no weights to test", key="MODEL", found=model, allowed="a run folder, or a model with --load"
-            )
+            allowed = "a run folder, or a model with --load or a file that says model.load"
+            raise BadInput("no weights to test", key="MODEL", found=model, allowed=allowed)
     tested = job.figures(opened, data, split)
     rows: list[dict[str, Any]] = [asdict(figures) for figures in tested.classes]
     if json_:

@@ -33,7 +33,9 @@ def data_for(model_name: str, data: Data) -> Data:
 
 def build_model(settings: ModelSettings, data: Data, seed: int) -> nn.Module:
     """The model for this data, with the checkpoint's weights where one is named."""
-    model = build(settings.name, data.input_shape, data.num_classes, seed)
+    model = build(
+        settings.name, data.input_shape, data.num_classes, seed, config=settings.config, head=settings.head
+    )
     if settings.load is not None:
         try:
             load_state(model, read_state(settings.load), settings.load)
@@ -144,6 +146,8 @@ def make_space(table: Mapping[str, Any], document: Document) -> Space:
     """The space that `[search.space]` describes."""
     settings = dict(table)
     name = settings.pop("name", "quantize")
+    if isinstance(name, list):
+        name, settings = ("product", {"spaces": name, **settings}) if len(name) > 1 else (name[0], settings)
     try:
         if name not in SPACES:
             raise BadInput(f"unknown {SPACES.noun}", key="name", found=name, allowed=SPACES.names())

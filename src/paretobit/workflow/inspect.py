@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from paretobit.errors import BadInput
-from paretobit.graph import trace
-from paretobit.models import build, load, read_manifest
+from paretobit.graph import WidthGroups, trace, width_groups
+from paretobit.models import build, input_dtype, load, read_manifest
 from paretobit.nn import Quantized
 from paretobit.passes.analysis import (
     CONVENTIONS,
@@ -38,6 +38,7 @@ class Inspection:
     report: GraphReport
     summary: tuple[TypeSummary, ...]
     costs: CostReport
+    widths: WidthGroups
 
 
 def inspect(
@@ -72,13 +73,14 @@ def inspect(
         model, sample = load(saved), tuple(source["input_shape"])
     elif shape is not None:
         sample = _shape(shape)
-        model = build(settings.model.name, sample, classes)
+        chosen = settings.model
+        model = build(chosen.name, sample, classes, config=chosen.config, head=chosen.head)
     else:
         data = load_data(settings)
         model, sample = build_model(settings.model, data, settings.seed), data.input_shape
-    graph = trace(model, torch.zeros(1, *sample))
+    graph = trace(model, torch.zeros(1, *sample, dtype=input_dtype(model)))
     costs = cost(graph, convention=convention, batch=batch)
-    return Inspection(report_graph(graph), summarize_quantization(graph), costs)
+    return Inspection(report_graph(graph), summarize_quantization(graph), costs, width_groups(graph))
 
 
 def beside_float(path: str | Path) -> tuple[tuple[TypeSummary, ...], tuple[LayerComparison, ...]]:
@@ -87,8 +89,8 @@ def beside_float(path: str | Path) -> tuple[tuple[TypeSummary, ...], tuple[Layer
     source = page["source"]
     if source is None:
         raise BadInput("this model was given from Python: it cannot be built from here", found=str(path))
-    after = trace(load(path), torch.zeros(1, *source["input_shape"]))
-    plain = load(path)
+    plain, model = load(path), load(path)
+    after = trace(model, torch.zeros(1, *source["input_shape"], dtype=input_dtype(model)))
     for module in plain.modules():
         if isinstance(module, Quantized):
             module.set_slots({})

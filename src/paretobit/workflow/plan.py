@@ -60,7 +60,7 @@ def plan(search: Search) -> Plan:
     workbench = Workbench(space, search.runners, lambda _: 0.0, search.seed)
 
     def cheap(config: Config) -> Metrics:
-        return workbench.cheap_metrics(space.formats(config))
+        return workbench.cheap_metrics(config)
 
     with one_thread(), seeded(search.seed):
         times, baseline = [], {}

@@ -12,8 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from paretobit.errors import BadInput
-from paretobit.models import save
-from paretobit.passes.transform import apply_assignment
+from paretobit.models import resized, save
 from paretobit.report import draw_front, front_rows, to_csv, trial_rows
 from paretobit.runtime import derive_seed, one_thread, seed_everything, seeded
 from paretobit.search import (
@@ -201,10 +200,11 @@ class Search:
 
     def build(self, config: Config | None) -> nn.Module:
         """A copy of the model with a configuration applied; None leaves it in full precision."""
-        model = copy.deepcopy(self.model).eval()
-        if config is not None:
-            apply_assignment(model, self.space.formats(config))
-        return model
+        if config is None:
+            return copy.deepcopy(self.model).eval()
+        prepared = self.space.prepare()
+        model = self.space.apply(prepared, config)
+        return model if model is prepared else copy.deepcopy(model)
 
     def winner(self, study: Study) -> Trial | None:
         """The trial to keep; None where no trial satisfies the question."""
@@ -226,7 +226,8 @@ def write_results(search: Search, study: Study, folder: RunFolder) -> None:
             "config": dict(winner.config),
             "metrics": dict(winner.metrics),
         }
-        save(folder.best, search.build(winner.config), **search.saved_with, **known)
+        shape = resized(search.evidence.graph, search.space.widths(winner.config))
+        save(folder.best, search.build(winner.config), resized=shape, **search.saved_with, **known)
 
 
 def execute(

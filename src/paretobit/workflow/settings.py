@@ -100,6 +100,9 @@ class SearchSettings(_Section):
             _under(f"runners.{name}", RUNNERS.__getitem__, name)
         if not (self.metrics or self.sum_scaled_metrics or self.maximize or self.minimize):
             return self
+        if any(RUNNERS[name].metrics_from_settings for name in self.runners):
+            self.wanted()
+            return self  # known once the runner has read its file, still before any work
         known = Vocabulary([RUNNERS[name] for name in self.runners or DEFAULT_RUNNERS])
         for key in ("maximize", "minimize", "metrics"):
             for name in getattr(self, key):

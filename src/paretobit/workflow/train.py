@@ -14,7 +14,7 @@ from paretobit import data as data_room
 from paretobit.data import Data, DataSettings
 from paretobit.document import Document, validate
 from paretobit.errors import BadInput
-from paretobit.models import build, load, load_state, read_manifest, read_state, source_of, write_manifest
+from paretobit.models import load, read_manifest, source_of, write_manifest
 from paretobit.runtime import device, one_thread
 from paretobit.training import Epoch, Evaluation, History, TrainSettings, check_fit, evaluate, fit
 from paretobit.training.evaluate import check_classifier, run_on_view
@@ -115,7 +115,13 @@ def check_trainable(model: nn.Module, data: Data, settings: TrainSettings) -> No
 def manifest(settings: Settings, data: Data) -> dict[str, Any]:
     """What a saved model keeps about where it came from."""
     return {
-        "source": source_of(settings.model.name, data.input_shape, data.num_classes),
+        "source": source_of(
+            settings.model.name,
+            data.input_shape,
+            data.num_classes,
+            config=settings.model.config,
+            head=settings.model.head,
+        ),
         "data": settings.data.model_dump(),
         "classes": list(data.classes),
         "preprocessing": data.preprocessing,
@@ -140,13 +146,12 @@ def open_saved(path: str | Path, data: DataSettings | None = None) -> tuple[nn.M
     return model, loaded
 
 
-def open_checkpoint(name: str, checkpoint: str | Path, data: DataSettings) -> tuple[nn.Module, Data]:
-    """A model by name with the weights of a checkpoint, and its data."""
-    loaded = data_for(name, data_room.load(data))
-    model = build(name, loaded.input_shape, loaded.num_classes)
-    load_state(model, read_state(checkpoint), checkpoint)
-    check_classifier(model.eval(), loaded.train.x, loaded.train.y)
-    return model, loaded
+def open_checkpoint(settings: Settings) -> tuple[nn.Module, Data]:
+    """The model of the settings with the weights of its checkpoint, and its data."""
+    data = load_data(settings)
+    model = build_model(settings.model, data, settings.seed)
+    check_classifier(model, data.train.x, data.train.y)
+    return model, data
 
 
 def figures(model: nn.Module, data: Data, split: str) -> Tested:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from paretobit.data import Data
 from paretobit.document import Document
 from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph, trace
-from paretobit.models import save
+from paretobit.models import resized, save
 from paretobit.passes.analysis import (
     Accumulator,
     CostReport,
@@ -24,6 +24,7 @@ from paretobit.passes.analysis import (
     summarize_quantization,
 )
 from paretobit.passes.transform import PASSES
+from paretobit.passes.transform.quantize import Pass
 from paretobit.runtime import one_thread
 from paretobit.training import Evaluation, evaluate
 from paretobit.training.evaluate import check_classifier
@@ -69,10 +70,12 @@ def transform(settings: Settings, document: Document, folder: RunFolder) -> Tran
     data = load_data(settings)
     model = build_model(settings.model, data, settings.seed)
     check_classifier(model, data.train.x, data.train.y)
-    before = graph = trace(model, torch.zeros(1, *data.input_shape))
+    before = graph = trace(model, data.train.x[:1])
+    widths: dict[str, int] = {}
     for name, table in settings.passes.items():
         try:
-            graph, _ = PASSES[name](graph, table)
+            graph, info = _run(PASSES[name], graph, table, data)
+            widths |= {group: after for group, (_, after) in info.get("widths", {}).items()}
         except BadInput as error:
             raise document.place(error, f"passes.{name}") from None
     with one_thread():
@@ -81,9 +84,18 @@ def transform(settings: Settings, document: Document, folder: RunFolder) -> Tran
     folder.create()
     folder.write_config(settings.resolved())
     known: dict[str, Any] = manifest(settings, data)
-    save(folder.best, graph.model, **known)
+    save(folder.best, graph.model, resized=resized(before, widths), **known)
     layers = compare(before, graph)
     return Transformed(graph, summarize_quantization(graph), layers, sides[0], sides[1], sums)
+
+
+def _run(
+    chosen: Pass, graph: ModelGraph, table: Mapping[str, Any], data: Data
+) -> tuple[ModelGraph, dict[str, Any]]:
+    """A pass; one that takes calibration batches is given rows of the training data."""
+    if "batches" in inspect.signature(chosen).parameters:
+        chosen = functools.partial(chosen, batches=[data.train.x[:_ROWS]])  # type: ignore[call-arg]
+    return chosen(graph, table)
 
 
 def _results(graph: ModelGraph, data: Data) -> dict[str, Evaluation]:

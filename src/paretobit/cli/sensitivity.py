@@ -1,0 +1,91 @@
+"""`paretobit sensitivity`: which layer is fragile."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from paretobit.cli.console import document_from, escaped, guarded, output, print_json, print_table
+from paretobit.cli.options import Config, Dataset, Json, Load, Quiet, Set
+
+
+@guarded
+def sensitivity(
+    model: Annotated[
+        str | None, typer.Argument(help="A run folder, a saved model, a TOML file, or a model with --load.")
+    ] = None,
+    dataset: Dataset = None,
+    config: Config = None,
+    load: Load = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            help="Format to try, 'scaled_integer(width=8, per=channel)'. Repeatable. Default: that with 8 and "
+            "with 4 bits, fp8_e4m3 and mxfp4.",
+        ),
+    ] = None,
+    slots: Annotated[
+        list[str] | None,
+        typer.Option("--slots", help="What to quantise at a time: weight, data or both. Repeatable."),
+    ] = None,
+    loss: Annotated[str, typer.Option("--loss", help="cross_entropy, or kl to the float output.")] = (
+        "cross_entropy"
+    ),
+    split: Annotated[str, typer.Option("--split", help="Where the rows come from.")] = "val",
+    rows: Annotated[int, typer.Option("--rows", help="Rows to run, at most.")] = 256,
+    set_: Set = None,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Each layer quantised alone: SQNR at its output and at the model's, change of loss; fragile ones first."""
+    if model is not None and config is None and model.endswith(".toml"):
+        config, model = Path(model), None
+    saved = model if model is not None and Path(model).is_dir() else None
+    flags = {
+        "model.name": None if saved else model,
+        "data.name": dataset,
+        "model.load": None if load is None else str(load),
+    }
+    document = document_from(config, flags, set_, quiet or json_)
+
+    from paretobit.errors import BadInput
+    from paretobit.formats import parse
+    from paretobit.passes.analysis import DEFAULT_FORMATS
+    from paretobit.report import cell
+    from paretobit.report.sensitivity import sensitivity_rows, skipped_rows
+    from paretobit.workflow.sensitivity import fragile_layers
+    from paretobit.workflow.settings import Settings
+
+    if saved is not None and load is not None:
+        raise BadInput("the folder has weights of its own", key="--load", found=str(load))
+    try:
+        candidates = [parse(text) for text in formats] if formats else DEFAULT_FORMATS
+    except BadInput as error:
+        raise error.under("--format") from None
+    settings = Settings.from_document(document)
+    given = dataset is not None or config is not None or bool(set_)
+    with document.placing():
+        found = fragile_layers(
+            settings,
+            saved=saved,
+            other_data=given,
+            formats=candidates,
+            slots=slots or ["both"],
+            loss=loss,
+            split=split,
+            rows=rows,
+        )
+    if json_:
+        print_json(asdict(found))
+    elif not quiet:
+        print_table(
+            sensitivity_rows(found), f"{found.samples} rows of {split}; float {loss} {cell(found.loss)}"
+        )
+        if found.skipped:
+            output().print("[yellow]not measured:[/]")
+            for row in skipped_rows(found):
+                output().print(f"  {escaped(row['Reason'])}: {escaped(row['Not measured'])}")

@@ -1,0 +1,71 @@
+"""Which layer of a trained model is fragile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from paretobit.errors import BadInput
+from paretobit.formats import Format
+from paretobit.graph import trace
+from paretobit.passes.analysis import DEFAULT_FORMATS, SensitivityReport, sensitivity
+from paretobit.runtime import one_thread, seeded
+from paretobit.training.evaluate import check_classifier
+from paretobit.workflow.assemble import build_model
+from paretobit.workflow.settings import Settings
+from paretobit.workflow.train import load_data, open_saved
+
+_BATCH = 64
+
+
+def fragile_layers(
+    settings: Settings,
+    *,
+    saved: str | None = None,
+    other_data: bool = False,
+    formats: Sequence[Format] = DEFAULT_FORMATS,
+    slots: Sequence[str] = ("both",),
+    loss: str = "cross_entropy",
+    split: str = "val",
+    rows: int = 256,
+) -> SensitivityReport:
+    """The sensitivity of a trained classifier, on rows of its data.
+
+    Args:
+        settings: Model with its weights, and data.
+        saved: A saved model or run folder, in place of a name.
+        other_data: Whether a saved model is run on the data of the settings, not on its own.
+        formats: Candidates.
+        slots: What to quantise at a time.
+        loss: `cross_entropy` or `kl`.
+        split: Where the rows come from: drawn with the settings' seed.
+        rows: How many, at most.
+
+    Raises:
+        BadInput: No weights, no such split, or what `sensitivity` refuses.
+    """
+    if rows < 1:
+        raise BadInput("no rows", key="--rows", found=rows, allowed="1 or more")
+    if saved is not None:
+        model, data = open_saved(saved, settings.data if other_data else None)
+    elif settings.model.load is not None:
+        data = load_data(settings)
+        model = build_model(settings.model, data, settings.seed)
+        check_classifier(model, data.train.x, data.train.y)
+    else:
+        allowed = "a run folder, or a model with --load"
+        raise BadInput("no weights to look at", key="MODEL", found=settings.model.name, allowed=allowed)
+    chosen = data.split(split)
+    drawn = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(settings.seed))[:rows]
+    x, y = chosen.x[drawn], chosen.y[drawn]
+    with one_thread(), seeded(settings.seed):
+        graph = trace(model, x[:1])
+        return sensitivity(
+            graph,
+            torch.split(x, _BATCH),
+            formats,
+            targets=torch.split(y, _BATCH),
+            loss=loss,  # type: ignore[arg-type]  # checked there
+            slots=slots,  # type: ignore[arg-type]
+        )
