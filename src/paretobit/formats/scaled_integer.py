@@ -235,7 +235,7 @@ class ScaledInteger(ScaledFormat[_Scales]):
         ascending = values.sort(1).values  # NaN comes last
 
         def at(percent: float) -> Tensor:
-            place = (valid.double() * (percent / 100)).ceil().long() - 1
+            place = (valid.double() * percent / 100).ceil().long() - 1
             return ascending.gather(1, place.clamp_(min=0)).nan_to_num(nan=0.0)
 
         return at(100 - self.percentile), at(self.percentile)
