@@ -143,7 +143,7 @@ def test_percentiles_are_values_of_the_data(signed, symmetric, percentile):
     low, high = code_range(6, signed, symmetric)
 
     def at(values, percent):
-        place = max(math.ceil(len(values) * np.float32(percent / 100)) - 1, 0)
+        place = max(math.ceil(len(values) * percent / 100) - 1, 0)
         return np.sort(values)[place]
 
     for row, y in zip(x, quantized(f, x), strict=True):
