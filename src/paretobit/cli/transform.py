@@ -42,6 +42,7 @@ def transform(options: RunOptions) -> None:
                 "types": quantization_rows(done.summary),
                 "layers": comparison_rows(done.layers),
                 "accumulators": accumulator_rows(done.accumulators),
+                "passes": done.done,
             }
         )
     elif not options.quiet:

@@ -17,7 +17,7 @@ from paretobit.nn.layers import (
     slots_of,
     weight_rows,
 )
-from paretobit.nn.quantized import Quantized
+from paretobit.nn.quantized import Quantized, slot_of_parameter
 from paretobit.nn.sites import SiteNotReached, add_site, instrument_at, layer_at, why_no_site
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "layer_at",
     "possible_function_slots",
     "possible_slots",
+    "slot_of_parameter",
     "slots_of",
     "weight_rows",
     "why_no_site",

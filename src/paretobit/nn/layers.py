@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from paretobit.errors import BadInput
 from paretobit.nn.activation import WITHOUT_WEIGHTS, QuantizedPReLU, QuantizedReLU
+from paretobit.nn.attention import QuantizedMultiheadAttention
 from paretobit.nn.cache import TensorCache
 from paretobit.nn.convolution import (
     QuantizedConv1d,
@@ -51,6 +52,7 @@ __all__ = [
 LAYERS: dict[type[nn.Module], type[Quantized]] = {
     nn.Linear: QuantizedLinear,
     nn.Bilinear: QuantizedBilinear,
+    nn.MultiheadAttention: QuantizedMultiheadAttention,
     nn.Conv1d: QuantizedConv1d,
     nn.Conv2d: QuantizedConv2d,
     nn.Conv3d: QuantizedConv3d,

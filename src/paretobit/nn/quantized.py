@@ -43,15 +43,26 @@ class Quantized(nn.Module):
         """A parameter through the format of its slot; None where the layer has none."""
         return self.stored(slot, getattr(self, slot))
 
-    def stored(self, slot: str, value: Tensor | None) -> Any:
-        """A parameter's value through the format of its slot: from the cache where nothing changed."""
+    @property
+    def carries_formats(self) -> bool:
+        """Whether any slot carries a format."""
+        return any(number_format is not FULL for number_format in self.slots.values())
+
+    def stored(self, slot: str, value: Tensor | None, part: int = 0) -> Any:
+        """A parameter's value through the format of its slot: from the cache where nothing changed.
+
+        Args:
+            slot: The slot.
+            value: The parameter.
+            part: Tells apart parameters that share the slot.
+        """
         number_format = self.slots[slot]
         if value is None or number_format is FULL:
             return value
         quantize = self._quantizer(slot)
         if not number_format.traits.deterministic or (is_grad_enabled() and value.requires_grad):
             return quantize(value)
-        return self._cache.get((id(self), slot, number_format, self.training), value, quantize)
+        return self._cache.get((id(self), slot, part, number_format, self.training), value, quantize)
 
     def _quantizer(self, slot: str) -> Callable[[Tensor], Tensor]:
         """What a parameter goes through; a layer that keeps its outputs on another axis turns it first."""
@@ -68,9 +79,22 @@ class Quantized(nn.Module):
         return self._operation() + family
 
 
+_PROJECTIONS = {"weight": "out_proj", "bias": "in_proj_bias"}
+
+
 def present_slots(names: tuple[str, ...], module: nn.Module) -> tuple[str, ...]:
     """Those of the slots whose operand a module has: its data always, a parameter where it is not None."""
-    return tuple(s for s in names if s == "data_in" or getattr(module, s, None) is not None)
+    stands_for = _PROJECTIONS if isinstance(module, nn.MultiheadAttention) else {}
+    return tuple(s for s in names if s == "data_in" or getattr(module, stands_for.get(s, s), None) is not None)
+
+
+def slot_of_parameter(name: str) -> str:
+    """The slot that a parameter of a layer goes through.
+
+    >>> slot_of_parameter("weight"), slot_of_parameter("in_proj_weight"), slot_of_parameter("in_proj_bias")
+    ('weight', 'weight', 'bias')
+    """
+    return name.rpartition("proj_")[2]
 
 
 def swap_channels(weight: Tensor, groups: int = 1) -> Tensor:

@@ -54,6 +54,7 @@ class Transformed:
     before: Side
     after: Side
     accumulators: tuple[Accumulator, ...]
+    done: Mapping[str, Mapping[str, Any]]
 
 
 def transform(settings: Settings, document: Document, folder: RunFolder) -> Transformed:
@@ -72,9 +73,11 @@ def transform(settings: Settings, document: Document, folder: RunFolder) -> Tran
     check_classifier(model, data.train.x, data.train.y)
     before = graph = trace(model, data.train.x[:1])
     widths: dict[str, int] = {}
+    told: dict[str, Mapping[str, Any]] = {}
     for name, table in settings.passes.items():
         try:
             graph, info = _run(PASSES[name], graph, table, data)
+            told[name] = info
             widths |= {group: after for group, (_, after) in info.get("widths", {}).items()}
         except BadInput as error:
             raise document.place(error, f"passes.{name}") from None
@@ -86,7 +89,7 @@ def transform(settings: Settings, document: Document, folder: RunFolder) -> Tran
     known: dict[str, Any] = manifest(settings, data)
     save(folder.best, graph.model, resized=resized(before, widths), **known)
     layers = compare(before, graph)
-    return Transformed(graph, summarize_quantization(graph), layers, sides[0], sides[1], sums)
+    return Transformed(graph, summarize_quantization(graph), layers, sides[0], sides[1], sums, told)
 
 
 def _run(

@@ -9,7 +9,7 @@ from torch import nn
 
 from paretobit.formats import FULL, Format
 from paretobit.graph import Node
-from paretobit.nn import slots_of
+from paretobit.nn import slot_of_parameter, slots_of
 
 _STATISTICS = ("running_mean", "running_var")
 
@@ -68,7 +68,7 @@ def layer_bits(
     for name, parameter in module.named_parameters(recurse=False):
         if id(parameter) not in elsewhere:
             elements += parameter.numel()
-            bits += slots.get(name, FULL).bits(parameter.shape)
+            bits += slots.get(slot_of_parameter(name), FULL).bits(parameter.shape)
     statistics = sum(
         FULL.bits(buffer.shape) for name, buffer in module.named_buffers(recurse=False) if name in _STATISTICS
     )

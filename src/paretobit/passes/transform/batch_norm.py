@@ -21,7 +21,7 @@ from paretobit.nn import LAYERS, Quantized
 from paretobit.nn.masks import masks_in
 from paretobit.passes.selection import select
 from paretobit.passes.streaming import Moments, call, first_tensor
-from paretobit.passes.transform.quantize import PASSES
+from paretobit.passes.transform.quantize import PASSES, refuse_keys
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _TAKES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
@@ -108,6 +108,15 @@ def with_folds(model: nn.Module, folds: Mapping[str, str]) -> nn.Module:
 def folds_of(model: nn.Module) -> dict[str, str]:
     """The folded BatchNorm layers of a model, and the layers they went into, by path."""
     return {path: m.into for path, m in model.named_modules() if isinstance(m, FoldedBatchNorm)}
+
+
+@PASSES.register("recalibrate_batch_norm", summary="running statistics of BatchNorm, from calibration data")
+def recalibrate_pass(
+    graph: ModelGraph, table: Mapping[str, Any], batches: Iterable[Example] = ()
+) -> tuple[ModelGraph, dict[str, Any]]:
+    """`recalibrate_batch_norm` as a pass; its table is empty."""
+    refuse_keys(table)
+    return recalibrate_batch_norm(graph, batches)
 
 
 def recalibrate_batch_norm(graph: ModelGraph, batches: Iterable[Example]) -> tuple[ModelGraph, dict[str, Any]]:

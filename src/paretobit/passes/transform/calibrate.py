@@ -19,7 +19,13 @@ from paretobit.graph import Example, ModelGraph, at_rest
 from paretobit.nn import FUNCTIONS, Quantized
 from paretobit.nn.functions import read_site
 from paretobit.passes.streaming import Magnitudes, Watched, call
-from paretobit.passes.transform.quantize import apply_assignment, assignment_of, instrument_layers
+from paretobit.passes.transform.quantize import (
+    PASSES,
+    apply_assignment,
+    assignment_of,
+    instrument_layers,
+    refuse_keys,
+)
 
 Candidates = Mapping[str, Mapping[str, Sequence[Format]]]
 """Path of a layer, or site of a function, to slot to formats."""
@@ -100,6 +106,15 @@ def freeze_scales(graph: ModelGraph, batches: Iterable[Example]) -> tuple[ModelG
     apply_assignment(model, frozen)
     text = {path: {slot: str(frozen[path][slot]) for slot in slots} for path, slots in fixed.items()}
     return graph.with_model(model), {"assignment": text}
+
+
+@PASSES.register("calibrate", summary="scales of scaled integers, fixed to what calibration data need")
+def calibrate_pass(
+    graph: ModelGraph, table: Mapping[str, Any], batches: Iterable[Example] = ()
+) -> tuple[ModelGraph, dict[str, Any]]:
+    """`freeze_scales` as a pass; its table is empty."""
+    refuse_keys(table)
+    return freeze_scales(graph, batches)
 
 
 def fit_frac_width(number_format: Integer, low: float, high: float) -> Integer:

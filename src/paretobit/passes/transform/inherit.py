@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph
 from paretobit.graph.axes import Axis
 from paretobit.graph.axes_walk import Tensors
 from paretobit.graph.trace import Example
 from paretobit.graph.widths import WidthGroups, width_groups
+from paretobit.nn.masks import masks_of
 from paretobit.passes.transform.width_maps import NEW, Inherit, Plan, make_plan
 from paretobit.passes.transform.width_trial import traced_again
 from paretobit.runtime import derive_seed
@@ -61,6 +63,8 @@ def resize_graph(
     example: Example | None = None,
 ) -> ModelGraph:
     """As `resize`, with the graph of the new model, traced once more."""
+    if masks_of(graph.model):
+        raise BadInput("a pruned model cannot be resized", allowed="channel_multiplier before prune")
     groups = groups or width_groups(graph)
     plan = make_plan(groups, widths, inherit, seed)
     model = _rebuilt(graph.model, plan, inherit, seed)

@@ -24,6 +24,13 @@ Pass = Callable[[ModelGraph, Mapping[str, Any]], tuple[ModelGraph, dict[str, Any
 PASSES: Registry[Pass] = Registry("pass")
 """Transform passes by the name of their table in `[passes]`."""
 
+
+def refuse_keys(table: Mapping[str, Any]) -> None:
+    """Refuse a table with keys, for passes that have none."""
+    for key in table:
+        raise BadInput("this pass has no settings", key=key, found=key, allowed="an empty table")
+
+
 Assignment = Mapping[str, Mapping[str, Format]]
 """Path of a layer or site of a function to the format of each slot; what is not named is full precision."""
 

@@ -31,7 +31,9 @@ def _owners(evidence: Evidence) -> list[_Owner]:
     owners, seen = [], set[int]()
     for path, module in graph.model.named_modules():
         own = {id(parameter) for parameter in module.parameters(recurse=False)}
-        owners.append(_Owner(path, module, calls.get(path), frozenset(own & seen)))
+        parent = path.rpartition(".")[0]  # the projection within an attention has the formats of that
+        within = bool(path) and isinstance(graph.model.get_submodule(parent), nn.MultiheadAttention)
+        owners.append(_Owner(parent if within else path, module, calls.get(path), frozenset(own & seen)))
         seen |= own
     return owners
 
