@@ -353,7 +353,13 @@ def test_gradients_flow_through_a_quantised_relu_in_place():
 
 
 def test_the_table_leaves_out_no_layer():
-    of_their_own = {nn.Embedding, nn.EmbeddingBag, nn.Bilinear, nn.RReLU}  # other inputs, or random
+    of_their_own = {
+        nn.MultiheadAttention,
+        nn.Embedding,
+        nn.EmbeddingBag,
+        nn.Bilinear,
+        nn.RReLU,
+    }  # other inputs, or random
     assert {type(build()) for build, _ in CASES.values()} | of_their_own == set(LAYERS)
 
 
