@@ -8,7 +8,7 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from torch import nn
@@ -105,6 +105,7 @@ class Workbench:
         self._violation = violation
         self._seed = seed
         self._model = space.prepare()
+        self._last: tuple[Config | None, Candidate] | None = None
         self._shaped: OrderedDict[int, tuple[ModelGraph, list[Runner]]] = OrderedDict()
         self._disposable = any(runner.may_change_model for runner in runners)
         self._eval_mode = eval_mode
@@ -138,10 +139,16 @@ class Workbench:
         """The metrics that need no model; None: those of the unmodified one."""
         return _measure(self._cheap_for(config), self._candidate(config))
 
-    def _candidate(self, config: Config | None, model: nn.Module | None = None, seed: int = 0) -> Candidate:
-        if config is None:
-            return Candidate({}, model, seed)
-        return Candidate(self._space.formats(config), model, seed, self._space.sparsity(config))
+    def _candidate(self, config: Config | None) -> Candidate:
+        """What a configuration means; that of the last one is kept."""
+        if self._last is None or self._last[0] is not config:
+            known = (
+                Candidate({}, None)
+                if config is None
+                else Candidate(self._space.formats(config), None, 0, self._space.sparsity(config))
+            )
+            self._last = (config, known)
+        return self._last[1]
 
     def _cheap_for(self, config: Config | None) -> Sequence[Runner]:
         """The runners that need no model, on the shapes of a configuration."""
@@ -167,7 +174,7 @@ class Workbench:
             model = copy.deepcopy(model)
         seed_everything(seed)
         with nullcontext() if self._eval_mode else _training_mode(model):
-            return _measure(self._expensive, self._candidate(config, model, seed))
+            return _measure(self._expensive, replace(self._candidate(config), model=model, seed=seed))
 
 
 @contextmanager
