@@ -192,9 +192,31 @@ class BlockFP(SharedExponentFormat):
         return FixedGrid(-top, top, 2.0 ** (2 - self.width))
 
 
+class SharedBiasFormat(SharedExponentFormat):
+    """Block formats that share an exponent bias of `exponent_bias_width` bits."""
+
+    width: int
+    exponent_bias_width: int
+
+    @property
+    def element_bits(self) -> int:
+        """`width`."""
+        return self.width
+
+    @property
+    def shared_bits(self) -> int:
+        """`exponent_bias_width`."""
+        return self.exponent_bias_width
+
+    @property
+    def exponent_range(self) -> tuple[int, int]:
+        """T."""
+        return shared_range(self.exponent_bias_width)
+
+
 @FORMATS.register("block_minifloat")
 @dataclass(frozen=True)
-class BlockMinifloat(SharedExponentFormat):
+class BlockMinifloat(SharedBiasFormat):
     """Minifloats whose exponent bias is shared by the block, so that its largest element fits.
 
     Args:
@@ -219,21 +241,6 @@ class BlockMinifloat(SharedExponentFormat):
         check_int("exponent_bias_width", self.exponent_bias_width, 1, MAX_EXPONENT_WIDTH)
         super().__post_init__()
 
-    @property
-    def element_bits(self) -> int:
-        """`width`."""
-        return self.width
-
-    @property
-    def shared_bits(self) -> int:
-        """`exponent_bias_width`."""
-        return self.exponent_bias_width
-
-    @property
-    def exponent_range(self) -> tuple[int, int]:
-        """T."""
-        return shared_range(self.exponent_bias_width)
-
     def _make_elements(self) -> FloatGrid:
         fraction = self.width - self.exponent_width - 1
         return FloatGrid(fraction, 2 - 2**self.exponent_width, 2 - 2.0**-fraction)
@@ -241,7 +248,7 @@ class BlockMinifloat(SharedExponentFormat):
 
 @FORMATS.register("block_log")
 @dataclass(frozen=True)
-class BlockLog(SharedExponentFormat):
+class BlockLog(SharedBiasFormat):
     """Powers of two (and zero) whose exponent bias is shared by the block.
 
     Args:
@@ -262,21 +269,6 @@ class BlockLog(SharedExponentFormat):
         check_int("width", self.width, 2, MAX_WIDTH)
         check_int("exponent_bias_width", self.exponent_bias_width, 1, MAX_EXPONENT_WIDTH)
         super().__post_init__()
-
-    @property
-    def element_bits(self) -> int:
-        """`width`."""
-        return self.width
-
-    @property
-    def shared_bits(self) -> int:
-        """`exponent_bias_width`."""
-        return self.exponent_bias_width
-
-    @property
-    def exponent_range(self) -> tuple[int, int]:
-        """T."""
-        return shared_range(self.exponent_bias_width)
 
     def _make_elements(self) -> FloatGrid:
         return FloatGrid(0, 2 - 2 ** (self.width - 1), 1.0)
