@@ -13,6 +13,7 @@ from paretobit.data import SOURCES
 from paretobit.errors import BadInput
 from paretobit.formats import FORMATS
 from paretobit.models import MODELS
+from paretobit.passes.transform import PASSES
 from paretobit.registry import Entry
 from paretobit.search import RUNNERS, SPACES, STRATEGIES
 from paretobit.search.strategies.optuna_samplers import SAMPLERS
@@ -64,6 +65,7 @@ _KINDS: dict[str, Callable[[], list[Row]]] = {
     "formats": lambda: _entries(FORMATS),
     "models": lambda: _entries(MODELS),
     "datasets": lambda: _entries(SOURCES),
+    "passes": lambda: _entries(PASSES),
     "spaces": lambda: _entries(SPACES),
     "strategies": lambda: _entries(STRATEGIES),
     "samplers": _samplers,
