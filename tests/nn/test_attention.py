@@ -1,6 +1,7 @@
 """Multi-head attention of torch: wide formats change nothing, narrow ones everything that is multiplied."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -120,3 +121,32 @@ def test_costs_and_size_follow_the_formats_of_all_projections():
         after.model.train(training)
         assert after.model(torch.randn(2, 5, 8)).shape == (2, 3)
     assert after.model.attention.slots["weight"] is not FULL
+
+
+class Encoder(nn.Module):
+    """Torch's own encoder, which runs as one fused kernel where it can."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2)
+        self.last = nn.Linear(16, 4)
+
+    def forward(self, x, padding=None):
+        return self.last(self.encoder(x, src_key_padding_mask=padding).mean(1))
+
+
+@pytest.mark.parametrize("op", ["multihead_attention", "layer_norm", "linear", "add", "relu"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_no_fused_kernel_passes_over_quantised_layers(op, padded):
+    torch.manual_seed(0)
+    model, x = Encoder().eval(), torch.randn(3, 5, 16)
+    padding = torch.zeros(3, 5, dtype=torch.bool) if padded else None
+    slot = "weight_width" if op in ("linear", "multihead_attention") else "data_in_width"
+    graph = pb.trace(model, (x[:1], None if padding is None else padding[:1]) if padded else x[:1])
+    after, _ = quantize(graph, QuantizeSettings("type", {op: {slot: 3}}))
+    slow = copy.deepcopy(after.model)(x, padding)  # gradients are on: no fused kernel
+    with torch.no_grad():
+        assert torch.equal(after.model(x, padding), slow)
+        assert torch.equal(pickle.loads(pickle.dumps(after.model))(x, padding), slow)
+        assert not torch.allclose(after.model(x, padding), model(x, padding), atol=1e-4)

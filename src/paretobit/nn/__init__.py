@@ -1,5 +1,6 @@
 """Quantised layers and functions, and their slots."""
 
+from paretobit.nn.attention import run_by_modules
 from paretobit.nn.cache import TensorCache
 from paretobit.nn.functions import (
     FUNCTIONS,
@@ -37,6 +38,7 @@ __all__ = [
     "layer_at",
     "possible_function_slots",
     "possible_slots",
+    "run_by_modules",
     "slot_of_parameter",
     "slots_of",
     "weight_rows",

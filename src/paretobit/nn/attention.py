@@ -108,3 +108,24 @@ class QuantizedMultiheadAttention(Quantized, nn.MultiheadAttention):
         if mask.dtype == torch.bool:
             mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(mask, -math.inf)
         return F.pad(mask, (0, added))
+
+
+def run_by_modules(model: nn.Module) -> None:
+    """Keep torch from its fused transformer kernels where they would pass over quantised layers, in place.
+
+    In evaluation `nn.TransformerEncoderLayer` hands its parameters to one kernel and calls no layer,
+    unless a hook is there; `nn.TransformerEncoder` makes nested tensors for that kernel.
+    """
+    for module in model.modules():
+        if not isinstance(module, nn.TransformerEncoderLayer | nn.TransformerEncoder):
+            continue
+        if not any(isinstance(part, Quantized) for part in module.modules()):
+            continue
+        if isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False
+        elif _in_the_way not in module._forward_pre_hooks.values():
+            module.register_forward_pre_hook(_in_the_way)
+
+
+def _in_the_way(module: nn.Module, args: Any) -> None:
+    """A hook that does nothing: that it is there is enough."""

@@ -12,7 +12,7 @@ from torch import nn
 from paretobit.errors import BadInput
 from paretobit.formats import Format
 from paretobit.graph import ModelGraph, Node
-from paretobit.nn import Quantized, TensorCache, instrument_at
+from paretobit.nn import Quantized, TensorCache, instrument_at, run_by_modules
 from paretobit.passes.choice import FIRST, LAST, LayerChoice
 from paretobit.passes.entries import slot_formats, split_entry
 from paretobit.passes.pairs import AllowedPairs
@@ -149,7 +149,9 @@ def instrument_layers(model: nn.Module, paths: Mapping[str, Any] | tuple[str, ..
         BadInput: There is no such layer or function, or it cannot be quantised.
     """
     cache = TensorCache()
-    return {path: instrument_at(model, path, cache, function_name) for path in paths}
+    layers = {path: instrument_at(model, path, cache, function_name) for path in paths}
+    run_by_modules(model)
+    return layers
 
 
 def apply_assignment(model: nn.Module, assignment: Assignment) -> None:
