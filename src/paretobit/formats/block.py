@@ -13,7 +13,13 @@ from torch import Tensor
 from paretobit.formats.base import FORMATS, Description, LossyFormat, Traits
 from paretobit.formats.checks import check_int
 from paretobit.formats.grid import LAYOUTS, FixedGrid, FloatGrid, Grid
-from paretobit.formats.minifloat import BIAS_RANGE, MAX_EXPONENT_WIDTH, MAX_WIDTH, default_bias
+from paretobit.formats.minifloat import (
+    BIAS_RANGE,
+    MAX_EXPONENT_WIDTH,
+    MAX_WIDTH,
+    default_bias,
+    resolve_bias,
+)
 from paretobit.formats.partition import (
     BlockSize,
     block_extents,
@@ -166,9 +172,7 @@ class BlockFP(SharedExponentFormat):
     def __post_init__(self) -> None:
         check_int("width", self.width, 2, MAX_WIDTH)
         check_int("exponent_width", self.exponent_width, 1, MAX_EXPONENT_WIDTH)
-        if self.exponent_bias is None:
-            object.__setattr__(self, "exponent_bias", default_bias(self.exponent_width))
-        check_int("exponent_bias", self.exponent_bias, *BIAS_RANGE)
+        resolve_bias(self, self.exponent_width, BIAS_RANGE)
         super().__post_init__()
 
     @property

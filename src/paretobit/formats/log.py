@@ -8,7 +8,7 @@ from typing import ClassVar
 from paretobit.formats.base import FORMATS, Description
 from paretobit.formats.checks import check_int
 from paretobit.formats.grid import FloatGrid, float_grid
-from paretobit.formats.minifloat import FloatingFormat, default_bias
+from paretobit.formats.minifloat import FloatingFormat, resolve_bias
 
 MAX_WIDTH = 32
 
@@ -31,9 +31,7 @@ class Log(FloatingFormat):
 
     def __post_init__(self) -> None:
         check_int("width", self.width, 2, MAX_WIDTH)
-        if self.exponent_bias is None:
-            object.__setattr__(self, "exponent_bias", default_bias(self.width - 1))
-        check_int("exponent_bias", self.exponent_bias, -126, 2**MAX_WIDTH)
+        resolve_bias(self, self.width - 1, (-126, 2**MAX_WIDTH))
         super().__post_init__()
 
     def describe(self) -> Description:

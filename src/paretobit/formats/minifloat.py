@@ -25,6 +25,13 @@ def default_bias(exponent_width: int) -> int:
     return int(2 ** (exponent_width - 1)) - 1
 
 
+def resolve_bias(number_format: LossyFormat, exponent_width: int, allowed: tuple[int, int]) -> None:
+    """Give an unset `exponent_bias` its default while a format is made, and check one that is set."""
+    if vars(number_format)["exponent_bias"] is None:
+        object.__setattr__(number_format, "exponent_bias", default_bias(exponent_width))
+    check_int("exponent_bias", vars(number_format)["exponent_bias"], *allowed)
+
+
 @dataclass(frozen=True)
 class FloatingFormat(LossyFormat):
     """What every format on a `FloatGrid` shares; zero is one value, whatever codes it has."""
@@ -77,9 +84,7 @@ class Minifloat(FloatingFormat):
     def __post_init__(self) -> None:
         check_int("exponent_width", self.exponent_width, 1, MAX_EXPONENT_WIDTH)
         check_int("width", self.width, 1 + self.exponent_width + self._smallest_mantissa, MAX_WIDTH)
-        if self.exponent_bias is None:
-            object.__setattr__(self, "exponent_bias", default_bias(self.exponent_width))
-        check_int("exponent_bias", self.exponent_bias, *BIAS_RANGE)
+        resolve_bias(self, self.exponent_width, BIAS_RANGE)
         super().__post_init__()
 
     @property

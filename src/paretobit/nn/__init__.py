@@ -18,7 +18,7 @@ from paretobit.nn.layers import (
     slots_of,
     weight_rows,
 )
-from paretobit.nn.quantized import Quantized, slot_of_parameter
+from paretobit.nn.quantized import Quantized, formats_of, slot_of_parameter
 from paretobit.nn.sites import SiteNotReached, add_site, instrument_at, layer_at, why_no_site
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "add_site",
     "dot_product",
     "dot_terms",
+    "formats_of",
     "function_slots",
     "function_terms",
     "instrument",

@@ -82,6 +82,17 @@ class Quantized(nn.Module):
 _PROJECTIONS = {"weight": "out_proj", "bias": "in_proj_bias"}
 
 
+def formats_of(model: nn.Module, every_path: bool = False) -> dict[str, dict[str, Format]]:
+    """The formats that the quantised layers and functions of a model carry, by path.
+
+    Args:
+        model: Any module.
+        every_path: A module that stands at several paths is named at each of them, not only the first.
+    """
+    modules = model.named_modules(remove_duplicate=not every_path)
+    return {path: dict(module.slots) for path, module in modules if isinstance(module, Quantized)}
+
+
 def present_slots(names: tuple[str, ...], module: nn.Module) -> tuple[str, ...]:
     """Those of the slots whose operand a module has: its data always, a parameter where it is not None."""
     stands_for = _PROJECTIONS if isinstance(module, nn.MultiheadAttention) else {}

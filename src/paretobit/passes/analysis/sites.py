@@ -6,16 +6,15 @@ from collections.abc import Mapping
 
 from paretobit.formats import FULL, Format
 from paretobit.graph import ModelGraph
-from paretobit.nn import Quantized
+from paretobit.nn import formats_of
 
 Formats = Mapping[str, Mapping[str, Format]]
 """Path of a layer or site of a function to the format of each slot; what is not named is full precision."""
 
 
 def carried_formats(graph: ModelGraph) -> dict[str, dict[str, Format]]:
-    """The formats that the layers and functions of a model carry."""
-    modules = graph.model.named_modules(remove_duplicate=False)
-    return {path: dict(module.slots) for path, module in modules if isinstance(module, Quantized)}
+    """The formats that the layers and functions of a model carry, at every path that a node may name."""
+    return formats_of(graph.model, every_path=True)
 
 
 def width_of(formats: Formats, site: str, slot: str | None) -> int:

@@ -12,7 +12,7 @@ from torch import nn
 from paretobit.errors import BadInput
 from paretobit.formats import Format
 from paretobit.graph import ModelGraph, Node
-from paretobit.nn import Quantized, TensorCache, instrument_at, run_by_modules
+from paretobit.nn import Quantized, TensorCache, formats_of, instrument_at, run_by_modules
 from paretobit.passes.choice import FIRST, LAST, LayerChoice
 from paretobit.passes.entries import slot_formats, split_entry
 from paretobit.passes.pairs import AllowedPairs
@@ -162,4 +162,4 @@ def apply_assignment(model: nn.Module, assignment: Assignment) -> None:
 
 def assignment_of(model: nn.Module) -> dict[str, dict[str, Format]]:
     """The formats that the quantised layers and functions of a model carry."""
-    return {path: dict(m.slots) for path, m in model.named_modules() if isinstance(m, Quantized)}
+    return formats_of(model)

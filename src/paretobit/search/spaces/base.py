@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import abc
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import nn
 
+from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph
 from paretobit.passes.transform import Assignment
 from paretobit.registry import Registry
@@ -130,6 +131,15 @@ class Space(abc.ABC):
             described: From `BoundSpace.describe`.
             config: The configuration.
         """
+
+
+def check_keys(settings: Mapping[str, Any], allowed: Sequence[str], seed: str) -> None:
+    """Refuse unknown keys of a space, and a missing `seed`, of which `seed` says what it is."""
+    for key in settings:
+        if key not in allowed:
+            raise BadInput("unknown key", key=key, found=key, allowed=["name", *allowed])
+    if "seed" not in settings:
+        raise BadInput("missing key", key="seed", allowed=seed)
 
 
 SPACES: Registry[type[Space]] = Registry("search space")

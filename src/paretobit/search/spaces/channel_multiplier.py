@@ -27,7 +27,7 @@ from paretobit.passes.transform.channel_multiplier import (
 from paretobit.passes.transform.inherit import resize_graph
 from paretobit.passes.transform.width_maps import make_plan
 from paretobit.search.knobs import Config, Knob, Option, Tree, Value
-from paretobit.search.spaces.base import SPACES, BoundSpace, Dropped, Space
+from paretobit.search.spaces.base import SPACES, BoundSpace, Dropped, Space, check_keys
 
 Share = Literal["name", "key"]
 _SETTINGS = ("by", "on_conflict", "inherit", "divisor")
@@ -66,11 +66,7 @@ class ChannelMultiplier(Space):
     def from_settings(cls, settings: Mapping[str, Any]) -> ChannelMultiplier:
         """The space that a `[search.space]` table describes."""
         allowed = (*_SETTINGS, "seed", "share")
-        for key in settings:
-            if key not in allowed:
-                raise BadInput("unknown key", key=key, found=key, allowed=["name", *allowed])
-        if "seed" not in settings:
-            raise BadInput("missing key", key="seed", allowed="a table of multipliers")
+        check_keys(settings, allowed, "a table of multipliers")
         return cls(**settings)
 
     def to_settings(self) -> dict[str, Any]:

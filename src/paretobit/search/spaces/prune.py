@@ -24,7 +24,7 @@ from paretobit.passes.transform.prune_scores import parse_pattern
 from paretobit.passes.transform.prune_settings import WeightPruning
 from paretobit.passes.transform.prune_weights import weight_masks
 from paretobit.search.knobs import Config, Knob, Option, Tree, Value
-from paretobit.search.spaces.base import SPACES, BoundSpace, Dropped, Space
+from paretobit.search.spaces.base import SPACES, BoundSpace, Dropped, Space, check_keys
 from paretobit.search.spaces.format_knobs import one_of_each_name
 
 Share = Literal["name", "type"]
@@ -77,11 +77,7 @@ class Prune(Space):
     def from_settings(cls, settings: Mapping[str, Any]) -> Prune:
         """The space that a `[search.space]` table describes."""
         allowed = ("by", "seed", "share")
-        for key in settings:
-            if key not in allowed:
-                raise BadInput("unknown key", key=key, found=key, allowed=["name", *allowed])
-        if "seed" not in settings:
-            raise BadInput("missing key", key="seed", allowed="a table per type or layer")
+        check_keys(settings, allowed, "a table per type or layer")
         return cls(**settings)
 
     def to_settings(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from paretobit.passes.selection import By, path_of
 from paretobit.passes.transform.quantize import Assignment, instrument_layers
 from paretobit.search.knobs import Config, Knob, Option, Tree, Value
 from paretobit.search.spaces.allowed import only_allowed
-from paretobit.search.spaces.base import SPACES, BoundSpace, Dropped, Space
+from paretobit.search.spaces.base import SPACES, BoundSpace, Dropped, Space, check_keys
 from paretobit.search.spaces.format_knobs import (
     Choices,
     decode,
@@ -89,11 +89,7 @@ class Quantize(Space):
     def from_settings(cls, settings: Mapping[str, Any]) -> Quantize:
         """The space that a `[search.space]` table describes."""
         allowed = ("by", "seed", "share", "skip", FIRST, LAST, "allowed")
-        for key in settings:
-            if key not in allowed:
-                raise BadInput("unknown key", key=key, found=key, allowed=["name", *allowed])
-        if "seed" not in settings:
-            raise BadInput("missing key", key="seed", allowed="a table per type or layer")
+        check_keys(settings, allowed, "a table per type or layer")
         return cls(**settings)
 
     def to_settings(self) -> dict[str, Any]:
