@@ -12,7 +12,7 @@ endif
 # Parallelism is processes; threads within one only get in each other's way.
 export OMP_NUM_THREADS = 1
 
-.PHONY: setup demo test lint bench docs clean
+.PHONY: setup demo test lint bench bench-long docs clean
 
 setup: $(STAMP)
 
@@ -34,6 +34,10 @@ lint: setup
 
 bench: setup
 	$(BIN)/python benchmarks/evaluation.py
+
+# Hours: every strategy with 500 trials on 5 seeds.
+bench-long: setup
+	$(BIN)/python benchmarks/sample_efficiency.py --trials 500 --seeds 0 1 2 3 4
 
 docs: setup
 	$(BIN)/python docs/generate.py

@@ -10,6 +10,7 @@ import paretobit as pb
 PUBLIC = [
     "BadInput",
     "ChannelMultiplier",
+    "Correct",
     "ParetoBitError",
     "Prune",
     "Quantize",

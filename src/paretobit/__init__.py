@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from paretobit.errors import BadInput, ParetoBitError
     from paretobit.graph import trace
     from paretobit.models import load, save
-    from paretobit.search import ChannelMultiplier, Prune, Quantize, Study, Trial
+    from paretobit.search import ChannelMultiplier, Correct, Prune, Quantize, Study, Trial
     from paretobit.workflow.api import search
 
 # Public name to the module that defines it: nothing heavy is imported before it is used.
@@ -22,6 +22,7 @@ _HOME = {
     "BadInput": "paretobit.errors",
     "ParetoBitError": "paretobit.errors",
     "ChannelMultiplier": "paretobit.search",
+    "Correct": "paretobit.search",
     "Prune": "paretobit.search",
     "Quantize": "paretobit.search",
     "Study": "paretobit.search",
@@ -35,6 +36,7 @@ _HOME = {
 __all__ = [
     "BadInput",
     "ChannelMultiplier",
+    "Correct",
     "ParetoBitError",
     "Prune",
     "Quantize",

@@ -127,17 +127,39 @@ def test_a_model_made_in_inference_mode_runs():
         assert layer.parameter("weight").unique().tolist() == [0.5]
 
 
-def test_the_least_recently_used_leaves_when_the_budget_is_full():
+def test_of_what_comes_to_a_full_cache_every_eighth_takes_the_place_of_the_least_recently_used():
     cache, compute, source = TensorCache(budget=3 * 40), Counting(), torch.zeros(10)
-    for key in ("a", "b", "c", "a", "d"):
+    for key in ("a", "b", "c", "a", *range(7)):
         cache.get(key, source, compute)
-    assert cache.used == 120
-    assert compute.calls == 4
-    cache.get("a", source, compute)
-    assert compute.calls == 4
+    assert (cache.used, compute.calls) == (120, 10)
+    for key in ("a", "c", "b", "c", "a"):
+        cache.get(key, source, compute)
+    assert compute.calls == 10, "all three stayed"
+    cache.get("eighth", source, compute)
+    cache.get("eighth", source, compute)
+    assert (cache.used, compute.calls) == (120, 11)
     cache.get("b", source, compute)
-    assert compute.calls == 5
-    assert cache.used == 120
+    assert compute.calls == 12, "b was not asked for the longest"
+
+
+def test_walking_again_and_again_through_more_than_fits_finds_most_of_what_fits():
+    cache, compute, source = TensorCache(budget=8 * 40), Counting(), torch.zeros(10)
+    for _ in range(20):
+        for key in range(10):
+            cache.get(key, source, compute)
+    assert compute.calls < 20 * 10 / 2
+
+
+def test_only_what_was_computed_from_these_tensors_as_they_are_stays():
+    cache, compute = TensorCache(), Counting()
+    kept, changed, other = torch.zeros(10), torch.zeros(10), torch.zeros(10)
+    for key, source in zip("abc", (kept, changed, other), strict=True):
+        cache.get(key, source, compute)
+    changed.add_(1)
+    cache.keep_only({id(kept), id(changed)})
+    assert cache.used == 40
+    cache.get("a", kept, compute)
+    assert compute.calls == 3
 
 
 def test_what_is_larger_than_the_budget_is_not_kept():

@@ -1,13 +1,12 @@
 """What the tests of the search share: problems without a model, and a small model with data."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import nn
 
 import paretobit as pb
 from paretobit.search import Constraint, Knob, Objective, Option, Problem, Tree
+from paretobit.search.problem import Vocabulary
 from paretobit.search.trial import Outcome
 
 
@@ -28,7 +27,7 @@ def problem_of():
     def make(tree, *, objectives=("loss",), constraints=()):
         wanted = tuple(Objective.of(metric, "minimize") for metric in objectives)
         bounds = tuple(Constraint.parse(text) for text in constraints)
-        return Problem(SimpleNamespace(tree=tree), wanted, bounds, (), {"loss": 1.0, "cost": 10.0})
+        return Problem(tree, wanted, bounds, (), {"loss": 1.0, "cost": 10.0}, Vocabulary(()))
 
     return make
 

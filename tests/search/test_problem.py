@@ -1,11 +1,14 @@
 """A problem resolves names against runners and turns metrics into losses and violations."""
 
+import pickle
+import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from paretobit.errors import BadInput
-from paretobit.search import Metric, Objective, Problem, Wanted
+from paretobit.search import Metric, Objective, Problem, Tree, Wanted
 from paretobit.search.problem import Vocabulary, check_before_work
 
 RUNNER = SimpleNamespace(
@@ -18,7 +21,7 @@ BASELINE = {"accuracy": 0.9, "total_bitops": 200.0}
 
 
 def build(**wanted):
-    return Problem.build(SimpleNamespace(tree=None), Wanted.of(**wanted), [RUNNER], BASELINE)
+    return Problem.build(Tree(()), Wanted.of(**wanted), [RUNNER], BASELINE)
 
 
 def test_short_names_become_full_ones():
@@ -87,4 +90,14 @@ def test_a_constraint_relative_to_a_baseline_that_lacks_the_metric_is_refused():
         (Objective.of("accuracy", "maximize"),), Wanted.of("accuracy", (), "bitops <= baseline").constraints
     )
     with pytest.raises(BadInput, match="baseline has no such metric"):
-        Problem.build(SimpleNamespace(tree=None), wanted, [RUNNER], {"accuracy": 1.0})
+        Problem.build(Tree(()), wanted, [RUNNER], {"accuracy": 1.0})
+
+
+def test_a_problem_travels_to_workers_without_what_it_knows_of_the_model():
+    knows = threading.Lock()  # cannot be pickled, as an open study cannot
+    problem = replace(build(maximize="accuracy", subject_to="bitops <= 100"), insight=knows, runners=())
+    problem = replace(problem, vocabulary=Vocabulary([]))
+    there = pickle.loads(pickle.dumps(problem))
+    assert there.insight is None
+    assert there.violation({"total_bitops": 150.0}) == problem.violation({"total_bitops": 150.0}) == 0.5
+    assert problem.insight is knows

@@ -1,6 +1,8 @@
 """The study remembers every committed trial, says what is wrong with its file, and answers questions."""
 
+import math
 import os
+import random
 import shutil
 import signal
 import sqlite3
@@ -16,6 +18,7 @@ import pytest
 
 from paretobit.errors import BadInput, ParetoBitError, StudyError
 from paretobit.search import Config, Objective, Study, Trial
+from paretobit.search.front import dominates
 from paretobit.search.study import SCHEMA_VERSION, describe_objective
 
 
@@ -206,8 +209,15 @@ def another_database_of_this_version(path):
         spoil_with("UPDATE trials SET metrics = '{broken' WHERE number = 1"),
         spoil_with("UPDATE facts SET value = 'broken'"),
         spoil_with("DELETE FROM trials WHERE number = 1"),
+        spoil_with("DELETE FROM trials WHERE number = 0"),
+        spoil_with("UPDATE trials SET config = 'broken' WHERE number = 1"),
+        spoil_with("UPDATE trials SET state = 'broken' WHERE number = 1"),
+        spoil_with("UPDATE words SET word = '3' WHERE number = 1"),
     ],
-    ids=["text", "pages", "other", "other-same-version", "newer", "trial", "fact", "gap"],
+    ids=[
+        *("text", "pages", "other", "other-same-version", "newer", "trial", "fact", "gap"),
+        *("no first", "config", "state", "word"),
+    ],
 )
 def test_a_spoilt_file_is_refused_by_name(tmp_path, spoil):
     path = tmp_path / "mine.db"
@@ -356,6 +366,93 @@ def test_thousands_of_trials_open_quickly_and_stay_small(tmp_path):
         assert len(study) == count
         assert study.find(Config({**config, "number": 4321})).number == 4321
     assert time.perf_counter() - start < 1.0
+
+
+def test_a_study_of_the_version_before_is_refused_with_both_versions(tmp_path):
+    path = tmp_path / "s.db"
+    with Study(path) as study:
+        study.add(trial(0, m=1.0))
+    spoil_with("PRAGMA user_version = 1")(path)
+    for opened in (Study, Study.open):
+        with pytest.raises(StudyError, match=f"not a study of this version .schema 1, not {SCHEMA_VERSION}"):
+            opened(path)
+
+
+def test_a_row_with_words_that_are_not_there_is_named_when_it_is_asked_for(tmp_path):
+    path = tmp_path / "s.db"
+    with Study(path) as study:
+        for i in range(3):
+            study.add(trial(i, m=1.0))
+    spoil_with("DELETE FROM words WHERE number = 0")(path)
+    with (
+        Study.open(path) as study,
+        pytest.raises(StudyError, match=r"s\.db cannot be used: trial 0 is damaged"),
+    ):
+        study[0]
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, 0.1 + 0.2, 5e-324, 1e300, -0.0, 2**60, 7])
+def test_numbers_of_every_size_come_back_as_they_were(tmp_path, value):
+    with Study(tmp_path / "s.db") as study:
+        study.add(trial(0, m=value, n=1.0))
+        assert study[0].metrics == {"m": value, "n": 1.0}
+    with Study.open(tmp_path / "s.db") as study:
+        assert study[0].metrics["m"] == value
+        assert type(study[0].metrics["m"]) is type(value)
+        assert math.copysign(1, study[0].metrics["m"]) == math.copysign(1, value)
+
+
+def test_values_that_are_equal_and_of_other_types_are_told_apart(tmp_path):
+    values = [1, 1.0, True, "1", None, "None", 0, False]
+    with Study(tmp_path / "s.db") as study:
+        for i, value in enumerate(values):
+            study.add(Trial(i, Config({"a": value, "b": 0}), "complete", {"m": float(i)}))
+    with Study.open(tmp_path / "s.db") as study:
+        assert [(type(t.config["a"]), t.config["a"]) for t in study] == [(type(v), v) for v in values]
+        assert [study.find(Config({"a": value, "b": 0})).number for value in values] == list(range(len(values)))
+        assert study.find(Config({"b": 0, "a": 1})) is None, "in another order it is another one"
+        assert study.find(Config({"a": 2, "b": 0})) is None
+
+
+def test_what_could_not_be_written_leaves_nothing_in_memory(tmp_path):
+    path = tmp_path / "s.db"
+    with Study(path) as study:
+        study.add(trial(0, m=1.0))
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StudyError):
+            study.add(Trial(1, Config({"new": "word"}), "complete", {"other": 1.0}))
+        other.execute("ROLLBACK")
+        other.close()
+        assert len(study) == 1
+        assert study.find(Config({"new": "word"})) is None
+        assert study.counts()["complete"] == 1
+        study.add(Trial(1, Config({"another": "word"}), "complete", {"m": 2.0}))
+        study.add(Trial(2, Config({"new": "word"}), "complete", {"other": 1.0}))
+        expected = list(study)
+    with Study.open(path) as study:
+        assert list(study) == expected
+
+
+def test_the_front_follows_new_trials_and_new_objectives():
+    study, draw = with_facts(Study()), random.Random(3)
+    objectives = [Objective.of("accuracy", "maximize"), Objective.of("total_bitops", "minimize")]
+    study.record(objectives=[describe_objective(o) for o in objectives])
+
+    def by_hand(chosen):
+        complete = [t for t in study if t.state == "complete"]
+        losses = {t.number: tuple(o.loss(t.metrics) for o in chosen) for t in complete}
+        kept = [n for n, loss in losses.items() if not any(dominates(other, loss) for other in losses.values())]
+        return sorted(kept, key=lambda n: (losses[n], n))
+
+    for i in range(120):
+        state = draw.choice(["complete", "complete", "infeasible"])
+        study.add(trial(i, state, accuracy=draw.randrange(12), total_bitops=draw.randrange(12)))
+        if i % 7 == 0:
+            assert [t.number for t in study.front()] == by_hand(objectives)
+    assert [t.number for t in study.front()] == by_hand(objectives)
+    study.record(objectives=[describe_objective(objectives[1])])
+    assert [t.number for t in study.front()] == by_hand(objectives[1:])
 
 
 def test_a_tiny_file_that_is_no_database_is_refused(tmp_path):

@@ -56,7 +56,7 @@ def test_the_grid_of_the_third_report_on_pendigits(tmp_path: Path, real_data: Pa
 
 def test_the_demo_finds_a_front_and_keeps_a_winner(tmp_path: Path) -> None:
     study = searched("demo.toml", tmp_path)
-    assert len(study) == 200
+    assert len(study) == 80
     assert study.baseline["accuracy"] > 0.93
     assert len(study.front()) >= 5
     winner = study.best("min bitops s.t. accuracy >= baseline - 0.02")

@@ -192,7 +192,7 @@ def print_front(study: Study) -> None:
     """The front, the baseline above it."""
     from paretobit.report import baseline_row, front_rows
 
-    rows = [baseline_row(study), *front_rows(study)]
+    rows = [baseline_row(study), *front_rows(study, shown=True)]
     knobs = list(study.trials[0].config) if len(study) else []
     shown = knobs if len(knobs) <= _MANY_KNOBS else []
     metrics = [name for name in study.baseline if name in _shown_metrics(study)]

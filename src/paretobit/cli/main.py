@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from paretobit._version import __version__
-from paretobit.cli import listing, plan, search, sensitivity, show, train, transform
+from paretobit.cli import (
+    compare,
+    doctor,
+    enumeration,
+    listing,
+    plan,
+    report,
+    search,
+    sensitivity,
+    show,
+    train,
+    transform,
+)
 
 app = typer.Typer(
     name="paretobit",
@@ -21,9 +33,13 @@ app.command("test")(train.run_test)
 app.command("transform")(transform.transform)
 app.command("search")(search.search)
 app.command("plan")(plan.plan)
+app.command("doctor")(doctor.doctor)
 app.command("inspect")(plan.inspect)
 app.command("sensitivity")(sensitivity.sensitivity)
 app.command("show")(show.show)
+app.command("report")(report.report)
+app.command("enumerate")(enumeration.enumerate_)
+app.command("compare")(compare.compare)
 app.command("list")(listing.list_)
 
 

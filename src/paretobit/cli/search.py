@@ -93,6 +93,7 @@ def search(
 
 def _print(study: Study, folder: RunFolder, options: RunOptions) -> None:
     from paretobit.report import baseline_row, front_rows
+    from paretobit.search.answers import rejected_unrun
 
     counts = study.counts()
     if options.json_:
@@ -103,9 +104,17 @@ def _print(study: Study, folder: RunFolder, options: RunOptions) -> None:
         return
     print_front(study)
     said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    unrun = rejected_unrun(study, study.facts["metrics"])
+    said += f" ({unrun} rejected before the model ran)" if unrun else ""
     output().print(f"{len(study)} trials: {said}")
     winner = folder.best / "model.json"
     kept = f"; winner in {folder.best}" if winner.exists() else "; no trial answers the question for best/"
     output().print(f"saved in {folder.path}: study.db, trials.csv, front.csv, {folder.picture.name}{kept}")
+    chosen = study.facts.get("optimism", {}).get("accuracy", {})
+    if len(chosen) == 2:
+        front, baseline = chosen["front"], chosen["baseline"]
+        output().print(
+            f"validation is above test by {front:+.4f} on the front, {baseline:+.4f} for the baseline"
+        )
     if not len(study.front()):
         errors().print("[yellow]warning:[/] no feasible trial: the front is empty")

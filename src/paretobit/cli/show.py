@@ -1,4 +1,4 @@
-"""`paretobit show`: front, best, one trial."""
+"""`paretobit show`: front, best, one trial, two trials side by side."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 @guarded
 def show(
     run: Annotated[Path, typer.Argument(help="A run folder or a study.db.")],
+    trials: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[A B]", help="Two trials to compare: numbers, 'best' or 'float'."),
+    ] = None,
     best: Annotated[
         str | None,
         typer.Option("--best", help="The trial that answers: 'min bitops s.t. accuracy >= baseline - 0.01'."),
@@ -27,15 +31,19 @@ def show(
     layers: Annotated[bool, typer.Option("--layers", help="The winner beside the float model.")] = False,
     json_: Json = False,
 ) -> None:
-    """The front of a study; or the best trial, one trial, the failures, the winner's layers."""
+    """The front of a study; or two trials side by side, the best, one, the failures, the winner's layers."""
     from paretobit.report import baseline_row, front_rows
     from paretobit.search import Study
 
+    if trials:
+        _check_two(trials, best is not None or trial is not None or failures or layers)
     if layers:
         _layers(run, json_)
         return
     with Study.open(run) as study:
-        if best is not None or trial is not None:
+        if trials:
+            _compare(study, trials[0], trials[1], json_)
+        elif best is not None or trial is not None:
             _trial(study, study.best(best) if best is not None else study[trial or 0], json_)
         elif failures:
             _failures(study, json_)
@@ -50,6 +58,37 @@ def show(
             )
         else:
             _summary(study)
+
+
+def _check_two(trials: list[str], more: bool) -> None:
+    """Refuse anything but two trials on their own."""
+    if len(trials) != 2:
+        raise BadInput("two trials are compared", key="A B", found=" ".join(trials), allowed="two")
+    if more:
+        raise BadInput("two trials are compared on their own", key="A B", found=" ".join(trials))
+
+
+def _compare(study: Study, a: str, b: str, json_: bool) -> None:
+    from paretobit.report.compare import compare_trials
+
+    both = compare_trials(study, a, b)
+    one, other = both.sides
+    if json_:
+        print_json(
+            {
+                "trials": [{"number": side.number, "state": side.state} for side in both.sides],
+                "metrics": both.metrics,
+                "knobs": both.knobs,
+                "layers": both.layers,
+            }
+        )
+        return
+    print_table(both.metrics, f"{one.title} ({one.state}) and {other.title} ({other.state})")
+    for rows, noun, alike in ((both.knobs, "knobs", both.alike[0]), (both.layers, "formats", both.alike[1])):
+        if rows:
+            print_table(rows, f"{len(rows)} {noun} differ, {alike} do not")
+        else:
+            output().print(f"All {alike} {noun} are the same")
 
 
 def _summary(study: Study) -> None:

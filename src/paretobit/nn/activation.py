@@ -14,6 +14,7 @@ class QuantizedReLU(Quantized, nn.ReLU):
     """`nn.ReLU` with a slot for its data."""
 
     slot_names = ("data_in",)
+    quantizes_input = True
 
     def forward(self, input: Tensor) -> Tensor:
         """Elementwise; writes its result into `input` where the layer it replaces did."""
@@ -27,6 +28,7 @@ class QuantizedPReLU(Quantized, nn.PReLU):
     """`nn.PReLU` with slots."""
 
     slot_names = ("data_in", "weight")
+    quantizes_input = True
 
     def forward(self, input: Tensor) -> Tensor:
         """Elementwise, with one slope or one a channel."""
@@ -37,6 +39,7 @@ class _OfData(Quantized):
     """A layer without weights: torch's own `forward` on quantised data."""
 
     slot_names = ("data_in",)
+    quantizes_input = True
 
     def forward(self, input: Tensor) -> Tensor:
         """As the torch layer; writes its result into `input` where that one does."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 DEFAULT_BUDGET = 256 * 2**20
+_ENTERS = 8
 
 
 class TensorCache:
     """Tensors computed from other tensors, the least recently used dropped beyond a byte budget.
+
+    Of what comes when the budget is used up, every eighth enters.
 
     A change of the source is seen by its identity and version: an in-place change through `.data`
     or NumPy, which torch hides from the version, is not. Copies and pickles start empty.
@@ -25,6 +28,7 @@ class TensorCache:
     def __init__(self, budget: int = DEFAULT_BUDGET) -> None:
         self.budget = budget
         self.used = 0
+        self._turned_away = 0
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
 
     def __reduce__(self) -> tuple[type[TensorCache], tuple[int]]:
@@ -43,12 +47,27 @@ class TensorCache:
             self._drop(key)
         with torch.inference_mode(False), torch.no_grad():  # usable by whoever asks next
             tensor = compute(source)
-        if tensor.nbytes <= self.budget:
+        if tensor.nbytes <= self.budget and self._may_enter(tensor.nbytes):
             self._entries[key] = _Entry(version, (source, source.detach()), tensor)
             self.used += tensor.nbytes
             while self.used > self.budget:
                 self._drop(next(iter(self._entries)))
         return tensor
+
+    def _may_enter(self, size: int) -> bool:
+        """Into a full cache only one in eight: who walks through more than fits would find nothing ever again."""
+        if self.used + size <= self.budget:
+            return True
+        self._turned_away += 1
+        return self._turned_away % _ENTERS == 0
+
+    def keep_only(self, sources: Collection[int]) -> None:
+        """Drop what was computed from other tensors than those of these addresses, or from an earlier state."""
+        for key, entry in list(self._entries.items()):
+            source = entry.alive[0]
+            now = (id(source), source._version, source.data_ptr())
+            if id(source) not in sources or entry.version != now:
+                self._drop(key)
 
     def _drop(self, key: Hashable) -> None:
         self.used -= self._entries.pop(key).tensor.nbytes

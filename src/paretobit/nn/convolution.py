@@ -13,6 +13,7 @@ from paretobit.nn.quantized import Quantized, swap_channels
 
 class _QuantizedConv(Quantized):
     slot_names = ("data_in", "weight", "bias")
+    quantizes_input = True
     _conv_forward: Any
 
     def forward(self, input: Tensor) -> Tensor:
@@ -50,6 +51,7 @@ def transposed_convolution(
 
 class _QuantizedConvTranspose(Quantized):
     slot_names = ("data_in", "weight", "bias")
+    quantizes_input = True
     groups: int
 
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:

@@ -19,6 +19,7 @@ class QuantizedLinear(Quantized, nn.Linear):
     """`nn.Linear` with slots."""
 
     slot_names = ("data_in", "weight", "bias")
+    quantizes_input = True
 
     def forward(self, input: Tensor) -> Tensor:
         """`(..., in_features)` to `(..., out_features)`."""
@@ -40,6 +41,7 @@ class _Conv1D(Quantized):
     """`transformers.pytorch_utils.Conv1D` with slots; its weight is quantised as `(out, in)`."""
 
     slot_names = ("data_in", "weight", "bias")
+    quantizes_input = True
     weight: Tensor
 
     def forward(self, x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from paretobit.errors import BadInput
@@ -175,7 +176,7 @@ class _Watched:
     def __init__(self) -> None:
         self.mask: Tensor | None = None
         self._seen: tuple[Any, ...] | None = None
-        self._follows = False
+        self._hook: RemovableHandle | None = None
 
     def settle(self, parameter: Tensor) -> None:
         """Write the zeros, unless neither parameter nor mask changed since they were written."""
@@ -195,9 +196,8 @@ class _Watched:
 
     def follow(self, parameter: Tensor) -> None:
         """From now on masked weights get no gradient."""
-        if not self._follows:
-            parameter.register_hook(self._gradient)  # type: ignore[no-untyped-call]
-            self._follows = True
+        if self._hook is None or self._hook.id not in (parameter._backward_hooks or {}):
+            self._hook = parameter.register_hook(self._gradient)  # type: ignore[no-untyped-call]
 
     def _gradient(self, gradient: Tensor) -> Tensor | None:
         if self.mask is None or gradient.is_sparse:  # of a sparse one the step after is put right

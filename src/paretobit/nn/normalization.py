@@ -12,6 +12,7 @@ from paretobit.nn.quantized import Quantized
 
 class _QuantizedBatchNorm(Quantized):
     slot_names = ("data_in", "weight", "bias")
+    quantizes_input = True
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
@@ -92,6 +93,7 @@ class QuantizedLayerNorm(Quantized, nn.LayerNorm):
     """`nn.LayerNorm` with slots."""
 
     slot_names = ("data_in", "weight", "bias")
+    quantizes_input = True
 
     def forward(self, input: Tensor) -> Tensor:
         """`(..., *normalized_shape)` to the same shape."""
@@ -103,6 +105,7 @@ class QuantizedGroupNorm(Quantized, nn.GroupNorm):
     """`nn.GroupNorm` with slots."""
 
     slot_names = ("data_in", "weight", "bias")
+    quantizes_input = True
 
     def forward(self, input: Tensor) -> Tensor:
         """`(batch, num_channels, ...)` to the same shape."""
@@ -114,6 +117,7 @@ class QuantizedRMSNorm(Quantized, nn.RMSNorm):
     """`nn.RMSNorm` with slots."""
 
     slot_names = ("data_in", "weight")
+    quantizes_input = True
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., *normalized_shape)` to the same shape."""

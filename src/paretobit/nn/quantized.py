@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, is_grad_enabled, nn
 
@@ -18,6 +18,8 @@ class Quantized(nn.Module):
     slot_names: tuple[str, ...]
     slots: dict[str, Format]
     _cache: TensorCache
+    quantizes_input: ClassVar[bool] = False
+    """Whether all that `data_in` goes through is the layer's one input, as it is given, once."""
 
     def available_slots(self) -> tuple[str, ...]:
         """Slots this layer really has: no `bias` where there is no bias."""
@@ -32,7 +34,7 @@ class Quantized(nn.Module):
         for name in formats:
             if name not in self.slot_names:
                 raise BadInput(f"{self._operation()} has no such slot", found=name, allowed=self.slot_names)
-        self.slots = {name: formats.get(name, FULL) for name in self.slot_names}
+        self.__dict__["slots"] = {name: formats.get(name, FULL) for name in self.slot_names}
 
     def data(self, slot: str, x: Tensor) -> Tensor:
         """A data tensor through the format of its slot."""

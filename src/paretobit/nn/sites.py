@@ -233,10 +233,9 @@ def instrument_at(model: nn.Module, path: str, cache: TensorCache, name_of: Name
 
 def layer_at(model: nn.Module, path: str) -> Quantized | None:
     """The quantised layer or function at a path; None where what is there is not quantised."""
-    try:
-        module = model.get_submodule(path)
-    except AttributeError:
-        return None
+    module: nn.Module | None = model
+    for name in path.split(".") if path else ():
+        module = None if module is None else module._modules.get(name)  # `get_submodule` takes 10 times as long
     return module if isinstance(module, Quantized) else None
 
 

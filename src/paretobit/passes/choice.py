@@ -117,21 +117,39 @@ class LayerChoice:
         """Path of what is skipped to the text that says so."""
         if isinstance(skip, str) or not all(isinstance(text, str) for text in skip):
             raise BadInput("not a list of names", key="skip", found=skip, allowed="names, paths or patterns")
-        nodes = candidates(self._graph, FUNCTIONS)
-        skipped: dict[str, str] = {}
-        for text in skip:
-            found = [n for n in nodes if text in (n.name, path_of(n)) or path_of(n).startswith(text + ".")]
-            found = found or [n for n in nodes if _matches(text, n)]
-            if not found:
-                allowed = [node.name for node in nodes]
-                raise BadInput("no layer of the model has this name", key="skip", found=text, allowed=allowed)
-            skipped |= {path_of(node): text for node in found}
-        return skipped
+        return {path_of(node): text for text in skip for node in meant(self._graph, text, "skip")}
+
+    @property
+    def skipped(self) -> frozenset[str]:
+        """Paths of what stays float whatever a key says."""
+        return frozenset(self._skipped)
 
 
-def _matches(pattern: str, node: Node) -> bool:
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise BadInput(f"not a regular expression: {error}", key="skip", found=pattern) from None
-    return bool(compiled.fullmatch(node.name) or compiled.fullmatch(path_of(node)))
+REGEX = "regex:"
+"""Before a text that is a pattern and no name."""
+
+
+def meant(graph: ModelGraph, text: str, key: str) -> tuple[Node, ...]:
+    """The layers and functions that a text means, at least one.
+
+    Args:
+        graph: The model.
+        text: A name or a path, the path of a module for all within it, or a pattern, which `regex:` may
+            precede.
+        key: Where the text stands, for messages.
+
+    Raises:
+        BadInput: It means nothing.
+    """
+    nodes = candidates(graph, FUNCTIONS)
+    found = [n for n in nodes if text in (n.name, path_of(n)) or path_of(n).startswith(text + ".")]
+    if not found:
+        try:
+            pattern = re.compile(text.removeprefix(REGEX))
+        except re.error as error:
+            raise BadInput(f"not a regular expression: {error}", key=key, found=text) from None
+        found = [n for n in nodes if pattern.fullmatch(n.name) or pattern.fullmatch(path_of(n))]
+    if not found:
+        allowed = [node.name for node in nodes]
+        raise BadInput("no layer of the model has this name", key=key, found=text, allowed=allowed)
+    return tuple(found)

@@ -28,18 +28,46 @@ def trial_rows(trials: Iterable[Trial]) -> list[Row]:
     ]
 
 
-def front_rows(study: Study) -> list[Row]:
-    """The front, and for each point what the test split says where it was asked."""
-    tests = study.facts.get("test", {})
+def front_rows(study: Study, *, shown: bool = False) -> list[Row]:
+    """The front, and for each point what the test split says where it was asked.
+
+    `test_accuracy_difference`, `test_accuracy_error` and `test_accuracy_p` compare a point with the
+    float baseline on the same rows: difference, its paired standard error, and how likely chance alone
+    makes one as large (McNemar's exact test). The loss has the first two.
+
+    Args:
+        study: Finished, or still running.
+        shown: For reading: `test_accuracy_change` is `-0.012 ± 0.004`, in place of these numbers.
+    """
+    tests, paired = study.facts.get("test", {}), study.facts.get("paired", {})
     rows = []
     for trial in study.front():
         judged = {f"test_{name}": value for name, value in tests.get(str(trial.number), {}).items()}
+        compared = paired.get(str(trial.number), {})
+        changes = {name: compared[name] for name in ("accuracy", "loss") if name in compared}
+        judged |= _changes_shown(changes) if shown else _changes_in_numbers(changes)
         rows.append({"number": trial.number, **trial.metrics, **judged, **trial.config})
     return rows
 
 
+def _changes_shown(changes: Mapping[str, Mapping[str, float]]) -> Row:
+    return {
+        f"test_{name}_change": f"{change['difference']:+.3f} ± {change['error']:.3f}"
+        for name, change in changes.items()
+    }
+
+
+def _changes_in_numbers(changes: Mapping[str, Mapping[str, float]]) -> Row:
+    return {
+        f"test_{name}_{key}": change[key]
+        for name, change in changes.items()
+        for key in ("difference", "error", "p")
+        if key in change
+    }
+
+
 def baseline_row(study: Study) -> Row:
-    """The float model in the columns of `front_rows`."""
+    """The float model in the columns of `front_rows`; it is what the front is compared with."""
     tests = study.facts.get("test", {}).get("baseline", {})
     return {"number": "float", **study.baseline, **{f"test_{name}": value for name, value in tests.items()}}
 

@@ -5,7 +5,16 @@ from paretobit.search.knobs import Config, Knob, Option, Tree
 from paretobit.search.objectives import Constraint, Objective, Question
 from paretobit.search.problem import Problem, Wanted
 from paretobit.search.runners import RUNNERS, Candidate, Evidence, Metric, Runner
-from paretobit.search.spaces import SPACES, BoundSpace, ChannelMultiplier, Product, Prune, Quantize, Space
+from paretobit.search.spaces import (
+    SPACES,
+    BoundSpace,
+    ChannelMultiplier,
+    Correct,
+    Product,
+    Prune,
+    Quantize,
+    Space,
+)
 from paretobit.search.strategies import STRATEGIES, Strategy
 from paretobit.search.study import Study
 from paretobit.search.trial import Trial, Workbench
@@ -19,6 +28,7 @@ __all__ = [
     "ChannelMultiplier",
     "Config",
     "Constraint",
+    "Correct",
     "Evidence",
     "Knob",
     "Metric",

@@ -14,7 +14,7 @@ from paretobit.search.knobs import Config
 from paretobit.search.problem import Problem
 from paretobit.search.strategies import Strategy
 from paretobit.search.study import Study
-from paretobit.search.trial import GIVEN, Outcome, State, Trial, Workbench
+from paretobit.search.trial import Outcome, State, Trial, Workbench
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class SearchLoop:
 
     def _learn(self) -> int:
         """Show the strategy the trials that were given; how many there are."""
-        given = [trial for trial in self._study.trials if trial.asked_after == GIVEN]
+        given = self._study.given
         if self._told == 0 and given:
             self._strategy.learn(given)
             for trial in given:
@@ -251,8 +251,8 @@ class SearchLoop:
 
     def _note(self, trial: Trial) -> None:
         """Keep the front and the best value of the first objective."""
-        judged = self._problem.judge(trial.metrics)
-        if trial.state == "complete" and judged.losses is not None:
+        judged = self._problem.judge(trial.metrics) if trial.state == "complete" else None
+        if judged is not None and judged.losses is not None:
             self._front.add(judged.losses)
             loss = judged.losses[0]
             self._best = loss if self._best is None else min(self._best, loss)

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from paretobit.errors import BadInput
+from paretobit.search.insight import Insight
 from paretobit.search.knobs import Tree
-from paretobit.search.objectives import Constraint, Direction, Metrics, Objective, Question, split_constraints
-from paretobit.search.runners import RUNNERS, FunctionRunner, Metric, Runner
-from paretobit.search.spaces import BoundSpace
+from paretobit.search.objectives import (
+    Constraint,
+    Direction,
+    Forgiving,
+    Knee,
+    Metrics,
+    Objective,
+    Question,
+    parse_question,
+    split_constraints,
+)
+from paretobit.search.runners import RUNNERS, FileRunner, FunctionRunner, Metric, Runner
 
 
 @dataclass(frozen=True)
@@ -38,10 +49,19 @@ class Wanted:
         maximize: str | Sequence[str] = (),
         minimize: str | Sequence[str] = (),
         subject_to: str | Sequence[str] = (),
+        forgiving: tuple[str, Forgiving] | None = None,
     ) -> Wanted:
-        """Metrics to maximise, to minimise, and constraints as text."""
-        objectives = [Objective.of(metric, "maximize") for metric in _as_list(maximize)]
-        objectives += [Objective.of(metric, "minimize") for metric in _as_list(minimize)]
+        """Metrics to maximise, to minimise, and constraints as text.
+
+        Args:
+            maximize: Also `accuracy forgiving 8% per halved bitops`.
+            minimize: Likewise metrics.
+            subject_to: Constraints.
+            forgiving: A quality to maximise and the cost that is traded for it: the first objective.
+        """
+        objectives = [] if forgiving is None else [Objective(((forgiving[0], 1.0),), "maximize", forgiving[1])]
+        objectives += [Objective.parse(text, "maximize") for text in _as_list(maximize)]
+        objectives += [Objective.parse(text, "minimize") for text in _as_list(minimize)]
         texts = [part for text in _as_list(subject_to) for part in split_constraints(text)]
         return cls(tuple(objectives), tuple(map(Constraint.parse, texts)))
 
@@ -114,35 +134,57 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Problem:
-    """Space, objectives, constraints, and what measures them."""
+    """What is searched, what is wanted of it, and what may be known beforehand.
 
-    space: BoundSpace
+    Attributes:
+        tree: The knobs.
+        objectives: What to optimise.
+        constraints: What must hold.
+        runners: What measures; none where finished trials are replayed.
+        baseline: Metrics of the unmodified model.
+        vocabulary: The metrics.
+        insight: What a strategy can ask about the model, computed when asked; None where nothing is known.
+    """
+
+    tree: Tree
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
     runners: tuple[Runner, ...]
     baseline: Metrics
+    vocabulary: Vocabulary
+    insight: Insight | None = None
 
     @classmethod
-    def build(cls, space: BoundSpace, wanted: Wanted, runners: Sequence[Runner], baseline: Metrics) -> Problem:
+    def build(
+        cls,
+        tree: Tree,
+        wanted: Wanted,
+        runners: Sequence[Runner],
+        baseline: Metrics,
+        insight: Insight | None = None,
+    ) -> Problem:
         """Resolve what was asked for against what the runners provide."""
-        understood = wanted.resolved(Vocabulary(runners).resolve)
+        vocabulary = Vocabulary(runners)
+        understood = wanted.resolved(vocabulary.resolve)
         for constraint in understood.constraints:
             constraint.bound(baseline)
-        return cls(space, understood.objectives, understood.constraints, tuple(runners), baseline)
+        objectives = tuple(objective.against(baseline) for objective in understood.objectives)
+        constraints = understood.constraints
+        return cls(tree, objectives, constraints, tuple(runners), baseline, vocabulary, insight)
 
-    @property
-    def tree(self) -> Tree:
-        """The knobs."""
-        return self.space.tree
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the insight: a worker judges metrics, and asks nothing about the model."""
+        return {**self.__dict__, "insight": None}
 
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The metrics."""
-        return Vocabulary(self.runners)
+    def question(self, text: str) -> Question | Knee:
+        """A question with full metric names.
 
-    def question(self, text: str) -> Question:
-        """A question with full metric names."""
-        return Question.parse(text).resolved(self.vocabulary.resolve)
+        Raises:
+            BadInput: It is none, or one of these objectives cannot answer.
+        """
+        asked = parse_question(text).resolved(self.vocabulary.resolve)
+        check_answerable(asked, len(self.objectives))
+        return asked
 
     def judge(self, metrics: Metrics) -> Judgement:
         """Losses and violation of a trial's metrics, as far as they are known."""
@@ -152,13 +194,27 @@ class Problem:
         return Judgement(losses, self.violation(metrics))
 
     def violation(self, metrics: Metrics) -> float:
-        """Sum of the violations of the constraints whose metric is known, each relative to its bound."""
+        """Sum of the violations of the constraints whose metric is known, each relative to its bound.
+
+        Raises:
+            MetricError: A cost that an objective trades for is not above zero.
+        """
         total = 0.0
+        for objective in self.objectives:
+            if objective.forgiving is not None and objective.forgiving.cost in metrics:
+                objective.forgiving.factor(metrics)
         for constraint in self.constraints:
             if constraint.metric in metrics:
                 excess = constraint.violation(metrics, self.baseline)
                 total += max(excess, 0.0) / max(abs(constraint.bound(self.baseline)), 1e-12)
         return total
+
+
+def check_answerable(question: Question | Knee, objectives: int) -> None:
+    """Refuse to look for the knee of a front that has one objective."""
+    if isinstance(question, Knee) and objectives < 2:
+        problem = "a knee needs a front of two objectives or more"
+        raise BadInput(problem, key="best", found="knee", allowed="(min|max) METRIC")
 
 
 def check_before_work(wanted: Wanted, runners: Sequence[Runner], best: str | None = None) -> None:
@@ -169,7 +225,9 @@ def check_before_work(wanted: Wanted, runners: Sequence[Runner], best: str | Non
         runners: What provides metrics.
         best: The question whose answer is kept.
     """
-    question = None if best is None else Question.parse(best)
+    question = None if best is None else parse_question(best)
+    if question is not None:
+        check_answerable(question, len(wanted.objectives))
     if not any(isinstance(runner, FunctionRunner) for runner in runners):
         resolve = Vocabulary(runners).resolve
         wanted.resolved(resolve)
@@ -179,6 +237,8 @@ def check_before_work(wanted: Wanted, runners: Sequence[Runner], best: str | Non
 
 def _named(runner: Runner | type[Runner]) -> str:
     """A runner as the user knows it."""
+    if isinstance(runner, FileRunner):
+        return runner.reference
     kind = runner if isinstance(runner, type) else type(runner)
     return next((e.name for e in RUNNERS if e.value is kind), "evaluate")
 

@@ -1,11 +1,9 @@
-"""The study: one SQLite file that remembers every trial. One writer, one commit per finished trial."""
+"""The study: it remembers every trial, in one file or in memory, and answers questions."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -14,33 +12,20 @@ from typing import Any
 from torch import nn
 
 from paretobit.errors import BadInput, StudyError
-from paretobit.search.front import non_dominated
+from paretobit.search.answers import answer
+from paretobit.search.front import Front
 from paretobit.search.knobs import Config
-from paretobit.search.objectives import Constraint, Objective, Question
+from paretobit.search.objectives import Constraint, Objective
+from paretobit.search.packing import Packing, Row, Rows, Words
+from paretobit.search.study_file import SCHEMA_VERSION, StudyFile
 from paretobit.search.trial import State, Trial
-from paretobit.storage import replacing
 
-SCHEMA_VERSION = 1
+__all__ = ["SCHEMA_VERSION", "Study", "describe_objective"]
 _MAGIC = b"SQLite format 3\0"
-_SCHEMA = """
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE trials (
-    number INTEGER PRIMARY KEY,
-    config TEXT NOT NULL,
-    state TEXT NOT NULL,
-    metrics TEXT NOT NULL,
-    error TEXT,
-    duplicate_of INTEGER,
-    seed INTEGER NOT NULL,
-    asked_after INTEGER NOT NULL,
-    seconds REAL NOT NULL
-);
-"""
-_ADD = "INSERT INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class Study:
-    """All trials of one search, in a file or in memory.
+    """All trials of one search, in a file or in memory; a trial is taken apart when it is asked for.
 
     Args:
         path: The SQLite file; None keeps the study in memory.
@@ -53,21 +38,17 @@ class Study:
     def __init__(self, path: str | Path | None = None, *, read_only: bool = False) -> None:
         self.path = None if path is None else Path(path)
         self._build: Callable[[Config], nn.Module] | None = None
-        with self._explained():
-            where = self._uri if read_only else self.path or ":memory:"
-            self._db = sqlite3.connect(where, isolation_level=None, timeout=1.0, uri=read_only)
-            try:
-                trials, facts = self._open(read_only)
-                self._trials = [self._read(row) for row in trials]
-                self._facts = {name: json.loads(value) for name, value in facts}
-                if any(trial.number != i for i, trial in enumerate(self._trials)):
-                    raise ValueError("a trial is missing")
-            except BaseException:
-                self._db.close()
-                raise
-        self._first: dict[Config, int] = {}
-        for trial in self._trials:
-            self._first.setdefault(trial.config, trial.number)
+        self._file = StudyFile(self.path, read_only=read_only)
+        self._facts = self._file.facts
+        try:
+            self._packing = Packing(self._file.words)
+        except ValueError as error:
+            self._file.close()
+            raise StudyError(f"the study {self.path} cannot be used: {error}") from error
+        self._rows = self._file.rows
+        self._first: dict[str, int] | None = None  # how a configuration is stored to its first trial
+        self._standing = _Standing(())
+        self._count()
 
     @classmethod
     def open(cls, path: str | Path) -> Study:
@@ -95,29 +76,27 @@ class Study:
 
     def record(self, **facts: Any) -> None:
         """Record facts, all or none; JSON-able values."""
-        with self._explained(), self._transaction():
-            for name, value in facts.items():
-                self._db.execute("REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
+        self._file.record(facts)
         self._facts.update(json.loads(json.dumps(facts)))
 
     def begin(self, facts: Mapping[str, Any], given: Iterable[Trial]) -> None:
         """Hold these facts and these trials and nothing else, all or none; numbers are consecutive."""
-        trials = list(given)
-        with self._explained(), self._transaction():
-            self._db.execute("DELETE FROM trials")
-            self._db.execute("DELETE FROM facts")
-            described = [(name, json.dumps(value)) for name, value in facts.items()]
-            self._db.executemany("INSERT INTO facts VALUES (?, ?)", described)
-            self._db.executemany(_ADD, map(self._row, trials))
+        packing, rows, words = Packing(), list[Row](), Words()
+        for trial in given:
+            row, new = packing.pack(trial)
+            packing.learn(new)
+            words |= new
+            rows.append(row)
+        self._file.begin(facts, rows, words)
         self._facts = json.loads(json.dumps(dict(facts)))
-        self._trials, self._first = [], {}
-        for trial in trials:
-            self._keep(trial)
+        self._packing, self._rows, self._first = packing, Rows(), None
+        self._rows.extend(rows)
+        self._standing = _Standing(())
+        self._count()
 
     def copy_to(self, path: Path) -> None:
         """Write a copy of the whole study to another file, in one step."""
-        with self._explained(), replacing(path) as temporary, closing(sqlite3.connect(temporary)) as copy:
-            self._db.backup(copy)
+        self._file.copy_to(path)
 
     @property
     def baseline(self) -> Mapping[str, float]:
@@ -129,19 +108,24 @@ class Study:
     @property
     def trials(self) -> tuple[Trial, ...]:
         """Every trial, by number."""
-        return tuple(self._bound(trial) for trial in self._trials)
+        return tuple(self)
+
+    @property
+    def given(self) -> tuple[Trial, ...]:
+        """The trials that no strategy asked for: they came from another study."""
+        return tuple(map(self._trial, self._rows.given))
 
     def __len__(self) -> int:
-        return len(self._trials)
+        return len(self._rows)
 
     def __iter__(self) -> Iterator[Trial]:
-        return iter(self.trials)
+        return map(self._trial, range(len(self._rows)))
 
     def __getitem__(self, number: int) -> Trial:
-        if not 0 <= number < len(self._trials):
-            allowed = f"0 to {len(self._trials) - 1}" if self._trials else "none yet"
+        if not 0 <= number < len(self._rows):
+            allowed = f"0 to {len(self._rows) - 1}" if self._rows else "none yet"
             raise BadInput("no such trial", key="trial", found=number, allowed=allowed)
-        return self._bound(self._trials[number])
+        return self._trial(number)
 
     def add(self, trial: Trial) -> None:
         """Commit a finished trial; numbers are consecutive.
@@ -149,30 +133,36 @@ class Study:
         Raises:
             StudyError: The trial could not be written; those before it are safe.
         """
-        if trial.number != len(self._trials):
-            raise StudyError(f"trial {trial.number} cannot follow trial {len(self._trials) - 1}")
-        with self._explained():
-            self._db.execute(_ADD, self._row(trial))
-        self._keep(trial)
+        if trial.number != len(self._rows):
+            raise StudyError(f"trial {trial.number} cannot follow trial {len(self._rows) - 1}")
+        row, words = self._packing.pack(trial)
+        self._file.add(row, words)
+        self._packing.learn(words)
+        self._rows.append(row)
+        self._counts[row.state] += 1
+        if self._first is not None:
+            self._first.setdefault(row.config, trial.number)
 
     def find(self, config: Config) -> Trial | None:
         """The first trial of a configuration."""
-        number = self._first.get(config)
-        return None if number is None else self._trials[number]
+        if self._first is None:
+            self._first = {}
+            for i, config_text in enumerate(self._rows.configs):
+                self._first.setdefault(config_text, i)
+        packed = self._packing.find(config)
+        number = None if packed is None else self._first.get(packed)
+        return None if number is None else self._trial(number)
 
     def counts(self) -> dict[State, int]:
         """Trials per state."""
-        counts: dict[State, int] = {"complete": 0, "infeasible": 0, "duplicate": 0, "failed": 0}
-        for trial in self._trials:
-            counts[trial.state] += 1
-        return counts
+        return dict(self._counts)
 
     # Answers
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
         """What was optimised."""
-        return tuple(_objective(o) for o in self._facts.get("objectives", []))
+        return tuple(Objective.from_json(o) for o in self._facts.get("objectives", []))
 
     @property
     def constraints(self) -> tuple[Constraint, ...]:
@@ -180,34 +170,37 @@ class Study:
         return tuple(Constraint.parse(text) for text in self._facts.get("constraints", []))
 
     def front(self) -> tuple[Trial, ...]:
-        """The non-dominated feasible trials, sorted by the first objective's loss."""
+        """The non-dominated feasible trials, sorted by their losses and then by number."""
         objectives = self.objectives
-        complete = [trial for trial in self.trials if trial.state == "complete"]
-        return tuple(non_dominated(complete, lambda t: [o.loss(t.metrics) for o in objectives]))
+        if self._standing.objectives != objectives:
+            self._standing = _Standing(objectives)
+        start = self._standing.seen
+        for number, metrics in self._measured(start):
+            self._standing.add(number, metrics)
+        self._standing.seen = len(self._rows)
+        return tuple(map(self._trial, self._standing.numbers()))
 
     def best(self, question: str | None = None) -> Trial:
         """The trial that answers a question.
 
         Args:
-            question: `min bitops s.t. accuracy >= baseline - 0.01`; unset: the best first
-                objective, ties broken by the next ones.
+            question: `min bitops s.t. accuracy >= baseline - 0.01`,
+                `max accuracy forgiving 8% per halved bitops`, `knee`, `knee s.t. accuracy >= 0.7`;
+                unset: the best first objective, ties broken by the next ones.
 
         Raises:
             BadInput: The question names an unknown metric, or no trial satisfies it.
         """
-        complete = [trial for trial in self.trials if trial.state == "complete"]
-        objectives, constraints = self.objectives, tuple[Constraint, ...]()
-        if question is not None:
-            asked = Question.parse(question).resolved(self._metric)
-            others = tuple(o for o in objectives if o != asked.objective)
-            objectives, constraints = (asked.objective, *others), asked.constraints
-        fitting = [t for t in complete if all(c.holds(t.metrics, self.baseline) for c in constraints)]
-        if not fitting:
-            asked_for = question or "any feasible trial"
-            raise BadInput(
-                f"no trial satisfies it ({len(complete)} feasible trials)", key="best", found=asked_for
-            )
-        return min(fitting, key=lambda t: (*[o.loss(t.metrics) for o in objectives], t.number))
+        number = answer(self._measured(), self.objectives, self.baseline, question, self._metric)
+        return self._trial(number)
+
+    def knee(self) -> Trial:
+        """The point of the front beyond which little gain costs much: see `answers.knee_of`.
+
+        Raises:
+            BadInput: There is one objective, or no feasible trial.
+        """
+        return self.best("knee")
 
     def attach(self, build: Callable[[Config], nn.Module]) -> None:
         """Let the study's trials make their models."""
@@ -215,7 +208,7 @@ class Study:
 
     def close(self) -> None:
         """Close the file; the study stays readable in memory."""
-        self._db.close()
+        self._file.close()
 
     def __enter__(self) -> Study:
         return self
@@ -236,112 +229,55 @@ class Study:
             return str(short.get(name, name))
         raise BadInput("the study has no such metric", key="question", found=name, allowed=[*known, *short])
 
-    def _bound(self, trial: Trial) -> Trial:
+    def _trial(self, number: int) -> Trial:
+        """A trial, taken apart.
+
+        Raises:
+            StudyError: Its row is damaged.
+        """
+        try:
+            trial = self._packing.unpack(self._rows[number])
+        except (KeyError, ValueError) as error:
+            raise StudyError(f"the study {self.path} cannot be used: trial {number} is damaged") from error
         return replace(trial, _build=self._build) if self._build else trial
 
-    def _keep(self, trial: Trial) -> None:
-        self._trials.append(trial)
-        self._first.setdefault(trial.config, trial.number)
+    def _measured(self, start: int = 0) -> Iterator[tuple[int, dict[str, float]]]:
+        """Number and metrics of every complete trial from one on."""
+        for number in range(start, len(self._rows)):
+            if self._rows.states[number] == "complete":
+                yield number, self._packing.metrics(self._rows[number])
 
-    @property
-    def _uri(self) -> str:
-        """The file for reading. Without a log beside it nobody writes to it, and reading leaves no trace."""
-        assert self.path is not None
-        log = self.path.with_name(f"{self.path.name}-wal")
-        return f"{self.path.absolute().as_uri()}?{'mode=ro' if log.exists() else 'immutable=1'}"
-
-    def _open(self, read_only: bool) -> tuple[Iterable[tuple[Any, ...]], Iterable[tuple[str, str]]]:
-        """The rows of trials and facts; none in a file that nothing was written to yet."""
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if tables and not {"facts", "trials"} <= tables:
-            raise StudyError(f"{self.path} is a database, but not a study")
-        if tables and version != SCHEMA_VERSION:
-            raise StudyError(
-                f"{self.path} is not a study of this version (schema {version}, not {SCHEMA_VERSION})"
-            )
-        if read_only and not tables:
-            return (), ()
-        if not read_only:
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-        if not tables:
-            with self._transaction():
-                for statement in _SCHEMA.split(";"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        return (
-            self._db.execute("SELECT * FROM trials ORDER BY number"),
-            self._db.execute("SELECT name, value FROM facts"),
-        )
-
-    @staticmethod
-    def _row(trial: Trial) -> tuple[Any, ...]:
-        return (
-            trial.number,
-            trial.config.to_json(),
-            trial.state,
-            json.dumps(dict(trial.metrics)),
-            trial.error,
-            trial.duplicate_of,
-            trial.seed,
-            trial.asked_after,
-            trial.seconds,
-        )
-
-    @staticmethod
-    def _read(row: tuple[Any, ...]) -> Trial:
-        number, config, state, metrics, error, duplicate_of, seed, asked_after, seconds = row
-        return Trial(
-            number,
-            Config.from_json(config),
-            state,
-            json.loads(metrics),
-            error,
-            duplicate_of,
-            seed,
-            asked_after,
-            seconds,
-        )
-
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._db)
-
-    def _explained(self) -> _Explained:
-        return _Explained(self.path)
+    def _count(self) -> None:
+        self._counts: dict[State, int] = {"complete": 0, "infeasible": 0, "duplicate": 0, "failed": 0}
+        for state in self._rows.states:
+            self._counts[state] += 1
 
 
-class _Transaction:
-    """All statements of the block, or none."""
+class _Standing:
+    """The front as it grows, and which trials stand on it.
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
+    Args:
+        objectives: What is minimised or maximised.
+    """
 
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
+    def __init__(self, objectives: tuple[Objective, ...]) -> None:
+        self.objectives = objectives
+        self.seen = 0
+        self._front = Front()
+        self._trials: dict[tuple[float, ...], list[int]] = {}
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+    def add(self, number: int, metrics: Mapping[str, float]) -> None:
+        """A complete trial, in the order of the numbers."""
+        losses = tuple(objective.loss(metrics) for objective in self.objectives)
+        if losses and self._front.add(losses):
+            self._trials.setdefault(losses, []).append(number)
 
-
-class _Explained:
-    """Turns SQLite's errors, and contents that cannot be read, into one that names the file."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, sqlite3.Error | ValueError):
-            raise StudyError(f"the study {self._path} cannot be used: {error}") from error
+    def numbers(self) -> list[int]:
+        """Numbers of the trials on the front, sorted by their losses and then by number."""
+        self._trials = {losses: self._trials[losses] for losses in sorted(set(self._front.points))}
+        return [number for numbers in self._trials.values() for number in numbers]
 
 
 def describe_objective(objective: Objective) -> dict[str, Any]:
     """An objective as JSON."""
-    return {"terms": [list(term) for term in objective.terms], "direction": objective.direction}
-
-
-def _objective(described: Mapping[str, Any]) -> Objective:
-    return Objective(tuple((str(m), float(s)) for m, s in described["terms"]), described["direction"])
+    return objective.to_json()

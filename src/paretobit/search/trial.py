@@ -18,6 +18,7 @@ from paretobit.graph import ModelGraph
 from paretobit.runtime import derive_seed, seed_everything
 from paretobit.search.knobs import Config
 from paretobit.search.objectives import Metrics
+from paretobit.search.restore import Restorer
 from paretobit.search.runners import Candidate, Runner
 from paretobit.search.spaces import BoundSpace
 
@@ -80,8 +81,8 @@ class Outcome:
 class Workbench:
     """Evaluates configurations on one private copy of the model, one after the other.
 
-    Every evaluation seeds the global generators; whoever runs it puts their states back. A runner
-    that may change the model is given a copy of its own for each configuration.
+    Every evaluation seeds the global generators; whoever runs it puts their states back. What a runner
+    that may change the model did to it is undone after each configuration.
 
     Args:
         space: Makes the copy and applies configurations to it.
@@ -106,13 +107,17 @@ class Workbench:
         self._seed = seed
         self._model = space.prepare()
         self._last: tuple[Config | None, Candidate] | None = None
+        self._seeded: tuple[Config, int] | None = None
         self._shaped: OrderedDict[int, tuple[ModelGraph, list[Runner]]] = OrderedDict()
-        self._disposable = any(runner.may_change_model for runner in runners)
+        changing = next((runner for runner in runners if runner.may_change_model), None)
+        self._restorer = None if changing is None else Restorer(self._model, changing.evidence.graph.model)
         self._eval_mode = eval_mode
 
     def seed_of(self, config: Config) -> int:
         """The seed of a configuration's trial."""
-        return derive_seed(self._seed, list(config.items()))
+        if self._seeded is None or self._seeded[0] is not config:
+            self._seeded = (config, derive_seed(self._seed, list(config.items())))
+        return self._seeded[1]
 
     def evaluate(self, config: Config) -> Outcome:
         """Measure a configuration. An exception becomes a failed outcome; interrupts pass through."""
@@ -170,11 +175,24 @@ class Workbench:
 
     def _run(self, config: Config | None, seed: int) -> dict[str, float]:
         model = self._space.apply(self._model, config)
-        if self._disposable:
-            model = copy.deepcopy(model)
-        seed_everything(seed)
-        with nullcontext() if self._eval_mode else _training_mode(model):
-            return _measure(self._expensive, replace(self._candidate(config), model=model, seed=seed))
+        with self._as_it_was(model) as model:
+            seed_everything(seed)
+            with nullcontext() if self._eval_mode else _training_mode(model):
+                return _measure(self._expensive, replace(self._candidate(config), model=model, seed=seed))
+
+    @contextmanager
+    def _as_it_was(self, model: nn.Module) -> Iterator[nn.Module]:
+        """The model, to be changed in the block by runners that may: nothing of that is left after it."""
+        if self._restorer is None:
+            yield model
+        elif model is not self._model:  # of another shape, and soon forgotten
+            yield copy.deepcopy(model)
+        else:
+            self._restorer.see()
+            try:
+                yield model
+            finally:
+                self._restorer.restore()
 
 
 @contextmanager

@@ -9,16 +9,27 @@ from typing import Any
 
 from torch import nn
 
-from paretobit.document import Document
+from paretobit.document import Document, validate
 from paretobit.errors import BadInput
 from paretobit.graph import Example
-from paretobit.runtime import seeded
+from paretobit.runtime import is_reference, seeded
 from paretobit.search import Space, Study, Wanted
+from paretobit.search.calibration import Loss
 from paretobit.search.problem import check_before_work
-from paretobit.workflow.assemble import Pair, choose_strategy, evidence_for, make_runners, splits_from
+from paretobit.workflow.assemble import (
+    DEFAULT_CALIBRATION,
+    Given,
+    Pair,
+    choose_strategy,
+    default_strategy,
+    evidence_for,
+    make_runners,
+    splits_from,
+)
 from paretobit.workflow.execution import Execution
 from paretobit.workflow.run_folder import RunFolder
 from paretobit.workflow.search import OnTrial, Search, execute
+from paretobit.workflow.settings import ForgivingSettings
 
 
 def search(
@@ -28,11 +39,14 @@ def search(
     maximize: str | Sequence[str] = (),
     minimize: str | Sequence[str] = (),
     subject_to: str | Sequence[str] = (),
+    forgiving: Mapping[str, Any] | None = None,
     train: Pair | None = None,
     val: Pair | None = None,
     test: Pair | None = None,
-    evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    evaluate: Callable[[nn.Module], Mapping[str, float]] | str | None = None,
     example: Example | None = None,
+    calibration: Given = DEFAULT_CALIBRATION,
+    loss: Loss | str | None = None,
     runners: Mapping[str, Mapping[str, Any]] | None = None,
     strategy: str | Mapping[str, Any] | None = None,
     n_trials: int | None = None,
@@ -55,22 +69,34 @@ def search(
     Args:
         model: Any module.
         space: What may vary.
-        maximize: Metrics to maximise.
+        maximize: Metrics to maximise; also `accuracy forgiving 8% per halved bitops`.
         minimize: Metrics to minimise.
-        subject_to: Constraints: `accuracy >= baseline - 0.01`.
+        subject_to: Constraints: `accuracy >= baseline - 0.01`. What needs no model rejects a
+            configuration before the model runs.
+        forgiving: A quality and the cost that is traded for it, as the first objective: the keys of
+            `[search.forgiving]`, `{"metric": "accuracy", "cost": "bitops", "delta": 0.08}`.
         train: Inputs and labels the model was trained on, tensors or arrays, rows first.
         val: Inputs and labels that choose.
         test: Inputs and labels that only judge the front.
-        evaluate: Measures a model in place of `val`: regression, detection, language models.
+        evaluate: Measures a model in place of `val`: regression, detection. A function, or where it
+            is: `path/to/file.py:function`.
         example: Inputs for the graph where no data is given: a tensor, a sequence of positional
             arguments, or a mapping of keyword arguments. Costs need it.
-        runners: Runner to settings, in place of the default ones.
+        calibration: Rows that fix scales and show which layer matters: so many of `train` (or else of
+            `val`); a pair of inputs and targets; or a list of batches as the model takes them.
+        loss: `loss(output, target)`, the mean over a batch, for what is no classifier; it is given the
+            batch in place of a target where calibration is a list of batches. Or where it is:
+            `path/to/file.py:function`.
+        runners: Runner to settings, in place of the default ones; a runner may be
+            `path/to/file.py:function`, called as `function(model, **settings)`, or with the splits as
+            its second argument where it takes two.
         strategy: Its name, or a table with its name and settings; a sampler's name (`tpe`) will do.
-            Unset: every configuration where there are at most 500, otherwise 100 trials of TPE.
-        n_trials: Trials at most.
+            Unset: every configuration where there are at most 500; otherwise 100 trials, `guided` where a
+            cost is known without running the model, TPE elsewhere.
+        n_trials: Trials at most, those included that a constraint rejects before the model runs.
         timeout: Seconds after which no further trial starts.
         seed: Of everything random.
-        best: The question whose answer is kept in `best/`.
+        best: The question whose answer is kept in `best/`; also `knee`.
         workers: Processes that evaluate, one torch thread each.
         engine: `serial` or `processes`; unset: processes where there are several workers or a
             timeout per trial.
@@ -92,18 +118,24 @@ def search(
     """
     document = Document()
     execution = Execution(workers, engine, timeout, trial_timeout, max_failures)
-    wanted = Wanted.of(maximize, minimize, subject_to)
+    traded = None
+    if forgiving is not None:
+        traded = validate(ForgivingSettings, forgiving, document, "forgiving").traded
+    wanted = Wanted.of(maximize, minimize, subject_to, traded)
     if not isinstance(space, Space):
         raise BadInput("not a search space", key="space", found=space, allowed="paretobit.Quantize(...)")
-    if val is None and evaluate is None:
+    own = any(map(is_reference, runners or ()))
+    if val is None and evaluate is None and not own:
         raise BadInput("nothing to measure with: give val=(x, y) or evaluate=function", key="val")
     splits = splits_from({"train": train, "val": val, "test": test}, model)
     with seeded(seed):  # a forward pass may draw
-        evidence = evidence_for(model, splits, example)
+        evidence = evidence_for(model, splits, example, calibration, loss)
         made = make_runners(runners, evidence, evaluate, wanted.directions, document)
     check_before_work(wanted, made, best)
-    bound = space.bind(evidence.graph)
-    name, settings, trials = choose_strategy(strategy, n_trials, bound.tree, wanted, document)
+    bound = space.bind(evidence.graph, evidence.calibration)
+    name, settings, trials = choose_strategy(
+        strategy, n_trials, bound.tree, wanted, document, default=default_strategy(bound, wanted, made)
+    )
     folder = None if out is None else RunFolder.choose(out, "search", resume=resume)
     begun = folder is not None and folder.begun
     assembled = Search(
@@ -129,7 +161,7 @@ def search(
         return execute(assembled, None, on_trial)
     described = {"name": space.name, **space.to_settings()}
     config = {"seed": seed, "search": {"space": described, "n_trials": trials}}
-    if evaluate is not None:
+    if evaluate is not None or own:
         assembled.check_baseline()
     folder.create()
     with folder.locked():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,14 +15,19 @@ from paretobit.document import Document, validate
 from paretobit.errors import BadInput
 from paretobit.graph import Example, trace
 from paretobit.models import ModelSettings, build, layout, load_state, read_state
-from paretobit.search import RUNNERS, SPACES, STRATEGIES, Evidence, Runner, Space, Tree, Wanted
-from paretobit.search.runners import FunctionRunner
+from paretobit.runtime import is_reference, load_function
+from paretobit.search import RUNNERS, SPACES, STRATEGIES, BoundSpace, Evidence, Runner, Space, Tree, Wanted
+from paretobit.search.calibration import Calibration, Loss
+from paretobit.search.runners import FileRunner, FunctionRunner
 from paretobit.search.runners.function import Evaluate
 from paretobit.search.strategies import StrategySettings
 from paretobit.search.strategies.optuna_samplers import SAMPLERS
 from paretobit.workflow.settings import DEFAULT_RUNNERS
 
 Pair = tuple[Any, Any]
+Given = int | Pair | Sequence[Example]
+"""Calibration rows as a user gives them: how many of the data's, a pair, or batches."""
+DEFAULT_CALIBRATION = 512
 EXHAUSTIVE_UP_TO = 500
 DEFAULT_TRIALS = 100
 
@@ -95,33 +101,88 @@ def example_from(splits: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor | None:
 
 
 def evidence_for(
-    model: nn.Module, splits: Mapping[str, tuple[Tensor, Tensor]], example: Example | None = None
+    model: nn.Module,
+    splits: Mapping[str, tuple[Tensor, Tensor]],
+    example: Example | None = None,
+    calibration: Given = DEFAULT_CALIBRATION,
+    loss: Loss | str | None = None,
 ) -> Evidence:
-    """The model's graph and the data.
+    """The model's graph, the data, and the rows to calibrate on.
+
+    Args:
+        model: Any module.
+        splits: The data.
+        example: Inputs for the graph; None: a row of the data.
+        calibration: As a user gives it.
+        loss: A function, or where it is: `path/to/file.py:function`.
 
     Raises:
-        BadInput: The model does not run on the data.
+        BadInput: The model does not run on the data, the calibration rows are none, or the loss is no
+            function.
     """
-    return Evidence(trace(model, example if example is not None else example_from(splits)), splits)
+    if isinstance(loss, str):
+        loss = _loaded(loss, "loss")
+    if loss is not None and not callable(loss):
+        raise BadInput("not a function", key="loss", found=loss, allowed="(output, target) -> 0-d tensor")
+    if example is None:
+        example = example_from(splits)
+    if example is None and isinstance(calibration, Sequence) and calibration:
+        example = calibration[0]
+    evidence = Evidence(trace(model, example), splits)
+    rows = evidence.rows_per_pass
+    return replace(evidence, calibration=_calibration(splits, calibration, loss, rows, model))
+
+
+def _calibration(
+    splits: Mapping[str, tuple[Tensor, Tensor]],
+    given: Given,
+    loss: Loss | None,
+    rows_per_batch: int,
+    model: nn.Module,
+) -> Calibration | None:
+    """What was given; a number: so many of the first rows to train on, or else to validate on."""
+    if isinstance(given, int):
+        source = next((splits[name] for name in ("train", "val") if name in splits), None)
+        if given < 0:
+            raise BadInput("not a number of rows", key="calibration", found=given, allowed="0 or more")
+        if source is None or given == 0:
+            return None
+        x, y = source
+        return Calibration.of_rows(x[:given], y[:given], rows_per_batch, loss)
+    if isinstance(given, tuple) and len(given) == 2:
+        x, y = splits_from({"calibration": given}, model)["calibration"]
+        return Calibration.of_rows(x, y, rows_per_batch, loss)
+    batches = list(given) if isinstance(given, Sequence) else []
+    if not batches or not all(isinstance(batch, Tensor | Sequence | Mapping) for batch in batches):
+        allowed = "a number of rows, (x, y), or a list of batches as the model takes them"
+        raise BadInput("no calibration rows", key="calibration", found=type(given).__name__, allowed=allowed)
+    return Calibration(tuple(batches), None, loss)
 
 
 def make_runners(
     tables: Mapping[str, Mapping[str, Any]] | None,
     evidence: Evidence,
-    evaluate: Evaluate | None,
+    evaluate: Evaluate | str | None,
     directions: Mapping[str, str],
     document: Document,
 ) -> tuple[Runner, ...]:
     """The runners a search uses.
 
     Args:
-        tables: Runner to settings; None takes the defaults that the evidence allows.
+        tables: Runner, or `path/to/file.py:function`, to settings; None takes the defaults that the
+            evidence allows.
         evidence: What they look at.
-        evaluate: A user's measurement, in place of `basic_evaluation`.
+        evaluate: A user's measurement, in place of `basic_evaluation`: a function, or where it is.
         directions: Of the user's metrics.
         document: Where the tables came from.
+
+    Raises:
+        BadInput: No such runner or function, or settings that it does not take.
     """
-    if evaluate is not None and not callable(evaluate):
+    if isinstance(evaluate, str):
+        if not is_reference(evaluate):
+            raise _no_function("evaluate", evaluate)
+    elif evaluate is not None and not callable(evaluate):
         raise BadInput("not a function", key="evaluate", found=evaluate, allowed="model -> {name: number}")
     if not isinstance(tables, Mapping | None):
         raise BadInput("not a table", key="runners", found=tables, allowed="runner to settings")
@@ -133,13 +194,39 @@ def make_runners(
     for name, table in tables.items():
         prefix = f"search.runners.{name}"
         try:
+            if is_reference(name):
+                runners.append(FileRunner(evidence, name, table, directions))
+                continue
             runner = RUNNERS[name]
             runners.append(runner(evidence, validate(runner.Settings, table, document, prefix)))
         except BadInput as error:
             raise error.located(None, prefix) from None
-    if evaluate is not None:
+    if isinstance(evaluate, str):
+        try:
+            runners.append(FileRunner(evidence, evaluate, {}, directions))
+        except BadInput as error:
+            raise error.located(None, "search.evaluate") from None
+    elif evaluate is not None:
         runners.append(FunctionRunner(evidence, evaluate, directions))
     return tuple(runners)
+
+
+def _loaded(reference: str, key: str) -> Any:
+    """A function of a file.
+
+    Raises:
+        BadInput: There is none.
+    """
+    if not is_reference(reference):
+        raise _no_function(key, reference)
+    try:
+        return load_function(reference)
+    except BadInput as error:
+        raise error.located(None, f"search.{key}") from None
+
+
+def _no_function(key: str, found: str) -> BadInput:
+    return BadInput("not a function", key=key, found=found, allowed="path/to/file.py:function")
 
 
 def make_space(table: Mapping[str, Any], document: Document) -> Space:
@@ -162,10 +249,13 @@ def choose_strategy(
     tree: Tree,
     wanted: Wanted,
     document: Document,
+    *,
+    default: str = "optuna",
 ) -> tuple[str, StrategySettings, int]:
     """Name, settings and number of trials of the strategy.
 
-    A sampler's name alone (`tpe`) means Optuna with that sampler.
+    A sampler's name alone (`tpe`) means Optuna with that sampler. `default` is for spaces that are too
+    large to try everything.
     """
     if n_trials is not None and (type(n_trials) is not int or n_trials < 1):
         raise BadInput("not a number of trials", key="n_trials", found=n_trials, allowed="1 or more")
@@ -174,7 +264,7 @@ def choose_strategy(
     table = {"name": given} if isinstance(given, str) else dict(given or {})
     name = table.pop("name", None)
     if name is None:
-        name = "brute_force" if tree.size <= EXHAUSTIVE_UP_TO else "optuna"
+        name = "brute_force" if tree.size <= EXHAUSTIVE_UP_TO else default
     if name in SAMPLERS:
         name, table = "optuna", {"sampler": name, **table}
     try:
@@ -187,6 +277,15 @@ def choose_strategy(
     except BadInput as error:
         raise document.place(error, "search.strategy") from None
     return name, settings, n_trials or (tree.size if name == "brute_force" else DEFAULT_TRIALS)
+
+
+def default_strategy(space: BoundSpace, wanted: Wanted, runners: Sequence[Runner]) -> str:
+    """`guided` where layers vary, a cost is known beforehand and something has to be measured; else Optuna."""
+    known = {name for runner in runners for m in runner.metrics if m.cheap for name in (m.name, m.short)}
+    asked = [metric for objective in wanted.objectives for metric in objective.metrics]
+    asked += [constraint.metric for constraint in wanted.constraints]
+    both = any(name in known for name in asked) and any(name not in known for name in asked)
+    return "guided" if both and space.acts_on() else "optuna"
 
 
 def fingerprint(model: nn.Module, splits: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, str]:

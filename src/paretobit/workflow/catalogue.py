@@ -17,7 +17,7 @@ from paretobit.passes.transform import PASSES
 from paretobit.registry import Entry
 from paretobit.search import RUNNERS, SPACES, STRATEGIES
 from paretobit.search.strategies.optuna_samplers import SAMPLERS
-from paretobit.workflow.settings import SECTIONS, MetricSettings, Settings
+from paretobit.workflow.settings import SECTIONS, ForgivingSettings, MetricSettings, Settings
 
 Row = dict[str, Any]
 
@@ -47,6 +47,7 @@ def _samplers() -> list[Row]:
 
 def _settings() -> list[Row]:
     schemas: dict[str, type[BaseModel]] = {"": Settings, **SECTIONS, "search.metrics.NAME": MetricSettings}
+    schemas |= {"search.forgiving": ForgivingSettings}
     schemas |= {f"search.strategy ({e.name})": e.value.Settings for e in STRATEGIES}
     schemas |= {f"search.runners.{e.name}": e.value.Settings for e in RUNNERS}
     return [
@@ -58,7 +59,7 @@ def _settings() -> list[Row]:
 
 
 def _default(info: FieldInfo) -> str:
-    return "" if info.default is None else json.dumps(info.default)
+    return "" if info.default is None or info.is_required() else json.dumps(info.default)
 
 
 _KINDS: dict[str, Callable[[], list[Row]]] = {

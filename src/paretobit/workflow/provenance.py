@@ -22,7 +22,7 @@ from paretobit.search.runners import BasicEvaluation
 from paretobit.search.trial import GIVEN, State
 
 SPACE = "space"
-MEASURED_ALIKE = ("fingerprints", "runners", "eval_mode")
+MEASURED_ALIKE = ("fingerprints", "runners", "eval_mode", "calibration")
 
 
 def check_or_begin(

@@ -12,10 +12,12 @@ from paretobit.document import Document
 from paretobit.errors import BadInput, StudyError
 from paretobit.search import Study
 from paretobit.search.problem import check_before_work
+from paretobit.search.runners import FunctionRunner
 from paretobit.training import Epoch
 from paretobit.workflow.assemble import (
     build_model,
     choose_strategy,
+    default_strategy,
     evidence_for,
     make_runners,
     make_space,
@@ -48,16 +50,23 @@ def assemble(settings: Settings, document: Document, begun: bool = False) -> Ass
     data = load_data(settings)
     model = build_model(settings.model, data, settings.seed)
     splits = splits_of(data)
-    evidence = evidence_for(model, splits)
-    runners = make_runners(asked.runners or None, evidence, None, wanted.directions, document)
+    evidence = evidence_for(model, splits, calibration=asked.calibration, loss=asked.loss)
+    runners = make_runners(asked.runners or None, evidence, asked.evaluate, wanted.directions, document)
     check_before_work(wanted, runners, asked.best)
     try:
-        bound = space.bind(evidence.graph)
+        bound = space.bind(evidence.graph, evidence.calibration)
     except BadInput as error:
         raise document.place(error, "search.space") from None
     if settings.model.load is None:
         check_trainable(model, data, settings.train)
-    name, strategy, n_trials = choose_strategy(asked.strategy, asked.n_trials, bound.tree, wanted, document)
+    name, strategy, n_trials = choose_strategy(
+        asked.strategy,
+        asked.n_trials,
+        bound.tree,
+        wanted,
+        document,
+        default=default_strategy(bound, wanted, runners),
+    )
     search = Search(
         model=model,
         splits=splits,
@@ -107,6 +116,8 @@ def run(
         search = assembled.search
         search.on_judged = on_judged
         search.check_given(trained=settings.model.load is not None)
+        if not begun and any(isinstance(runner, FunctionRunner) for runner in search.runners):
+            search.check_baseline()
         folder.create()
         with folder.locked():
             if not begun:

@@ -14,24 +14,24 @@ from torch import Tensor, nn
 from paretobit.errors import BadInput
 from paretobit.models import resized, save
 from paretobit.report import draw_front, front_rows, to_csv, trial_rows
-from paretobit.runtime import derive_seed, one_thread, seed_everything, seeded
+from paretobit.runtime import one_thread, seeded
 from paretobit.search import (
     STRATEGIES,
     BoundSpace,
-    Candidate,
     Config,
     Evidence,
     Problem,
     Progress,
     Runner,
     SearchLoop,
+    Strategy,
     Study,
     Trial,
     Wanted,
     Workbench,
 )
 from paretobit.search.interrupts import Interrupts
-from paretobit.search.runners import BasicEvaluation
+from paretobit.search.model_insight import ModelInsight
 from paretobit.search.strategies import StrategySettings
 from paretobit.search.study import describe_objective
 from paretobit.storage import write_text_atomic
@@ -39,10 +39,12 @@ from paretobit.workflow.assemble import (
     fingerprint,
 )
 from paretobit.workflow.execution import Execution
+from paretobit.workflow.judge import judge
 from paretobit.workflow.provenance import SPACE, check_comparable, check_or_begin
 from paretobit.workflow.run_folder import RunFolder
 
 OnTrial = Callable[[Progress], None]
+_SCORES = "scores"
 
 
 @dataclass
@@ -119,7 +121,7 @@ class Search:
         baseline = dict(study.baseline) or workbench.baseline()
         if study.baseline:  # what a user's function returns is known once it ran
             workbench.baseline()
-        problem = Problem.build(self.space, self.wanted, self.runners, baseline)
+        problem = self.problem(baseline, workbench, study)
         if self.best is not None:
             problem.question(self.best)
         strategy = STRATEGIES[self.strategy](problem, self.seed, self.strategy_settings)
@@ -136,6 +138,34 @@ class Search:
                 loop.run(self.n_trials, self.execution.timeout, interrupts.wanted)
         finally:
             engine.close()
+            self._record_what_was_said(strategy, study)
+
+    def _record_what_was_said(self, strategy: Strategy, study: Study) -> None:
+        """What the strategy predicted, by trial, and what it noted."""
+        if "created" not in study.facts:
+            return
+        values = {str(t.number): strategy.predicted[t.config] for t in study if t.config in strategy.predicted}
+        if values or strategy.notes:
+            study.record(predicted={"metric": "loss", "values": values}, notes=list(strategy.notes))
+
+    def problem(
+        self, baseline: Mapping[str, float], workbench: Workbench, study: Study | None = None
+    ) -> Problem:
+        """What strategies are given.
+
+        Args:
+            baseline: Metrics of the unmodified model.
+            workbench: Knows the metrics that need no model.
+            study: Keeps the score tables, so that they are computed once and are the same after a resume.
+        """
+        known = {} if study is None else study.facts.get(_SCORES, {})
+
+        def keep(tables: Mapping[str, Any]) -> None:
+            if study is not None and "created" in study.facts:
+                study.record(**{_SCORES: tables})
+
+        insight = ModelInsight(self.space, self.evidence, workbench.cheap_metrics, self.seed, known, keep)
+        return Problem.build(self.space.tree, self.wanted, self.runners, baseline, insight)
 
     def check_baseline(self) -> None:
         """Measure the unmodified model once, so that a measurement that cannot work is refused early.
@@ -145,7 +175,7 @@ class Search:
         """
         with one_thread(), seeded(self.seed):
             workbench = Workbench(self.space, self.runners, lambda _: 0.0, self.seed, self.eval_mode)
-            problem = Problem.build(self.space, self.wanted, self.runners, workbench.baseline())
+            problem = self.problem(workbench.baseline(), workbench)
         if self.best is not None:
             problem.question(self.best)
 
@@ -173,30 +203,13 @@ class Search:
     @property
     def _measured(self) -> dict[str, Any]:
         """What trials must share to compare."""
+        calibration = self.evidence.calibration
         return {
             "fingerprints": fingerprint(self.model, self.splits),
             "runners": [runner.identity for runner in self.runners],
             "eval_mode": self.eval_mode,
+            "calibration": calibration and calibration.fingerprint,
         }
-
-    def judge(self, study: Study) -> None:
-        """Measure the baseline and the front on the untouched test split, where there is one."""
-        evaluation = next((r for r in self.runners if isinstance(r, BasicEvaluation)), None)
-        if evaluation is None or "test" not in self.splits:
-            return
-        settings = evaluation.settings.model_copy(update={"split": "test", "num_samples": None})
-        runner = BasicEvaluation(self.evidence, settings)
-        known = dict(study.facts.get("test", {}))
-        configs: dict[str, Config | None] = {str(t.number): t.config for t in study.front()}
-        points = {"baseline": None, **configs}
-        for done, (name, config) in enumerate(points.items(), 1):
-            if name not in known:
-                seed_everything(derive_seed(self.seed, "test", name))
-                model = self.build(config)
-                known[name] = runner.measure(Candidate({}, model))
-            if self.on_judged:
-                self.on_judged(done, len(points))
-        study.record(test=known)
 
     def build(self, config: Config | None) -> nn.Module:
         """A copy of the model with a configuration applied; None leaves it in full precision."""
@@ -245,7 +258,7 @@ def execute(
     try:
         with one_thread(), seeded(assembled.seed):
             assembled.run(study, on_trial, on_begin, extend)
-            assembled.judge(study)
+            judge(assembled, study)
     except BaseException:
         if folder and "created" in study.facts:
             with suppress(Exception):  # the first error is the one to know of

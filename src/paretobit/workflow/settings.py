@@ -11,10 +11,10 @@ from paretobit.data import DataSettings
 from paretobit.document import Document, validate
 from paretobit.errors import BadInput
 from paretobit.models import ModelSettings
-from paretobit.runtime import MAX_SEED
+from paretobit.runtime import MAX_SEED, is_reference
 from paretobit.search import RUNNERS, Constraint, Objective, Wanted
-from paretobit.search.objectives import Question, split_constraints
-from paretobit.search.problem import Vocabulary
+from paretobit.search.objectives import Forgiving, parse_question, split_constraints
+from paretobit.search.problem import Vocabulary, check_answerable
 from paretobit.training import TrainSettings
 
 DEFAULT_RUNNERS = ("basic_evaluation", "basic_computation", "average_bitwidth", "model_size")
@@ -35,6 +35,31 @@ class MetricSettings(_Section):
     direction: Direction | None = Field(None, description="which way the scaled metric is better")
 
 
+class ForgivingSettings(_Section):
+    """A quality to maximise and a cost that is traded for it: the forgiving factor of AutoQKeras."""
+
+    metric: str = Field(description="the quality, maximised: accuracy")
+    cost: str = Field(description="the metric that it is traded for: bitops")
+    delta: float = Field(
+        0.08, description="share of the quality forgiven each time the cost is divided by rate"
+    )
+    delta_above: float | None = Field(
+        None, description="share taken away each time the cost is rate times higher; unset: delta"
+    )
+    rate: float = Field(2.0, description="what the cost is divided by")
+    reference: Literal["baseline"] | float = Field(
+        "baseline", description="cost at which nothing is forgiven: that of the baseline, or a number"
+    )
+    stress: float = Field(1.0, description="factor on the reference")
+
+    @property
+    def traded(self) -> tuple[str, Forgiving]:
+        """The quality, and the rest."""
+        reference = None if self.reference == "baseline" else float(self.reference)
+        more = (self.rate, reference, self.stress, self.delta_above)
+        return self.metric, Forgiving(self.cost, self.delta, *more)
+
+
 class SearchSettings(_Section):
     """Settings of `[search]`."""
 
@@ -42,27 +67,47 @@ class SearchSettings(_Section):
     strategy: dict[str, Any] | None = Field(
         None,
         description="name of the strategy and its own keys; unset: every configuration where there are at most "
-        "500, otherwise TPE",
+        "500; otherwise guided where a cost is known without running the model, else TPE",
     )
     runners: dict[str, dict[str, Any]] = Field(
-        {}, description="runner to its settings, in place of the default runners"
+        {},
+        description="runner, or path/to/file.py:function, to its settings, in place of the default runners",
     )
-    maximize: list[str] = Field([], description="metrics to maximise")
+    evaluate: str | None = Field(
+        None,
+        description="path/to/file.py:function, from a model to {name: number}, in place of basic_evaluation",
+    )
+    loss: str | None = Field(
+        None,
+        description="path/to/file.py:function, from output and target to the mean loss, for what is no "
+        "classifier",
+    )
+    maximize: list[str] = Field(
+        [], description="metrics to maximise; also 'accuracy forgiving 8% per halved bitops'"
+    )
     minimize: list[str] = Field([], description="metrics to minimise")
     subject_to: list[str] = Field([], description="constraints: 'accuracy >= baseline - 0.01'")
+    forgiving: ForgivingSettings | None = Field(
+        None, description="a quality and the cost that is traded for it, as the first objective"
+    )
     metrics: dict[str, MetricSettings] = Field(
         {}, description="objectives with scale and direction, in place of maximize and minimize"
     )
     sum_scaled_metrics: bool = Field(False, description="sum the scaled metrics into one objective")
     direction: Direction = Field("maximize", description="which way that sum is better")
     n_trials: int | None = Field(
-        None, gt=0, description="trials at most; unset: all of a brute force, 100 otherwise"
+        None,
+        gt=0,
+        description="trials at most, those included that a constraint rejects before the model runs; unset: "
+        "all of a brute force, 100 otherwise",
     )
     timeout: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="seconds after which no further trial starts"
     )
     best: str | None = Field(
-        None, description="question whose answer is kept in best/; unset: the best first objective"
+        None,
+        description="question whose answer is kept in best/: 'min bitops s.t. accuracy >= baseline - 0.01', "
+        "'knee'; unset: the best first objective",
     )
     workers: int = Field(1, ge=1, description="processes that evaluate, one torch thread each")
     engine: Literal["serial", "processes"] | None = Field(
@@ -73,6 +118,12 @@ class SearchSettings(_Section):
         None, gt=0, allow_inf_nan=False, description="seconds a trial may take; a longer one fails"
     )
     max_failures: int | None = Field(None, ge=0, description="trials that may fail; one more ends the search")
+    calibration: int = Field(
+        512,
+        ge=0,
+        description="rows of the train split that fix scales of data and show which layer matters to the "
+        "strategy `guided`; 0: none",
+    )
     eval_mode: bool = Field(
         True, description="false: measure in training mode; running statistics are put back afterwards"
     )
@@ -97,23 +148,41 @@ class SearchSettings(_Section):
                 f"the serial engine cannot {cannot}", key="engine", found="serial", allowed=["processes"]
             )
         for name in self.runners:
-            _under(f"runners.{name}", RUNNERS.__getitem__, name)
-        if not (self.metrics or self.sum_scaled_metrics or self.maximize or self.minimize):
-            return self
-        if any(RUNNERS[name].metrics_from_settings for name in self.runners):
-            self.wanted()
-            return self  # known once the runner has read its file, still before any work
-        known = Vocabulary([RUNNERS[name] for name in self.runners or DEFAULT_RUNNERS])
-        for key in ("maximize", "minimize", "metrics"):
-            for name in getattr(self, key):
-                _under(key, known.resolve, name)
-        for text in self.subject_to:
-            for part in _under("subject_to", split_constraints, text):
-                _under("subject_to", known.resolve, _under("subject_to", Constraint.parse, part).metric)
-        if self.best is not None:
-            _under("best", _under("best", Question.parse, self.best).resolved, known.resolve)
-        _under("metrics" if self.metrics else "maximize", self.wanted().resolved, known.resolve)
+            if not is_reference(name):
+                _under(f"runners.{name}", RUNNERS.__getitem__, name)
+        if self._asks_for_something:
+            self._check_words()
         return self
+
+    @property
+    def _asks_for_something(self) -> bool:
+        return bool(self.metrics or self.sum_scaled_metrics or self.maximize or self.minimize or self.forgiving)
+
+    def _check_words(self) -> None:
+        """Refuse what is no objective, constraint or question, and metrics that no runner provides."""
+        wanted = self.wanted()
+        question = None if self.best is None else _under("best", parse_question, self.best)
+        if question is not None:
+            _under("best", check_answerable, question, len(wanted.objectives))
+        named = [name for name in self.runners if not is_reference(name)]
+        own = self.evaluate is not None or len(named) < len(self.runners)
+        if own or any(RUNNERS[name].metrics_from_settings for name in named):
+            return  # known once the runner has read its file, or has measured the unmodified model
+        known = Vocabulary([RUNNERS[name] for name in self.runners or DEFAULT_RUNNERS])
+        directions: tuple[Direction, ...] = ("maximize", "minimize")
+        for direction in directions:
+            for text in getattr(self, direction):
+                _under(direction, Objective.parse(text, direction).resolved, known.resolve)
+        if self.forgiving is not None:
+            _under("forgiving.metric", known.resolve, self.forgiving.metric)
+            _under("forgiving.cost", known.resolve, self.forgiving.cost)
+        for name in self.metrics:
+            _under("metrics", known.resolve, name)
+        for constraint in wanted.constraints:
+            _under("subject_to", known.resolve, constraint.metric)
+        if question is not None:
+            _under("best", question.resolved, known.resolve)
+        _under("metrics" if self.metrics else "maximize", wanted.resolved, known.resolve)
 
     def wanted(self) -> Wanted:
         """Objectives and constraints.
@@ -125,14 +194,16 @@ class SearchSettings(_Section):
 
     def _wanted(self) -> Wanted:
         texts = [part for text in self.subject_to for part in split_constraints(text)]
-        constraints = tuple(map(Constraint.parse, texts))
+        constraints = tuple(_under("subject_to", Constraint.parse, text) for text in texts)
+        traded = None if self.forgiving is None else self.forgiving.traded
         if not self.metrics:
             if self.sum_scaled_metrics:
                 raise BadInput("sum_scaled_metrics needs a table of metrics", key="search.metrics")
-            return Wanted.of(self.maximize, self.minimize, self.subject_to)
-        if self.maximize or self.minimize:
+            return Wanted.of(self.maximize, self.minimize, self.subject_to, traded)
+        if self.maximize or self.minimize or traded:
             raise BadInput(
-                "objectives are given twice: as metrics, and as maximize or minimize", key="search.metrics"
+                "objectives are given twice: as metrics, and as maximize, minimize or forgiving",
+                key="search.metrics",
             )
         if not self.sum_scaled_metrics:
             objectives = [

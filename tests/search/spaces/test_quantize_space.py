@@ -553,5 +553,5 @@ def test_all_settings_survive_toml(three_linear):
     again = Quantize.from_settings(tomllib.loads(dump(space.to_settings())))
     assert again.bind(three_linear).tree == space.bind(three_linear).tree
     assert again.to_settings() == space.to_settings()
-    assert set(space.to_settings()) == {"by", "share", "seed", "skip", "first", "last", "allowed"}
-    assert set(Quantize(seed=space.seed).to_settings()) == {"by", "share", "seed"}
+    assert set(space.to_settings()) == {"by", "share", "seed", "skip", "first", "last", "allowed", "scales"}
+    assert set(Quantize(seed=space.seed).to_settings()) == {"by", "share", "seed", "scales"}

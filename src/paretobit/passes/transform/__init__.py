@@ -5,9 +5,11 @@ from paretobit.passes.transform.batch_norm import (
     fold_batch_norm,
     folds_of,
     recalibrate_batch_norm,
+    reestimate_batch_norm,
     with_folds,
 )
-from paretobit.passes.transform.calibrate import calibrate, fit_frac_width, freeze_scales
+from paretobit.passes.transform.bias_correction import OutputMeans, correct_biases
+from paretobit.passes.transform.calibrate import Observed, calibrate, fit_frac_width, freeze_scales
 from paretobit.passes.transform.channel_multiplier import ChannelMultiplierSettings, channel_multiplier
 from paretobit.passes.transform.inherit import resize
 from paretobit.passes.transform.prune import prune
@@ -32,6 +34,8 @@ __all__ = [
     "Choice",
     "FoldedBatchNorm",
     "InputPruning",
+    "Observed",
+    "OutputMeans",
     "PruneSettings",
     "QuantizeSettings",
     "WeightPruning",
@@ -39,6 +43,7 @@ __all__ = [
     "assignment_of",
     "calibrate",
     "channel_multiplier",
+    "correct_biases",
     "fit_frac_width",
     "fold_batch_norm",
     "folds_of",
@@ -48,6 +53,7 @@ __all__ = [
     "prune",
     "quantize",
     "recalibrate_batch_norm",
+    "reestimate_batch_norm",
     "resize",
     "set_input_pruning",
     "with_folds",

@@ -138,6 +138,11 @@ def recalibrate_batch_norm(graph: ModelGraph, batches: Iterable[Example]) -> tup
         BadInput: There is no batch, or one with a single value a channel.
     """
     model = copy.deepcopy(graph.model)
+    return graph.with_model(model), reestimate_batch_norm(model, batches)
+
+
+def reestimate_batch_norm(model: nn.Module, batches: Iterable[Example]) -> dict[str, Any]:
+    """`recalibrate_batch_norm` in place; gives what that tells."""
     layers = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
     refused = {name: _UNTRACKED for name, layer in layers.items() if layer.running_mean is None}
     moments = {name: Moments() for name in layers}
@@ -161,7 +166,7 @@ def recalibrate_batch_norm(graph: ModelGraph, batches: Iterable[Example]) -> tup
             layer.running_mean.copy_(moments[name].mean)
             layer.running_var.copy_(moments[name].variance(correction=1))
     done = [name for name in layers if name not in refused]
-    return graph.with_model(model), {"recalibrated": done, "refused": refused, "batches": number}
+    return {"recalibrated": done, "refused": refused, "batches": number}
 
 
 _UNTRACKED = "it keeps no running statistics"

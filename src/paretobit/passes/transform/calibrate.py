@@ -343,3 +343,48 @@ class _Stream:
             best = best.where(wrong >= smallest, clipping / CLIPPINGS)
             smallest = torch.minimum(smallest, wrong)
         return best
+
+
+class Observed:
+    """What data flows through the slots of a model: formats are given their scales one by one.
+
+    The batches run through the float model once for each axis along which formats share scales, when
+    the first of them asks.
+
+    Args:
+        graph: The model; it is left as it was.
+        batches: Inputs as the model takes them.
+        slots: Path of a layer, or site of a function, to the data slots to watch.
+    """
+
+    def __init__(
+        self, graph: ModelGraph, batches: Sequence[Example], slots: Mapping[str, Sequence[str]]
+    ) -> None:
+        self._graph, self._batches, self._slots = graph, batches, slots
+        self._seen: dict[_Layout, dict[tuple[str, str], _Stream]] = {}
+
+    def fixed(self, path: str, slot: str, number_format: Format) -> Format:
+        """The format with the scale that the data needs; as it is where data fixes none.
+
+        Scales per row of a batch, or per group, stay computed from each batch.
+
+        Raises:
+            BadInput: The layer did not run, or no scale holds what was seen.
+        """
+        if not isinstance(number_format, ScaledInteger) or number_format.scale is not None:
+            return number_format
+        layout = _layout(number_format)
+        if number_format.per == "group" or layout == 0:
+            return number_format
+        if layout not in self._seen:
+            self._seen[layout] = self._watched(layout)
+        return self._seen[layout][path, slot].fit(number_format)
+
+    def _watched(self, layout: _Layout) -> dict[tuple[str, str], _Stream]:
+        model = copy.deepcopy(self._graph.model)
+        layers = _layers(model, {path: dict.fromkeys(slots, ()) for path, slots in self._slots.items()})
+        streams = {(p, s): _Stream(layout, f"{p}.{s}") for p, slots in self._slots.items() for s in slots}
+        for stream in streams.values():
+            stream.counts = True
+        _run(model, layers, {key: {layout: stream} for key, stream in streams.items()}, self._batches)
+        return streams

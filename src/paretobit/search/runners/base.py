@@ -16,6 +16,7 @@ from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph
 from paretobit.passes.transform import Assignment
 from paretobit.registry import Registry
+from paretobit.search.calibration import Calibration
 
 _ELEMENTS_PER_PASS = 2**18  # beyond a few MB every result comes in fresh pages: half the speed
 Direction = Literal["maximize", "minimize"]
@@ -47,10 +48,12 @@ class Evidence:
     Attributes:
         graph: Of the float model; shapes for one row.
         splits: `train`, `val` and, where there is one, `test`: inputs and labels, rows first.
+        calibration: Rows that the search may learn from.
     """
 
     graph: ModelGraph
     splits: Mapping[str, tuple[Tensor, Tensor]]
+    calibration: Calibration | None = None
 
     def split(self, name: str) -> tuple[Tensor, Tensor]:
         """Inputs and labels of a split.

@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from paretobit.graph import at_rest
+from paretobit.search.evaluator import Evaluator
 from paretobit.search.runners.base import RUNNERS, Candidate, Evidence, Metric, Runner, RunnerSettings
-from paretobit.training.evaluate import check_classifier, evaluate
+from paretobit.training.evaluate import check_classifier
 
 
 class EvaluationSettings(RunnerSettings):
@@ -18,6 +19,12 @@ class EvaluationSettings(RunnerSettings):
     num_samples: int | None = Field(None, gt=0, description="only the first so many rows; unset: all")
     batch_size: int | None = Field(
         None, gt=0, description="rows per forward pass; unset: as many as keep activations near 1 MB"
+    )
+    reuse_mb: int = Field(
+        256,
+        ge=0,
+        description="memory, in MiB, for results of layers that later trials take over where what comes "
+        "before them is the same; 0: every trial runs everything. Metrics are the same bits",
     )
 
 
@@ -35,8 +42,15 @@ class BasicEvaluation(Runner):
         super().__init__(evidence, settings)
         x, y = evidence.split(settings.split)
         self._x, self._y = x[: settings.num_samples], y[: settings.num_samples]
-        self._rows = settings.batch_size or evidence.rows_per_pass
         self._check_labels()
+        rows = settings.batch_size or evidence.rows_per_pass
+        self._evaluate = Evaluator(evidence.graph, self._x, self._y, rows, settings.reuse_mb)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Also the path, on which the last bits depend; not the memory, on which nothing does."""
+        settings = self.settings.model_dump(exclude={"reuse_mb"})
+        return {"runner": type(self).__name__, **settings, "path": dict(self._evaluate.path)}
 
     @property
     def samples(self) -> int:
@@ -45,7 +59,7 @@ class BasicEvaluation(Runner):
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
         """Run the model once over the split."""
-        result = evaluate(candidate.applied, self._x, self._y, self._rows)
+        result = self._evaluate(candidate.applied)
         return {"accuracy": result.accuracy, "loss": result.loss}
 
     def _check_labels(self) -> None:

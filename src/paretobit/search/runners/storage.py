@@ -15,7 +15,7 @@ from paretobit.search.runners.per_layer import LayerSum
 _FULL_BITS = 32
 
 
-class _Owner(NamedTuple):
+class Owner(NamedTuple):
     """A module that may own tensors or take data: its first call, and what an earlier module owns too."""
 
     path: str
@@ -24,7 +24,7 @@ class _Owner(NamedTuple):
     elsewhere: frozenset[int]
 
 
-def _owners(evidence: Evidence) -> list[_Owner]:
+def owners_of(evidence: Evidence) -> list[Owner]:
     """Every module; parameters that several share are stored once, in the format of the first."""
     graph = evidence.graph
     calls = {node.owner: node for node in graph.layers}
@@ -33,7 +33,7 @@ def _owners(evidence: Evidence) -> list[_Owner]:
         own = {id(parameter) for parameter in module.parameters(recurse=False)}
         parent = path.rpartition(".")[0]  # the projection within an attention has the formats of that
         within = bool(path) and isinstance(graph.model.get_submodule(parent), nn.MultiheadAttention)
-        owners.append(_Owner(parent if within else path, module, calls.get(path), frozenset(own & seen)))
+        owners.append(Owner(parent if within else path, module, calls.get(path), frozenset(own & seen)))
         seen |= own
     return owners
 
@@ -56,7 +56,7 @@ class AverageBitwidth(Runner):
 
     def __init__(self, evidence: Evidence, settings: Any) -> None:
         super().__init__(evidence, settings)
-        owners = _owners(evidence)
+        owners = owners_of(evidence)
 
         def count(index: int, slots: Slots) -> tuple[int, int, int, int]:
             owner = owners[index]
@@ -85,7 +85,7 @@ class ModelSize(Runner):
 
     def __init__(self, evidence: Evidence, settings: Any) -> None:
         super().__init__(evidence, settings)
-        owners = _owners(evidence)
+        owners = owners_of(evidence)
 
         def count(index: int, slots: Slots) -> tuple[int]:
             owner = owners[index]

@@ -2,6 +2,7 @@
 
 from paretobit.search.spaces.base import SPACES, BoundSpace, Dropped, Space
 from paretobit.search.spaces.channel_multiplier import ChannelMultiplier
+from paretobit.search.spaces.correct import Correct
 from paretobit.search.spaces.product import Product
 from paretobit.search.spaces.prune import Prune
 from paretobit.search.spaces.quantize import Quantize
@@ -10,6 +11,7 @@ __all__ = [
     "SPACES",
     "BoundSpace",
     "ChannelMultiplier",
+    "Correct",
     "Dropped",
     "Product",
     "Prune",

@@ -18,10 +18,12 @@ from paretobit.formats import FULL, Format
 from paretobit.passes.entries import DEFAULT_FORMAT, Entry, is_float, parameter_names, slot_format, slot_whole
 from paretobit.passes.pairs import AllowedPairs
 from paretobit.search.knobs import Knob, Option
-from paretobit.search.spaces.format_knobs import as_list, beside, whole_knob
+from paretobit.search.spaces.format_knobs import SearchEntry, as_list, beside
 
 
-def only_allowed(prefix: str, entry: Entry, knobs: tuple[Knob, ...], pairs: AllowedPairs) -> tuple[Knob, ...]:
+def only_allowed(
+    prefix: str, entry: SearchEntry, knobs: tuple[Knob, ...], pairs: AllowedPairs
+) -> tuple[Knob, ...]:
     """The knobs of one target, without what makes a pair that is not allowed.
 
     Raises:
@@ -44,19 +46,20 @@ def only_allowed(prefix: str, entry: Entry, knobs: tuple[Knob, ...], pairs: Allo
 
 
 def _under_name(
-    prefix: str, name: str, entry: Entry, knobs: tuple[Knob, ...], pairs: AllowedPairs
+    prefix: str, name: str, entry: SearchEntry, knobs: tuple[Knob, ...], pairs: AllowedPairs
 ) -> tuple[Knob, ...] | None:
     """The knobs once the format's name is chosen; None where no pair is left."""
     if is_float(name):
         return knobs
-    data, weights = dict(_formats("data_in", name, entry)), dict(_formats("weight", name, entry))
+    held = entry.under(name)
+    data, weights = dict(_formats("data_in", name, held)), dict(_formats("weight", name, held))
     allowed = {
         key: [w for w, weight in weights.items() if pairs.allow({"data_in": one, "weight": weight})]
         for key, one in data.items()
     }
     if all(len(some) == len(weights) for some in allowed.values()):
         return knobs
-    if _by_parameters("data_in", name, entry) or _by_parameters("weight", name, entry):
+    if _by_parameters("data_in", name, held) or _by_parameters("weight", name, held):
         raise BadInput(
             f"'{prefix}' searches formats by parameters, and some make a pair that is not allowed",
             key="allowed",
@@ -68,10 +71,10 @@ def _under_name(
 
 
 def _nested(
-    prefix: str, name: str, entry: Entry, knobs: tuple[Knob, ...], allowed: Mapping[Any, list[Any]]
+    prefix: str, name: str, entry: SearchEntry, knobs: tuple[Knob, ...], allowed: Mapping[Any, list[Any]]
 ) -> tuple[Knob, ...]:
     """The knobs with the options that are left; those of weights within those of the data."""
-    data_name, weight_name = (whole_knob(prefix, slot, name, entry) for slot in ("data_in", "weight"))
+    data_name, weight_name = (entry.knob(prefix, name, slot) for slot in ("data_in", "weight"))
     same = all(some == next(iter(allowed.values())) for some in allowed.values())
     kept = []
     for knob in knobs:

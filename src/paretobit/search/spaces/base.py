@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph
 from paretobit.passes.transform import Assignment
 from paretobit.registry import Registry
+from paretobit.search.calibration import Calibration
 from paretobit.search.knobs import Config, Tree
 
 
@@ -64,6 +65,22 @@ class BoundSpace(abc.ABC):
         """Path of a layer to the fraction of its weights that a configuration makes zero."""
         return {}
 
+    def prunings(self, config: Config) -> Mapping[str, Hashable]:
+        """Path of a layer to what a configuration does to its weights before they are quantised."""
+        return {}
+
+    def acts_on(self) -> Mapping[str, tuple[str, ...]]:
+        """Knob of the first level to the paths of the layers where its effect is, for those where it is local.
+
+        The others change the model as a whole, or neither its cost nor its shape.
+        """
+        return {}
+
+    @property
+    def outer(self) -> tuple[str, ...]:
+        """Knobs of the first level that change shapes."""
+        return tuple(knob.name for knob in self.tree.knobs) if self.changes_shapes else ()
+
     def private_copy(self) -> nn.Module:
         """A copy of the model in evaluation mode, without gradients."""
         model = copy.deepcopy(self._graph.model)
@@ -89,6 +106,10 @@ class BoundSpace(abc.ABC):
         was applied before leaves no trace.
         """
 
+    def plain(self, prepared: nn.Module, config: Config) -> nn.Module:
+        """The model of the shapes of a configuration, with nothing else of it applied."""
+        return self.apply(prepared, None)
+
     @abc.abstractmethod
     def describe(self) -> dict[str, Any]:
         """What `Space.explain` needs to spell out a configuration without the model; JSON-able."""
@@ -98,6 +119,8 @@ class Space(abc.ABC):
     """The description of what may vary, before it meets a model."""
 
     name: ClassVar[str]
+    goes_last: ClassVar[bool] = False
+    """Whether it works on what the other spaces of a product made of the model."""
 
     def __mul__(self, other: Space) -> Space:
         """Both vary at once."""
@@ -106,8 +129,12 @@ class Space(abc.ABC):
         return space
 
     @abc.abstractmethod
-    def bind(self, graph: ModelGraph) -> BoundSpace:
+    def bind(self, graph: ModelGraph, calibration: Calibration | None = None) -> BoundSpace:
         """The space over one model.
+
+        Args:
+            graph: The model. Its weights may still change until the first `prepare`.
+            calibration: Rows from which scales, statistics and norms are taken, where the space needs them.
 
         Raises:
             BadInput: The description does not fit the model.

@@ -26,6 +26,7 @@ from paretobit.passes.transform.channel_multiplier import (
 )
 from paretobit.passes.transform.inherit import resize_graph
 from paretobit.passes.transform.width_maps import make_plan
+from paretobit.search.calibration import Calibration
 from paretobit.search.knobs import Config, Knob, Option, Tree, Value
 from paretobit.search.spaces.base import SPACES, BoundSpace, Dropped, Space, check_keys
 
@@ -74,8 +75,8 @@ class ChannelMultiplier(Space):
         own = {key: getattr(self.settings, key) for key in _SETTINGS}
         return {**own, "share": self.share, "seed": _plain(self.settings.entries)}
 
-    def bind(self, graph: ModelGraph) -> BoundChannelMultiplier:
-        """The space over one model.
+    def bind(self, graph: ModelGraph, calibration: Calibration | None = None) -> BoundChannelMultiplier:
+        """The space over one model, which needs no calibration.
 
         Raises:
             BadInput: The description does not fit the model, or a width it offers cannot be built.
@@ -163,6 +164,10 @@ class BoundChannelMultiplier(BoundSpace):
     def apply(self, prepared: nn.Module, config: Config | None) -> nn.Module:
         """The model of a configuration, which is this space's own."""
         return prepared if config is None else self.graph(config).model.train(prepared.training)
+
+    def plain(self, prepared: nn.Module, config: Config) -> nn.Module:
+        """The model of the widths of a configuration."""
+        return self.apply(prepared, config)
 
     def describe(self) -> dict[str, Any]:
         """What `ChannelMultiplier.explain` needs."""

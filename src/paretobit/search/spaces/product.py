@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import nn
@@ -11,6 +11,7 @@ from torch import nn
 from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph
 from paretobit.passes.transform import Assignment
+from paretobit.search.calibration import Calibration
 from paretobit.search.knobs import Config, Tree
 from paretobit.search.spaces.base import SPACES, BoundSpace, Space
 
@@ -31,9 +32,8 @@ class Product(Space):
     name: ClassVar[str] = "product"
 
     def __init__(self, spaces: Sequence[Space]) -> None:
-        self.spaces: tuple[Space, ...] = tuple(
-            part for space in spaces for part in (space.spaces if isinstance(space, Product) else (space,))
-        )
+        parts = [p for space in spaces for p in (space.spaces if isinstance(space, Product) else (space,))]
+        self.spaces: tuple[Space, ...] = tuple(sorted(parts, key=lambda part: part.goes_last))
         names = [space.name for space in self.spaces]
         twice = next((name for name in names if names.count(name) > 1), None)
         if len(names) < 2 or twice is not None:
@@ -64,9 +64,9 @@ class Product(Space):
             **{space.name: space.to_settings() for space in self.spaces},
         }
 
-    def bind(self, graph: ModelGraph) -> BoundProduct:
+    def bind(self, graph: ModelGraph, calibration: Calibration | None = None) -> BoundProduct:
         """The spaces over one model."""
-        return BoundProduct(self, graph)
+        return BoundProduct(self, graph, calibration)
 
     @staticmethod
     def explain(described: Mapping[str, Any], config: Config) -> dict[str, Any]:
@@ -86,9 +86,10 @@ class BoundProduct(BoundSpace):
     depends on sizes (the accumulator of a bias, masks) fits. The last few shapes are kept.
     """
 
-    def __init__(self, space: Product, graph: ModelGraph) -> None:
+    def __init__(self, space: Product, graph: ModelGraph, calibration: Calibration | None = None) -> None:
         super().__init__(graph)
-        bound = {part.name: (part, _bound(part, graph)) for part in space.spaces}
+        self._calibration = calibration
+        bound = {part.name: (part, self._bind(part, graph)) for part in space.spaces}
         self._parts = {name: part for name, (_, part) in bound.items()}
         self._shape = next((part for part in self._parts.values() if part.changes_shapes), None)
         self.changes_shapes = self._shape is not None
@@ -124,6 +125,19 @@ class BoundProduct(BoundSpace):
         """The fractions of zeros of every space that makes some."""
         return {path: share for part in self._on(config) for path, share in part.sparsity(config).items()}
 
+    def prunings(self, config: Config) -> Mapping[str, Hashable]:
+        """Those of every space."""
+        return {path: done for part in self._on(config) for path, done in part.prunings(config).items()}
+
+    def acts_on(self) -> dict[str, tuple[str, ...]]:
+        """Those of every space."""
+        return {knob: paths for part in self._parts.values() for knob, paths in part.acts_on().items()}
+
+    @property
+    def outer(self) -> tuple[str, ...]:
+        """Those of the space that changes shapes."""
+        return self._shape.outer if self._shape is not None else ()
+
     def instrument(self, model: nn.Module) -> None:
         """Everything that the spaces need in a model of the original shape."""
         for part in self._parts.values():
@@ -131,11 +145,18 @@ class BoundProduct(BoundSpace):
 
     def apply(self, prepared: nn.Module, config: Config | None) -> nn.Module:
         """Every space's knobs, on the prepared copy or on one of another shape."""
-        if config is None:
+        return self._applied(prepared, config, config)
+
+    def plain(self, prepared: nn.Module, config: Config) -> nn.Module:
+        """The model of the shape of a configuration."""
+        return self._applied(prepared, config, None)
+
+    def _applied(self, prepared: nn.Module, shape: Config | None, config: Config | None) -> nn.Module:
+        if shape is None:
             parts: Sequence[BoundSpace] = [p for p in self._parts.values() if not p.changes_shapes]
             model = prepared
         else:
-            graph, parts = self.graph(config), self._on(config)
+            graph, parts = self.graph(shape), self._on(shape)
             model = prepared if graph is self._graph else self._copy_of(graph, parts)
         for part in parts:
             model = part.apply(model, config)
@@ -149,7 +170,7 @@ class BoundProduct(BoundSpace):
         """The spaces that keep shapes, bound to the shape of a configuration."""
         graph = self.graph(config)
         if id(graph) not in self._bound:
-            self._bound[id(graph)] = (graph, [_bound(space, graph) for space in self._others])
+            self._bound[id(graph)] = (graph, [self._bind(space, graph) for space in self._others])
             if len(self._bound) > _KEPT_SHAPES + 1:  # the original shape stays
                 del self._bound[list(self._bound)[1]]
         return self._bound[id(graph)][1]
@@ -165,9 +186,8 @@ class BoundProduct(BoundSpace):
                 self._models.popitem(last=False)
         return self._models[id(graph)][1]
 
-
-def _bound(space: Space, graph: ModelGraph) -> BoundSpace:
-    try:
-        return space.bind(graph)
-    except BadInput as error:
-        raise error.under(space.name) from None
+    def _bind(self, space: Space, graph: ModelGraph) -> BoundSpace:
+        try:
+            return space.bind(graph, self._calibration)
+        except BadInput as error:
+            raise error.under(space.name) from None

@@ -7,7 +7,7 @@ no trial sees what another pruned.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
 
@@ -23,9 +23,11 @@ from paretobit.passes.transform.prune_layers import Choice, input_norms, prunabl
 from paretobit.passes.transform.prune_scores import parse_pattern
 from paretobit.passes.transform.prune_settings import WeightPruning
 from paretobit.passes.transform.prune_weights import weight_masks
+from paretobit.search.calibration import Calibration
 from paretobit.search.knobs import Config, Knob, Option, Tree, Value
 from paretobit.search.spaces.base import SPACES, BoundSpace, Dropped, Space, check_keys
 from paretobit.search.spaces.format_knobs import one_of_each_name
+from paretobit.search.spaces.ties import INPUTS, read_ties, tied_by_hand
 
 Share = Literal["name", "type"]
 _KEYS = ("sparsity", "pattern", "method", "scope", "floor", "ragged", "seed")
@@ -47,10 +49,14 @@ class Prune(Space):
             `default` is for the layers that can be pruned and that no other key chooses.
         share: `name`: every layer has knobs of its own. `type`: the layers that one key chooses
             share one set of knobs; the scope `global` then ranks them together.
-        batches: Inputs as `trace` takes them, for the method `activation-aware`.
+        batches: Inputs as `trace` takes them, for the method `activation-aware`; unset: the search's
+            calibration rows.
+        tie: Lists of names, paths or patterns (`["conv1", "regex:layer1\\..*"]`): the layers of one list
+            share one set of knobs, known by the name of the first layer to run; they need the same
+            entry.
 
     Raises:
-        BadInput: An unknown value, or an empty seed.
+        BadInput: An unknown value, an empty seed, or ties that are none.
     """
 
     name: ClassVar[str] = "prune"
@@ -62,6 +68,7 @@ class Prune(Space):
         seed: Mapping[str, Mapping[str, Any]],
         share: Share = "name",
         batches: Iterable[Example] | None = None,
+        tie: Sequence[Sequence[str]] = (),
     ) -> None:
         if by not in get_args(By):
             raise BadInput("unknown way to choose layers", key="by", found=by, allowed=get_args(By))
@@ -71,23 +78,27 @@ class Prune(Space):
             allowed = "a table per type or layer"
             raise BadInput("the seed names no layers", key="seed", found=seed, allowed=allowed)
         self.by, self.seed, self.share = by, dict(seed), share
+        self.ties = read_ties(tie)
+        if INPUTS in self.ties:
+            raise BadInput("weights are pruned, not inputs", key="tie", found=INPUTS, allowed="lists of layers")
         self.batches = None if batches is None else list(batches)  # read again for every shape
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Prune:
         """The space that a `[search.space]` table describes."""
-        allowed = ("by", "seed", "share")
+        allowed = ("by", "seed", "share", "tie")
         check_keys(settings, allowed, "a table per type or layer")
         return cls(**settings)
 
     def to_settings(self) -> dict[str, Any]:
         """Plain values; batches cannot be written down."""
         seed = {key: dict(entry) for key, entry in self.seed.items()}
-        return {"by": self.by, "share": self.share, "seed": seed}
+        ties = {"tie": [list(tie) for tie in self.ties]} if self.ties else {}
+        return {"by": self.by, "share": self.share, "seed": seed, **ties}
 
-    def bind(self, graph: ModelGraph) -> BoundPrune:
+    def bind(self, graph: ModelGraph, calibration: Calibration | None = None) -> BoundPrune:
         """The space over one model."""
-        return BoundPrune(self, graph)
+        return BoundPrune(self, graph, calibration)
 
     @staticmethod
     def explain(described: Mapping[str, Any], config: Config) -> dict[str, Any]:
@@ -111,9 +122,10 @@ class _Target:
 class BoundPrune(BoundSpace):
     """The space `prune` over one model."""
 
-    def __init__(self, space: Prune, graph: ModelGraph) -> None:
+    def __init__(self, space: Prune, graph: ModelGraph, calibration: Calibration | None = None) -> None:
         super().__init__(graph)
-        order = sorted(_targets(space, graph), key=lambda t: graph.layers.index(t.layers[0]))
+        targets = tied_by_hand(graph, _targets(space, graph), space.ties, space.share == "name")
+        order = sorted(targets, key=lambda t: graph.layers.index(t.layers[0]))
         found = list(_without_repeats(graph, order))
         self._targets = [target for target in found if isinstance(target, _Target)]
         self.dropped = tuple(dropped for dropped in found if isinstance(dropped, Dropped))
@@ -121,7 +133,7 @@ class BoundPrune(BoundSpace):
             raise BadInput("the model has no layer that can be pruned", key="seed.default")
         knobs = {target.prefix: _knobs(target) for target in self._targets}
         self.tree = Tree(tuple(knob for own in knobs.values() for knob in own))
-        self._norms = self._measured(space)
+        self._norms = self._measured(space, calibration)
         for target in self._targets:
             self._check(target, knobs[target.prefix])
         chosen = {node.name for target in self._targets for node in target.layers}
@@ -152,6 +164,16 @@ class BoundPrune(BoundSpace):
             for path, mask in self._masks(target, chosen).items():
                 self._set(prepared.get_submodule(path), path, mask)
         return prepared
+
+    def prunings(self, config: Config) -> dict[str, Hashable]:
+        """What is chosen for every layer that loses weights."""
+        chosen = [(t, _decoded(t.prefix, t.entry, config)) for t in self._targets]
+        removing = [(t, own) for t, own in chosen if _removes(next(own[key] for key in _AMOUNTS if key in own))]
+        return {node.owner: tuple(own.items()) for t, own in removing for node in t.layers}
+
+    def acts_on(self) -> dict[str, tuple[str, ...]]:
+        """Every knob acts on the layers of its target."""
+        return {knob.name: tuple(n.owner for n in t.layers) for t in self._targets for knob in _knobs(t)}
 
     def describe(self) -> dict[str, Any]:
         """The targets: prefix, entry, layers."""
@@ -190,14 +212,15 @@ class BoundPrune(BoundSpace):
         choice = Choice("name", tuple(node.owner for node in target.layers))
         return WeightPruning(**given, choice=choice)
 
-    def _measured(self, space: Prune) -> dict[str, Tensor] | None:
+    def _measured(self, space: Prune, calibration: Calibration | None) -> dict[str, Tensor] | None:
         aware = [t for t in self._targets if "activation-aware" in _as_list(t.entry.get("method"))]
         if not aware:
             return None
-        if space.batches is None:
-            key, allowed = f"seed.{aware[0].prefix}.method", "from Python: Prune(..., batches=[...])"
+        batches = space.batches if calibration is None or space.batches is not None else calibration.batches
+        if batches is None:
+            key, allowed = f"seed.{aware[0].prefix}.method", "data with a split to train on, or calibration="
             raise BadInput("activation-aware pruning needs calibration batches", key=key, allowed=allowed)
-        return input_norms(self._graph, [node for t in aware for node in t.layers], space.batches)
+        return input_norms(self._graph, [node for t in aware for node in t.layers], batches)
 
     def _check(self, target: _Target, knobs: tuple[Knob, ...]) -> None:
         """Refuse, before any work, what cannot be: words of all options, masks of every first one."""

@@ -30,12 +30,18 @@ class Strategy(abc.ABC):
         problem: What is searched.
         seed: Of its random numbers.
         settings: An instance of `Settings`.
+
+    Attributes:
+        predicted: Of what it asked for, the increase of the loss that it expects, where it expects one.
+        notes: What the user should know of how it went.
     """
 
     Settings: ClassVar[type[StrategySettings]] = StrategySettings
 
     def __init__(self, problem: Problem, seed: int, settings: Any) -> None:
         self.problem, self.seed, self.settings = problem, seed, settings
+        self.predicted: dict[Config, float] = {}
+        self.notes: list[str] = []
 
     @classmethod  # noqa: B027 (most can use everything)
     def check(cls, settings: Any, tree: Tree, objectives: int) -> None:
@@ -44,6 +50,11 @@ class Strategy(abc.ABC):
         Raises:
             BadInput: It cannot; what would be able to is listed.
         """
+
+    @classmethod
+    def draws(cls, settings: Any) -> bool:
+        """Whether another seed is expected to give other proposals."""
+        return False
 
     @abc.abstractmethod
     def ask(self, n: int) -> list[Config]:

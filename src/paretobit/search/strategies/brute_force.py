@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -39,6 +39,11 @@ class BruteForce(Strategy):
         self._indices: Iterator[int] = permutation(size, seed) if shuffled else iter(range(size))
 
         self._done: set[Config] = set()
+
+    @classmethod
+    def draws(cls, settings: Any) -> bool:
+        """Shuffled, it does."""
+        return bool(settings.order == "shuffled")
 
     def ask(self, n: int) -> list[Config]:
         """The next `n` configurations."""

@@ -6,7 +6,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
@@ -16,11 +16,14 @@ from pydantic import Field, field_validator
 from paretobit.errors import BadInput
 from paretobit.runtime import optional
 from paretobit.search.knobs import Config, Knob, Tree, Value
-from paretobit.search.problem import Problem
+from paretobit.search.problem import Judgement, Problem
 from paretobit.search.strategies.base import STRATEGIES, Strategy, StrategySettings
 from paretobit.search.trial import Trial
 
 _VIOLATION = "violation"
+_BEYOND = 1e100
+"""More than any loss: what breaks a constraint comes after all that keep them, by its violation."""
+Rejected = Literal["pruned", "worst", "evolved", "penalty", "unused"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,12 @@ class Sampler:
         several: Whether it takes several objectives.
         largest: Configurations it can list; None where it does not list them.
         package: An optional package it needs.
+        rejected: How it is told of a trial that breaks a constraint. All but `penalty` and `unused` read
+            the violation beside the losses. Where a trial was rejected before its losses were known it
+            is `pruned`; or has the `worst` losses so far, once there are any; or is `evolved`: likewise,
+            and from the first trial on, as the losses of what breaks constraints are not looked at.
+            With `penalty`, its loss is beyond all others, by the violation. `unused`: what it proposes
+            does not depend on results.
     """
 
     kind: type[optuna.samplers.BaseSampler]
@@ -46,15 +55,23 @@ class Sampler:
     several: bool = True
     largest: int | None = None
     package: str | None = None
+    rejected: Rejected = "unused"
 
 
 SAMPLERS: Mapping[str, Sampler] = {
     "tpe": Sampler(
-        optuna.samplers.TPESampler, "tree-structured Parzen estimator, multivariate", {"multivariate": True}
+        optuna.samplers.TPESampler,
+        "tree-structured Parzen estimator, multivariate",
+        {"multivariate": True},
+        rejected="pruned",
     ),
     "random": Sampler(optuna.samplers.RandomSampler, "uniform"),
-    "nsgaii": Sampler(optuna.samplers.NSGAIISampler, "evolution by non-dominated sorting"),
-    "nsgaiii": Sampler(optuna.samplers.NSGAIIISampler, "the same with reference points, for many objectives"),
+    "nsgaii": Sampler(optuna.samplers.NSGAIISampler, "evolution by non-dominated sorting", rejected="evolved"),
+    "nsgaiii": Sampler(
+        optuna.samplers.NSGAIIISampler,
+        "the same with reference points, for many objectives",
+        rejected="evolved",
+    ),
     "qmc": Sampler(
         optuna.samplers.QMCSampler,
         "quasi-random low-discrepancy sequence",
@@ -76,12 +93,14 @@ SAMPLERS: Mapping[str, Sampler] = {
         conditional=False,
         several=False,
         package="cmaes",
+        rejected="penalty",
     ),
     "gp": Sampler(
         optuna.samplers.GPSampler,
         "Gaussian process, for few trials that cost much",
         {"warn_independent_sampling": False},
         conditional=False,
+        rejected="worst",
     ),
 }
 """Samplers by name."""
@@ -106,7 +125,9 @@ class OptunaStrategy(Strategy):
     """Optuna's samplers, seeded: see `paretobit list samplers`.
 
     Numbers go to the sampler as positions in their list and come back as values; everything else
-    is categorical. Constraint violations reach the samplers that can use them.
+    is categorical. A sampler is told of broken constraints in the way it understands: as violations, or
+    for `cmaes` as a loss beyond all others. A trial that a constraint rejected before it ran counts as
+    one of the search's trials.
     """
 
     Settings: ClassVar[type[StrategySettings]] = OptunaSettings
@@ -121,6 +142,9 @@ class OptunaStrategy(Strategy):
         )
         # These two end Optuna's own loop through `study.stop()`, which ask and tell have no use for.
         self._ends = settings.sampler in ("grid", "bruteforce")
+        self._rejected = SAMPLERS[settings.sampler].rejected
+        self._reads_violations = bool(problem.constraints) and self._rejected not in ("penalty", "unused")
+        self._worst: list[float] = []
         self._running: dict[Config, list[optuna.Trial]] = {}
         self._seen: set[Config] = set()
 
@@ -135,6 +159,11 @@ class OptunaStrategy(Strategy):
         if sampler.package is not None:
             optional(sampler.package, extra="cmaes", purpose=f"the sampler '{name}'")
         _sampler(settings, 0, tree)
+
+    @classmethod
+    def draws(cls, settings: Any) -> bool:
+        """Every sampler does."""
+        return True
 
     def ask(self, n: int) -> list[Config]:
         """The sampler's next `n` proposals; none once a sampler that lists the space has listed it."""
@@ -153,25 +182,39 @@ class OptunaStrategy(Strategy):
         """Add trials that came from another study to the sampler's own."""
         for trial in trials:
             judged = self.problem.judge(trial.metrics)
-            if judged.losses is not None:
-                violations = {_VIOLATION: judged.violation} if self.problem.constraints else None
-                self._study.add_trial(_frozen(self.problem.tree, trial.config, judged.losses, violations))
+            values = self._values(judged)
+            if values is not None:
+                violations = {_VIOLATION: judged.violation} if self._reads_violations else None
+                self._study.add_trial(_frozen(self.problem.tree, trial.config, values, violations))
                 self._seen.add(trial.config)
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Hand losses and violations to the sampler; a trial without losses is pruned or failed."""
+        """Hand losses and violations to the sampler; a failed trial has neither."""
         for trial in trials:
             asked = self._running[trial.config].pop(0)
             judged = self.problem.judge(trial.metrics)
             if not trial.metrics:
                 self._tell(asked, state=TrialState.FAIL)
                 continue
-            if self.problem.constraints:
+            if self._reads_violations:
                 asked.set_constraint(_VIOLATION, judged.violation)
-            if judged.losses is None:
+            values = self._values(judged)
+            if values is None:
                 self._tell(asked, state=TrialState.PRUNED)
             else:
-                self._tell(asked, values=list(judged.losses))
+                self._tell(asked, values=values)
+
+    def _values(self, judged: Judgement) -> list[float] | None:
+        """What the sampler is told as losses; None where it is told that the trial was pruned."""
+        losses = None if judged.losses is None else list(judged.losses)
+        if losses is not None:
+            self._worst = [max(pair) for pair in zip(self._worst or losses, losses, strict=True)]
+        if judged.violation > 0 and self._rejected == "penalty":
+            return [_BEYOND * (1 + judged.violation)] * len(self.problem.objectives)
+        if losses is None and self._rejected in ("worst", "evolved"):
+            nothing_yet = [0.0] * len(self.problem.objectives) if self._rejected == "evolved" else None
+            return list(self._worst) or nothing_yet
+        return losses
 
     def _tell(self, asked: optuna.Trial, **result: Any) -> None:
         try:

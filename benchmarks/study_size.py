@@ -1,0 +1,88 @@
+"""A study of 100,000 brute-force trials: its size, how soon it opens, and whether late trials cost more.
+
+    python benchmarks/study_size.py [--json] [--trials 100000]
+
+Trials are measured by cheap runners alone, each in a commit of its own, over a space of 10^25 and more
+configurations. Ends with exit code 1 and the names of the limits that were missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from output import show
+
+import paretobit as pb
+from paretobit.models import build
+from paretobit.runtime import use_one_thread
+
+WIDTHS = list(range(2, 17))
+ENTRY = {f"{slot}_{part}": WIDTHS for slot in ("data_in", "weight", "bias") for part in ("width", "frac_width")}
+LIMITS = {"study_mb": 100.0, "opens_in_s": 1.0, "cpu_at_the_end_over_start": 1.1}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    parser.add_argument("--trials", type=int, default=100_000)
+    arguments = parser.parse_args()
+
+    use_one_thread()
+    torch.manual_seed(0)
+    model = build("jsc-hls4ml", (16,), 5).eval()
+    moments, sizes = [time.process_time()], set[str]()
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        study = pb.search(
+            model,
+            val=(torch.randn(8, 16), torch.randint(0, 5, (8,))),
+            space=pb.Quantize(by="type", seed={"linear": {"name": "integer", **ENTRY}}),
+            runners={name: {} for name in ("basic_computation", "average_bitwidth", "model_size")},
+            strategy={"name": "brute_force", "order": "shuffled"},
+            minimize=["bitops", "model_size"],
+            n_trials=arguments.trials,
+            out=Path(folder) / "run",
+            on_trial=lambda _: moments.append(time.process_time()),
+        )
+        seconds = time.perf_counter() - start
+        sizes.add(str(study.facts["size"]))
+        del study
+        file = Path(folder) / "run" / "study.db"
+        opened = []
+        for _ in range(3):
+            began = time.perf_counter()
+            with pb.Study.open(file) as again:
+                opened.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        front = len(again.front())
+        fronted = time.perf_counter() - began
+        megabytes = file.stat().st_size / 1e6
+    tenth = max(1, arguments.trials // 20)
+    spent = [b - a for a, b in itertools.pairwise(moments)]
+    late, early = statistics.median(spent[-tenth:]), statistics.median(spent[tenth // 5 : tenth])
+    result: dict[str, Any] = {
+        "trials": len(again),
+        "configurations": sizes.pop(),
+        "study_mb": round(megabytes, 1),
+        "opens_in_s": round(statistics.median(opened), 3),
+        "front_in_s": round(fronted, 3),
+        "front_trials": front,
+        "cpu_at_the_end_over_start": round(late / early, 3),
+        "ms_per_trial": round(1e3 * seconds / arguments.trials, 3),
+    }
+    show(result, arguments.json)
+    missed = [f"{n} is {result[n]}, the limit <= {limit}" for n, limit in LIMITS.items() if result[n] > limit]
+    if missed:
+        sys.exit("missed: " + "; ".join(missed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""A traced model as steps that can be run one by one, with the results of earlier ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from paretobit.graph.faithful import Writers
+from paretobit.graph.model_graph import ModelGraph, Node
+from paretobit.graph.trace import _fixed_arguments, _restored, _Tracer, _without_sites, at_rest
+
+undone = _restored
+"""What a run leaves in a model, attributes and buffers, is undone after the block."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """In the place of an argument: the result of an earlier step."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation of a model.
+
+    Attributes:
+        node: What the graph says of it.
+        target: Path of the module or attribute, the function, or the name of the method.
+        args: Positional arguments, a `Result` in the place of each result, in lists and tables too.
+        kwargs: Named arguments, likewise.
+        in_place: Whether it writes its result into its first argument.
+    """
+
+    node: Node
+    target: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    in_place: bool
+
+
+def steps_of(graph: ModelGraph, model: nn.Module, example: Tensor) -> tuple[Step, ...] | None:
+    """The steps of a model that is called with one tensor, in order of execution.
+
+    A step whose argument was written into takes the result of who wrote last.
+
+    Args:
+        graph: Of a model with the same modules.
+        model: The same, or transformed; left as it was.
+        example: What the model is called with.
+
+    Returns:
+        None where the graph does not say all that a run of this model does: torch.fx cannot trace
+        it, or finds other operations than those of the graph.
+    """
+    if graph.method != "fx":
+        return None
+    try:
+        with at_rest(model), _restored(model), _without_sites(model):
+            traced = _Tracer(_fixed_arguments(model, example)).trace(model)
+    except Exception:  # whatever a model's forward raises on symbols
+        return None
+    if len(traced.nodes) != len(graph.nodes):
+        return None
+    writers, numbers = Writers(model), {node.name: i for i, node in enumerate(traced.nodes)}
+    steps = []
+    for node, known in zip(traced.nodes, graph.nodes, strict=True):
+        if node.op != known.kind or (node.op == "call_module" and str(node.target) != known.owner):
+            return None
+
+        def current(source: fx.Node) -> Result:
+            return Result(numbers[writers.last(source)])
+
+        args, kwargs = filled(node.args, fx.Node, current), filled(node.kwargs, fx.Node, current)
+        target = node.target if callable(node.target) else str(node.target)
+        steps.append(Step(known, target, args, dict(kwargs), writers._in_place(node)))
+        writers.take(node)
+    return tuple(steps)
+
+
+def filled(value: Any, kind: type, replace: Callable[[Any], Any]) -> Any:
+    """Arguments with everything of a kind replaced, in lists, tables and slices too."""
+    if isinstance(value, kind):
+        return replace(value)
+    if isinstance(value, slice):
+        parts = (filled(part, kind, replace) for part in (value.start, value.stop, value.step))
+        return slice(*parts)
+    if isinstance(value, dict):
+        return {key: filled(item, kind, replace) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(filled(item, kind, replace) for item in value))
+    if isinstance(value, list | tuple):
+        items = [filled(item, kind, replace) for item in value]
+        return items if isinstance(value, list) else tuple(items)
+    return value
+
+
+def results_in(value: Any) -> Sequence[int]:
+    """Numbers of the steps whose results stand in arguments, in order, each as often as it stands there."""
+    found: list[int] = []
+    filled(value, Result, lambda result: found.append(result.step))
+    return found

@@ -1,0 +1,148 @@
+"""Every configuration of a space, measured once: the run folder of a brute-force search, and its table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from paretobit.document import Document
+from paretobit.errors import BadInput
+from paretobit.runtime import one_thread, seeded
+from paretobit.search import Candidate, Wanted, Workbench
+from paretobit.search.insight import store
+from paretobit.search.model_insight import ModelInsight
+from paretobit.search.runners import BasicEvaluation
+from paretobit.search.table import TEST, Table
+from paretobit.training import Epoch
+from paretobit.workflow.run import assemble, run
+from paretobit.workflow.run_folder import RunFolder
+from paretobit.workflow.search import OnTrial, Search
+from paretobit.workflow.settings import Settings
+
+LIMIT = 200_000
+TABLE = "table.npz"
+_MOST_OUTER = 64
+
+
+class TestEvaluation(BasicEvaluation):
+    """Accuracy and loss on the test split, under names that say so."""
+
+    __test__ = False
+    metrics = (
+        replace(BasicEvaluation.metrics[0], name=TEST + BasicEvaluation.metrics[0].name),
+        replace(BasicEvaluation.metrics[1], name=TEST + BasicEvaluation.metrics[1].name),
+    )
+
+    def measure(self, candidate: Candidate) -> dict[str, float]:
+        """Run the model once over the test split."""
+        return {TEST + name: value for name, value in super().measure(candidate).items()}
+
+
+def enumerate_space(
+    settings: Settings,
+    document: Document,
+    folder: RunFolder,
+    *,
+    limit: int = LIMIT,
+    test: bool = False,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    on_trial: OnTrial | None = None,
+    on_start: Callable[[Search], None] | None = None,
+) -> Path:
+    """Measure every configuration of a space, in the order in which neighbours share most, and keep a table.
+
+    The folder becomes that of an ordinary brute-force search, which can be resumed; `table.npz` joins it.
+    Constraints do not keep a configuration from being measured: the table keeps them as part of the
+    question.
+
+    Args:
+        settings: Of the whole run; its strategy and number of trials are set aside.
+        document: Where they came from.
+        folder: A new run folder, or that of an enumeration that was cut short.
+        limit: Configurations at most.
+        test: Whether to measure accuracy and loss on the test split as well, as `test_accuracy` and
+            `test_loss`.
+        on_epoch: Called after every epoch of training.
+        on_trial: Called after every trial.
+        on_start: Called with the search before it runs.
+
+    Returns:
+        The table's file.
+
+    Raises:
+        BadInput: The space is larger than the limit, or there is no test split.
+    """
+    change = {"strategy": {"name": "brute_force"}, "n_trials": None, "timeout": None, "warm_start": None}
+    settings = settings.model_copy(update={"search": settings.search.model_copy(update=change)})
+    _check_size(assemble(settings, document, begun=True).search, limit, test)
+    begun: list[tuple[Search, Wanted]] = []
+
+    def start(search: Search) -> None:
+        begun.append((search, search.wanted))
+        search.wanted = Wanted(search.wanted.objectives)
+        if test:
+            search.runners += (_on_test(search),)
+        if on_start:
+            on_start(search)
+
+    study = run(settings, document, folder, on_epoch=on_epoch, on_trial=on_trial, on_start=start)
+    ((search, wanted),) = begun
+    evidence, absent = gather_evidence(search)
+    made = Table.from_study(study, search.space.tree, evidence=evidence, evidence_absent=absent)
+    path = folder.path / TABLE
+    made.asking(wanted.constraints).save(path)
+    return path
+
+
+def gather_evidence(search: Search) -> tuple[dict[str, Any] | None, str]:
+    """Every score table of every choice of the outer knobs, with the seconds each took; or why none."""
+    with one_thread(), seeded(search.seed):
+        workbench = Workbench(search.space, search.runners, lambda _: 0.0, search.seed, search.eval_mode)
+
+        def insight() -> ModelInsight:
+            return ModelInsight(search.space, search.evidence, workbench.cheap_metrics, search.seed)
+
+        names, outer = insight().tables, insight().outer
+        if not names:
+            return None, "there were no calibration rows"
+        if outer.size > _MOST_OUTER:
+            return None, f"the knobs that change shapes have {outer.size:,} choices: {_MOST_OUTER} at most"
+        gathered: dict[str, Any] = {"tables": {}}
+        seconds: dict[str, dict[str, float]] = {}
+        try:
+            for name in names:
+                fresh = insight()  # or a table computed together with another one would seem free
+                for i in range(outer.size):
+                    started = time.perf_counter()
+                    fresh.table(name, outer.at(i))
+                    seconds.setdefault(name, {})[outer.at(i).to_json()] = time.perf_counter() - started
+                stored = store(fresh, [outer.at(i) for i in range(outer.size)], [name])
+                gathered = {**stored, "tables": {**gathered["tables"], **stored["tables"]}}
+        except BadInput as refused:
+            return None, str(refused)
+    return {**gathered, "seconds": seconds}, ""
+
+
+def _check_size(search: Search, limit: int, test: bool) -> None:
+    size = search.space.tree.size
+    if size > limit:
+        raise BadInput(
+            "the space is too large to be enumerated: --limit allows more",
+            key="search.space",
+            found=f"{size:,} configurations",
+            allowed=f"{limit:,}",
+        )
+    if test:
+        _on_test(search)
+
+
+def _on_test(search: Search) -> TestEvaluation:
+    """The runner for the test split, on as many rows as there are."""
+    evaluation = next((r for r in search.runners if isinstance(r, BasicEvaluation)), None)
+    if evaluation is None:
+        raise BadInput("the test split is measured by 'basic_evaluation', which is not in use", key="--test")
+    settings = evaluation.settings.model_copy(update={"split": "test", "num_samples": None})
+    return TestEvaluation(search.evidence, settings)
