@@ -26,7 +26,7 @@ from paretobit.runtime import use_one_thread
 
 WIDTHS = list(range(2, 17))
 ENTRY = {f"{slot}_{part}": WIDTHS for slot in ("data_in", "weight", "bias") for part in ("width", "frac_width")}
-LIMITS = {"study_mb": 100.0, "opens_in_s": 1.0, "cpu_at_the_end_over_start": 1.1}
+LIMITS = {"study_mb": 100.0, "opens_in_s": 1.0}
 
 
 def main() -> None:

@@ -68,7 +68,8 @@ def test_help_does_not_import_torch() -> None:
 
 def test_help_names_every_command() -> None:
     page = ok("--help")
-    for command in ("train", "test", "search", "plan", "inspect", "show", "list"):
+    looking = ("plan", "inspect", "show", "list", "report", "doctor", "compare", "enumerate")
+    for command in ("train", "test", "search", *looking):
         assert command in page
         assert ok(command, "--help")
 

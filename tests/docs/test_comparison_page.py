@@ -10,6 +10,7 @@ import pytest
 from paretobit.document import Document
 from paretobit.report.comparison import comparison_table
 from paretobit.search.comparison import RANDOM, SHUFFLED
+from paretobit.search.replay import Play
 from paretobit.search.table import Table
 from paretobit.workflow.compare import asked_of, compare_on_table
 from paretobit.workflow.contestants import Asking
@@ -38,7 +39,8 @@ def test_the_numbers_of_the_page_come_from_the_table(name: str) -> None:
     path, trials, seeds, maximize, bound = match.groups()
     asked = {"maximize": [maximize], "subject_to": [bound]} if maximize else {}
     table, _, wanted = asked_of(ROOT / path, **asked)
-    done = compare_on_table(table, Asking([], int(seeds), int(trials)), wanted=wanted)
+    not_replayed = {(RANDOM, seed): Play((), (), 0, 0, 0, None, 0.0) for seed in range(int(seeds))}
+    done = compare_on_table(table, Asking([], int(seeds), int(trials)), wanted=wanted, known=not_replayed)
     (row,) = (row for row in comparison_table(done) if row["strategy"] == SHUFFLED)
     cells = [value for key, value in row.items() if " at " in key and "random" not in key]
     cells += [value for key, value in row.items() if key.startswith("evaluations to")]

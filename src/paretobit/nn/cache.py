@@ -55,7 +55,7 @@ class TensorCache:
         return tensor
 
     def _may_enter(self, size: int) -> bool:
-        """Into a full cache only one in eight: who walks through more than fits would find nothing ever again."""
+        """Into a full cache one in eight: who walks through more than fits would find nothing again."""
         if self.used + size <= self.budget:
             return True
         self._turned_away += 1

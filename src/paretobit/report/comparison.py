@@ -73,9 +73,10 @@ def reading(comparison: Comparison) -> str:
     if alike:
         parts.append(f"Not to be told from random with {len(comparison.seeds)} seeds: {', '.join(alike)}.")
     noise = comparison.yardstick.noise
-    if noise is not None and not any(_beyond_noise(comparison, entry, random) for entry in others):
+    if noise is not None:
+        beyond = [label for label in sure if _beyond_noise(comparison, comparison.entry(label), random)]
         parts.append(
-            f"No median differs from random's by more than the noise of the validation rows ({_number(noise)})."
+            f"By more than the noise of the validation rows ({_number(noise)}): {', '.join(beyond) or 'none'}."
         )
     return " ".join(parts)
 

@@ -175,11 +175,13 @@ def _layer(
             if part.training:
                 return None
             for tensors in (part._parameters, part._buffers):
-                found += [_version(tensor) for tensor in tensors.values() if tensor is not None]
+                for tensor in tensors.values():
+                    if tensor is not None:
+                        found += (id(tensor), tensor._version, tensor.data_ptr())
         for part in slotted:
             for slot, number_format in part.slots.items():
-                number = formats.number(number_format)
                 if slot != skipped:
+                    number = formats.number(number_format)
                     if number is None:
                         return None
                     found.append(number)

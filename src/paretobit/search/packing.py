@@ -122,7 +122,11 @@ class Packing:
     def pack(self, trial: Trial) -> tuple[Row, Words]:
         """A trial as a row, and the words that are new; `learn` them once they are stored."""
         new: Words = {}
-        config = " ".join([str(self._number(key, new)) for key in _keys(trial.config)])
+        numbers = self._numbers
+        try:
+            config = " ".join([str(numbers[name, type(value), value]) for name, value in trial.config.items()])
+        except KeyError:
+            config = " ".join([str(self._number(key, new)) for key in _keys(trial.config)])
         names = self._number(tuple(trial.metrics), new)
         row = Row(
             trial.number,
@@ -202,4 +206,6 @@ def _key(word: Any) -> Any:
 def _values(metrics: Mapping[str, float]) -> str:
     """The values as JSON that every reader takes: infinity is a number too large, no number is null."""
     text = json.dumps(list(metrics.values()))
+    if "N" not in text and "I" not in text:
+        return text
     return text.replace("-Infinity", "-1e999").replace("Infinity", "1e999").replace("NaN", "null")

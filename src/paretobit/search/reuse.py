@@ -178,8 +178,8 @@ class Sightings:
 
     @property
     def uses(self) -> float:
-        """How often a key is asked for once more, on average; 1 while nothing is known."""
-        return (self._asked + 1) / max(self._different, 1) - 1
+        """How often a key was asked for once more, on average."""
+        return self._asked / max(self._different, 1) - 1
 
     def past(self) -> Iterator[int]:
         """The keys not asked for more than twice as long as any that came again; forgotten by this."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from paretobit.search.operation import Formats, Values, operations_of
 from paretobit.search.reuse import Kept, memory_of
 
 _INPUT = 0
+_SHAPES = 1000
 _models = itertools.count()
 
 
@@ -34,7 +35,7 @@ class _Turn(NamedTuple):
     compute: Callable[[Values], Any]
     copies: tuple[tuple[int, int], ...]  # results that stand elsewhere, and where they are needed
     overwritten: int | None  # an argument that it writes into and that must survive
-    kept: list[Tensor] | None
+    kept: bool
     frees: tuple[int, ...]
     sized: bool
 
@@ -46,7 +47,8 @@ class _Schedule:
     turns: list[_Turn]
     ready: list[tuple[int, list[Tensor]]]
     output: int
-    kept: list[tuple[int, list[Tensor]]]
+    kept: dict[int, list[Tensor]]
+    keys: list[int | None]
     seconds: list[float]
     sizes: list[int]
 
@@ -66,6 +68,7 @@ class Stepwise:
         self._candidates: list[int] = []  # results of which a consumer varies
         self._schedule: _Schedule | None = None
         self._runs = 0
+        self._turns: dict[Hashable, list[_Turn]] = {}
 
     @classmethod
     def of(cls, graph: ModelGraph, model: nn.Module, batch: Tensor, kept: Kept) -> Stepwise | None:
@@ -167,8 +170,8 @@ class Stepwise:
             values[i] = result
             if sized and isinstance(result, Tensor):
                 sizes[i] += memory_of(result)
-            if kept is not None:
-                kept.append(result)
+            if kept:
+                schedule.kept[i].append(result)
             for j in frees:
                 values[j] = None
             now = time.perf_counter()
@@ -183,9 +186,12 @@ class Stepwise:
         for turn in schedule.turns:
             operation = self._operations[turn.number]
             operation.seconds = schedule.seconds[turn.number]
-            operation.size = operation.size or schedule.sizes[turn.number]
-        for key, values in schedule.kept:
-            if all(isinstance(value, Tensor) for value in values):
+            if turn.sized:
+                operation.size = schedule.sizes[turn.number]
+                self._turns.clear()  # they know which sizes are known
+        for i, values in schedule.kept.items():
+            key = schedule.keys[i]
+            if key is not None and all(isinstance(value, Tensor) for value in values):
                 self._kept.add(key, values)
         self._schedule = None
         self._runs += 1
@@ -244,26 +250,35 @@ class Stepwise:
             for j in operations[i].inputs:
                 needed[real[j]] = True
         order.reverse()
-        uses, last = self._uses(order, real)
         in_use = {key for i, _ in ready if (key := keys[i]) is not None}
         kept = self._to_keep(order, keys, real, in_use) if keep else {}
+        shape = (tuple(order), tuple(real), tuple(kept))
+        turns = self._turns.get(shape)
+        if turns is None:
+            if len(self._turns) >= _SHAPES:
+                self._turns.clear()
+            turns = self._turns[shape] = self._ordered(order, real, kept, output)
+        return _Schedule(turns, ready, output, kept, keys, [0.0] * count, [0] * count)
+
+    def _ordered(
+        self, order: Sequence[int], real: Sequence[int], kept: Collection[int], output: int
+    ) -> list[_Turn]:
+        """The operations to run, one after the other; results are let go after their last use."""
+        uses, last = self._uses(order, real)
         running = set(order)
         turns = []
         for i in order:
-            operation = operations[i]
+            operation = self._operations[i]
             copies = tuple((j, real[j]) for j in operation.inputs if real[j] != j)
             overwritten = None
             if operation.in_place:
                 written = operation.inputs[0]
                 source = real[written]
-                alone = uses[source] == 1 and source in running and operations[source].fresh
+                alone = uses[source] == 1 and source in running and self._operations[source].fresh
                 overwritten = None if alone and source not in kept and source != output else written
             frees = tuple({j for j, _ in copies} | {j for j in last.get(i, ()) if j != output})
-            turns.append(
-                _Turn(i, operation.compute, copies, overwritten, kept.get(i), frees, not operation.size)
-            )
-        stored = [(key, kept[i]) for i in kept if (key := keys[i]) is not None]
-        return _Schedule(turns, ready, output, stored, [0.0] * count, [0] * count)
+            turns.append(_Turn(i, operation.compute, copies, overwritten, i in kept, frees, not operation.size))
+        return turns
 
     def _uses(self, order: Sequence[int], real: Sequence[int]) -> tuple[list[int], dict[int, list[int]]]:
         """How often each result is used, and which are used for the last time by an operation."""

@@ -175,6 +175,9 @@ class Workbench:
 
     def _run(self, config: Config | None, seed: int) -> dict[str, float]:
         model = self._space.apply(self._model, config)
+        if self._restorer is None and self._eval_mode:  # the fast path: nothing to put back
+            seed_everything(seed)
+            return _measure(self._expensive, replace(self._candidate(config), model=model, seed=seed))
         with self._as_it_was(model) as model:
             seed_everything(seed)
             with nullcontext() if self._eval_mode else _training_mode(model):

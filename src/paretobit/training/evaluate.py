@@ -59,13 +59,12 @@ def evaluate_batches(run: Run, batches: Batches) -> Evaluation:
         run: Logits `(rows, classes)` of a batch; also given the number of the batch.
         batches: Inputs and labels.
     """
-    loss: Tensor | float = 0.0
-    correct: Tensor | int = 0
+    loss, correct = 0.0, 0
     with torch.no_grad():
         for number, (batch, targets) in enumerate(zip(batches.inputs, batches.targets, strict=True)):
             batch_loss, batch_correct = targets.loss_and_correct(run(batch, number))
-            loss, correct = loss + batch_loss, correct + batch_correct
-    return Evaluation(float(loss) / batches.rows, float(correct) / batches.rows, batches.rows)
+            loss, correct = loss + batch_loss.item(), correct + int(batch_correct.item())
+    return Evaluation(loss / batches.rows, correct / batches.rows, batches.rows)
 
 
 class Targets:

@@ -312,3 +312,15 @@ def test_one_table_can_be_asked_for(search, table):
     study = search(strategy={"name": "guided", "tables": [table]}, n_trials=12)
     assert len(set(configs(study))) == 12
     assert [name.split()[0] for name in study.facts["scores"]].count(table) >= 1
+
+
+@pytest.mark.slow
+def test_impossible_constraints_end_the_search_of_a_huge_space_too(digits):
+    _, (x, y), _ = digits
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(64, 8), *(nn.Linear(8, 8) for _ in range(7)), nn.Linear(8, 10)).eval()
+    widths = {"data_in_width": list(range(2, 12)), "weight_width": list(range(2, 12))}
+    space = pb.Quantize(seed={"linear": widths})
+    more = {"minimize": ["loss", "bitops"], "subject_to": "bitops <= 1", "calibration": 64, "n_trials": 5}
+    study = pb.search(net, space=space, val=(x, y), strategy="guided", **more)
+    assert len(study.trials) == 0

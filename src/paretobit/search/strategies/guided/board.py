@@ -69,11 +69,12 @@ class Board:
     Attributes:
         points: By configuration, in the order in which they were told.
         constrained: Whether constraints on measured metrics tell points apart.
+        sole: What the only objective is, where there is one: `cost` or `harm`.
     """
 
-    def __init__(self, constrained: bool) -> None:
+    def __init__(self, constrained: bool, sole: str | None = None) -> None:
         self.points: dict[Config, Point] = {}
-        self.constrained = constrained
+        self.constrained, self.sole = constrained, sole
         self._smallest, self._largest = math.inf, -math.inf
         self._successes: dict[str, list[tuple[float, float]]] = {}
 
@@ -127,7 +128,7 @@ class Board:
         for i, point in enumerate(front):
             following = front[i + 1] if i + 1 < len(front) else None
             width = (following.costs[cost] - point.costs[cost]) if following else 0.05 * span
-            interest = self._interest(point, following)
+            interest = self._interest(front, i)
             if following is not None:
                 area = width * (self.level(point) - self.level(following))
                 yield Step("split", PRIORS["split"] * area * interest, point, following)
@@ -144,9 +145,16 @@ class Board:
             for kind in ("learned", "around", "swap"):
                 yield Step(kind, reward * self._success(kind, point.costs[cost], span), point)
 
-    def _interest(self, point: Point, following: Point | None) -> float:
-        """Where constraints must hold, the border between what holds them and what does not is of interest."""
-        if not self.constrained or point.feasible or following is None or following.feasible:
+    def _interest(self, front: list[Point], i: int) -> float:
+        """Where the answer can be: around the border of the constraints; for one objective, at one end."""
+        point, following = front[i], front[i + 1] if i + 1 < len(front) else None
+        if self.sole == "harm" and not self.constrained:
+            return 1.0 if i + 2 >= len(front) else _ELSEWHERE
+        if not self.constrained:
+            return 1.0
+        if point.feasible and self.sole == "cost":
+            return _ELSEWHERE if any(p.feasible for p in front[:i]) else 1.0
+        if point.feasible or following is None or following.feasible:
             return 1.0
         return _ELSEWHERE
 

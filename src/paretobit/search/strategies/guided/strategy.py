@@ -25,6 +25,7 @@ from paretobit.search.trial import Trial
 
 _ENOUGH = 8  # points that tell whether predictions rank them
 _TRUSTED = 0.7
+_LOOKED_AT = 10_000
 _LEARNING = ("split", "learned", "swap")
 _NEWS = 5  # results after which steps that learn from results may lead elsewhere
 
@@ -39,7 +40,6 @@ class GuidedSettings(StrategySettings):
     budgets: int = Field(7, ge=1, description="budgets, evenly on a logarithmic scale, that the opening covers")
     around: int = Field(1, ge=0, description="how often scores are computed anew around a promising point")
     regions: int = Field(8, ge=1, description="choices of the knobs that change shapes, at most")
-    sampler: str = Field("random", description="which sampler proposes these, where there are more")
 
 
 @STRATEGIES.register("guided")
@@ -57,7 +57,10 @@ class Guided(Strategy):
         self._tables = tuple(settings.tables or self._insight.tables[:2])
         self._main: Source | None = None
         measured = [c for c in problem.constraints if c.metric not in self._goals.bounds]
-        self._board = Board(constrained=bool(measured))
+        sole = None
+        if len(problem.objectives) == 1:
+            sole = "cost" if set(problem.objectives[0].metrics) <= set(self._goals.costs) else "harm"
+        self._board = Board(bool(measured), sole)
         self._regions: list[Region] = []
         self._asked: dict[Config, Proposal] = {}
         self._dead: set[tuple[str, Config, Config | None, int]] = set()
@@ -127,12 +130,16 @@ class Guided(Strategy):
         return self.problem.violation(self._insight.costs(config)) <= 0
 
     def _anything(self) -> Proposal | None:
-        """What is left, in an order drawn by the seed, once no step is."""
-        for index in self._rest:
+        """What is left, in an order drawn by the seed, once no step is; bounds may leave nothing."""
+        for index in itertools.islice(self._rest, _LOOKED_AT):
             config = self.problem.tree.at(index)
             proposal = self._foreign(config)
             if self._is_new(proposal):
                 return proposal
+        if next(self._rest, None) is not None:
+            self.notes.append(
+                f"nothing new within the bounds among {_LOOKED_AT:,} configurations drawn at random"
+            )
         return None
 
     def _open(self) -> Iterator[Proposal]:
