@@ -34,6 +34,8 @@ lint: setup
 
 bench: setup
 	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/study_size.py
 
 # Hours: every strategy with 500 trials on 5 seeds.
 bench-long: setup

@@ -72,21 +72,38 @@ class Scores:
         return self.loss / self.labels
 
 
-@dataclass
 class _Call:
-    """One call of a layer in a run: what it took, gave, and the gradients there."""
+    """One call of a layer in a run: what it took, gave, and the gradients there.
 
-    layer: nn.Module
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    output: Tensor
-    gradients: list[Tensor] = field(default_factory=list)
-    slope: Tensor | None = None
+    Attributes:
+        output: With its gradient function until `settle`.
+        gradients: Of every draw, `(samples, draws, elements)`, once settled.
+        squares: Their squares, summed over draws, `(elements of all samples,)`.
+        slope: Of the first-order term.
+    """
 
-    def again(self) -> Tensor:
-        """The output with the formats that the layer carries now."""
-        named = {key: copied(value) for key, value in self.kwargs.items()}
-        return first_tensor(self.layer.forward(*map(copied, self.args), **named)).detach()
+    gradients: Tensor
+    squares: Tensor
+
+    def __init__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+        self._layer, self._args, self._kwargs = layer, args, kwargs
+        self.output = output
+        self.drawn: list[Tensor] = []
+        self.slope: Tensor | None = None
+
+    def settle(self, rows: int) -> None:
+        """Lay gradients out for many changes to come: nothing of them is read twice a change."""
+        self.output = self.output.detach()
+        samples = rows if self.output.ndim and self.output.shape[0] % rows == 0 else 1
+        self.gradients = torch.stack([g.reshape(samples, -1) for g in self.drawn], 1)
+        self.squares = self.gradients.square().sum(1).flatten()
+        self.drawn.clear()
+
+    def change(self) -> Tensor:
+        """What the formats that the layer carries now do to the output, `(samples, elements)`."""
+        named = {key: copied(value) for key, value in self._kwargs.items()}
+        output = first_tensor(self._layer.forward(*map(copied, self._args), **named)).detach()
+        return (output - self.output).reshape(len(self.gradients), -1)
 
 
 class Recorder:
@@ -145,13 +162,13 @@ class Recorder:
                 for one in (one for own in calls.values() for one in own):
                     gradient = found.get(id(one.output), torch.zeros_like(one.output))
                     if i < self._draws:
-                        one.gradients.append(gradient)
+                        one.drawn.append(gradient)
                     if reference is not None and i + 1 == len(losses):
                         one.slope = gradient
         self.unreached |= {path for path, own in calls.items() if any(id(c.output) not in reached for c in own)}
         for own in calls.values():
             for one in own:
-                one.output = one.output.detach()
+                one.settle(rows_of(batch))
         return calls
 
     def _losses(self, output: Any, target: Any, batch: Any, scores: Scores) -> Iterator[Tensor]:
@@ -179,23 +196,20 @@ class Recorder:
             yield F.cross_entropy(logits, drawn.to(logits.device), reduction="sum")
 
 
-def add_fisher(calls: Sequence[_Call], unit: Unit, rows: int, scores: Scores) -> None:
-    """Add what the formats that the layer carries now do to its output on the rows of `calls`."""
+def add_fisher(calls: Sequence[_Call], unit: Unit, scores: Scores) -> None:
+    """Add what the formats that the layer carries now do to its output in these calls of one run."""
     diagonal = first_order = 0.0
-    along: dict[int, list[Tensor]] = {}  # samples to the sum over the calls, of every draw
+    along: dict[int, Tensor] = {}  # samples to sums over elements and calls, (samples, draws)
+    draws = 1
     for one in calls:
-        samples = _samples(one.output, rows)
-        change = (one.again() - one.output).reshape(samples, -1)
-        squares = change.square()
-        products = along.setdefault(samples, [change.new_zeros(samples) for _ in one.gradients])
-        for product, gradient in zip(products, one.gradients, strict=True):
-            g = gradient.reshape(change.shape)
-            diagonal += float((g.square() * squares).sum())
-            product += (g * change).sum(1)
+        change = one.change()
+        samples, draws, _ = one.gradients.shape
+        diagonal += float(torch.dot(one.squares, change.square().flatten()))
+        product = torch.bmm(change.unsqueeze(1), one.gradients.transpose(1, 2)).squeeze(1)  # the fast way round
+        along[samples] = along[samples] + product if samples in along else product
         if one.slope is not None:
             first_order += float((one.slope.reshape(change.shape) * change).sum())
-    directional = sum(float(product.square().sum()) for products in along.values() for product in products)
-    draws = max([1, *(len(one.gradients) for one in calls)])
+    directional = sum(float(products.square().sum()) for products in along.values())
     scores.add("diagonal", unit, 0.5 * diagonal / draws + first_order)
     scores.add("directional", unit, 0.5 * directional / draws + first_order)
 
@@ -242,11 +256,6 @@ def _gradients(loss: Tensor, outputs: list[Tensor], last: bool) -> dict[int, Ten
 def _logits(output: Tensor) -> Tensor:
     """`(labels, classes)`: the classes are the last axis."""
     return output.reshape(-1, 1) if output.ndim < 2 else output.reshape(-1, output.shape[-1])
-
-
-def _samples(output: Tensor, rows: int) -> int:
-    """Rows of a layer's output: those of the batch, where these divide it."""
-    return rows if output.ndim and output.shape[0] % rows == 0 else 1
 
 
 def _keep(calls: list[_Call], layer: Any, args: Any, kwargs: dict[str, Any], output: Any) -> Any:

@@ -14,7 +14,7 @@ from paretobit.formats import FULL, Format
 from paretobit.graph import at_rest
 from paretobit.nn import Quantized, layer_at
 from paretobit.nn.masks import masks_in, set_mask
-from paretobit.passes.streaming import call, first_tensor, rows_of
+from paretobit.passes.streaming import call, first_tensor
 from paretobit.search.calibration import Calibration
 from paretobit.search.groups import PRUNED, Treatments, Unit, Values
 from paretobit.search.knobs import Config
@@ -152,7 +152,7 @@ def fisher_scores(trials: UnitTrials, calibration: Calibration, draws: int, seed
         calls = recorder.run(batch, target, scores, reference)
         with torch.no_grad():
             for unit in trials:
-                add_fisher(calls.get(unit[0], ()), unit, rows_of(batch), scores)
+                add_fisher(calls.get(unit[0], ()), unit, scores)
     if recorder.unreached:
         _refuse_silence(trials, recorder.unreached, calibration.batches[0])
     return scores

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -139,7 +138,7 @@ def search(
     folder = None if out is None else RunFolder.choose(out, "search", resume=resume)
     begun = folder is not None and folder.begun
     assembled = Search(
-        copy.deepcopy(model),
+        model,
         splits,
         evidence,
         bound,

@@ -230,7 +230,7 @@ class Guided(Strategy):
             ends.insert(0, allocation.exact(allocation.cheapest(metric))[metric])
         low, high = ends[0], ends[-1]
         bottom, top = self._goals.bounds.get(metric, (-math.inf, math.inf))
-        low, high = max(low, bottom), min(high, top)
+        low, high = (min(max(end, bottom), top) for end in (low, high))
         logarithmic = min(low, high) > 0
         budget = low * (high / low) ** share if logarithmic else low + (high - low) * share
         return region.within(source, metric, budget)
