@@ -22,7 +22,7 @@ import optuna
 import paretobit
 from paretobit.report.comparison import comparison_page, comparison_picture
 from paretobit.report.figures import save
-from paretobit.search.replay import Play
+from paretobit.search.comparing.replay import Play
 from paretobit.storage import write_text_atomic
 from paretobit.workflow.compare import asked_of, compare_on_table
 from paretobit.workflow.contestants import Asking

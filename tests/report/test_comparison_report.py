@@ -7,9 +7,9 @@ import pytest
 from paretobit.report.comparison import comparison_page, comparison_picture, comparison_table, reading
 from paretobit.report.figures import drawn, save
 from paretobit.search import Metric, Objective
-from paretobit.search.comparison import RANDOM, SHUFFLED, Comparison, entry_of
-from paretobit.search.replay import Play
-from paretobit.search.yardstick import Yardstick
+from paretobit.search.comparing.comparison import RANDOM, SHUFFLED, Comparison, entry_of
+from paretobit.search.comparing.replay import Play
+from paretobit.search.comparing.yardstick import Yardstick
 
 METRICS = {
     "accuracy": Metric("accuracy", "maximize", "share of rows"),

@@ -11,7 +11,7 @@ import pytest
 from paretobit.document import Document
 from paretobit.errors import BadInput
 from paretobit.search import Progress, Study
-from paretobit.search.table import Table
+from paretobit.search.comparing.table import Table
 from paretobit.workflow.enumeration import enumerate_space
 from paretobit.workflow.run_folder import RunFolder
 from paretobit.workflow.settings import Settings

@@ -12,7 +12,7 @@ import paretobit as pb
 from paretobit.cli.main import app
 from paretobit.errors import BadInput
 from paretobit.search import Study
-from paretobit.search.answers import knee_of
+from paretobit.search.studies.answers import knee_of
 
 SEARCH = """
 seed = 3

@@ -93,7 +93,7 @@ def search(
 
 def _print(study: Study, folder: RunFolder, options: RunOptions) -> None:
     from paretobit.report import baseline_row, front_rows
-    from paretobit.search.answers import rejected_unrun
+    from paretobit.search.studies.answers import rejected_unrun
 
     counts = study.counts()
     if options.json_:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from paretobit.report.figures import Picture, style
 from paretobit.report.tables import Row, cell, to_markdown
-from paretobit.search.comparison import RANDOM, Comparison, Entry, Quartiles
+from paretobit.search.comparing.comparison import RANDOM, Comparison, Entry, Quartiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,7 +16,7 @@ from paretobit.search.spaces import (
     Space,
 )
 from paretobit.search.strategies import STRATEGIES, Strategy
-from paretobit.search.study import Study
+from paretobit.search.studies.study import Study
 from paretobit.search.trial import Trial, Workbench
 
 __all__ = [

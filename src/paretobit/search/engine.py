@@ -13,7 +13,7 @@ from paretobit.search.front import Front
 from paretobit.search.knobs import Config
 from paretobit.search.problem import Problem
 from paretobit.search.strategies import Strategy
-from paretobit.search.study import Study
+from paretobit.search.studies.study import Study
 from paretobit.search.trial import Outcome, State, Trial, Workbench
 
 

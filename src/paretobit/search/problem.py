@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paretobit.errors import BadInput
-from paretobit.search.insight import Insight
+from paretobit.search.evidence.insight import Insight
 from paretobit.search.knobs import Tree
 from paretobit.search.objectives import (
     Constraint,

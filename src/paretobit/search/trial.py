@@ -16,9 +16,9 @@ from torch import nn
 from paretobit.errors import BadInput, MetricError, ParetoBitError
 from paretobit.graph import ModelGraph
 from paretobit.runtime import derive_seed, seed_everything
+from paretobit.search.evaluation.restore import Restorer
 from paretobit.search.knobs import Config
 from paretobit.search.objectives import Metrics
-from paretobit.search.restore import Restorer
 from paretobit.search.runners import Candidate, Runner
 from paretobit.search.spaces import BoundSpace
 

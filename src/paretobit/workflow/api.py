@@ -13,7 +13,7 @@ from paretobit.errors import BadInput
 from paretobit.graph import Example
 from paretobit.runtime import is_reference, seeded
 from paretobit.search import Space, Study, Wanted
-from paretobit.search.calibration import Loss
+from paretobit.search.evidence.calibration import Loss
 from paretobit.search.problem import check_before_work
 from paretobit.workflow.assemble import (
     DEFAULT_CALIBRATION,

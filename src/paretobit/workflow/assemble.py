@@ -17,7 +17,7 @@ from paretobit.graph import Example, trace
 from paretobit.models import ModelSettings, build, layout, load_state, read_state
 from paretobit.runtime import is_reference, load_function
 from paretobit.search import RUNNERS, SPACES, STRATEGIES, BoundSpace, Evidence, Runner, Space, Tree, Wanted
-from paretobit.search.calibration import Calibration, Loss
+from paretobit.search.evidence.calibration import Calibration, Loss
 from paretobit.search.runners import FileRunner, FunctionRunner
 from paretobit.search.runners.function import Evaluate
 from paretobit.search.strategies import StrategySettings

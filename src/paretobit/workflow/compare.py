@@ -17,14 +17,14 @@ from paretobit.report.comparison import comparison_page, comparison_picture
 from paretobit.report.figures import FORMATS, save
 from paretobit.runtime import one_thread, seeded
 from paretobit.search import Config, Constraint, Problem, Wanted, Workbench
-from paretobit.search.comparison import Comparison, Entry, entry_of
-from paretobit.search.model_insight import ModelInsight
+from paretobit.search.comparing.comparison import Comparison, Entry, entry_of
+from paretobit.search.comparing.replay import Asked, Play
+from paretobit.search.comparing.table import Table
+from paretobit.search.comparing.yardstick import Yardstick
+from paretobit.search.evidence.model_insight import ModelInsight
 from paretobit.search.objectives import split_constraints
-from paretobit.search.replay import Asked, Play
 from paretobit.search.runners import BasicEvaluation
-from paretobit.search.table import Table
 from paretobit.search.trial import Outcome
-from paretobit.search.yardstick import Yardstick
 from paretobit.storage import write_text_atomic
 from paretobit.training import Epoch
 from paretobit.workflow.contestants import Asking, Contestant, line_up

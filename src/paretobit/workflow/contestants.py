@@ -9,8 +9,8 @@ from typing import Any
 from paretobit.document import Document, parse_value
 from paretobit.errors import BadInput
 from paretobit.search import STRATEGIES, Problem, Strategy, Wanted
-from paretobit.search.comparison import RANDOM, SHUFFLED
-from paretobit.search.replay import Answer, Play, play
+from paretobit.search.comparing.comparison import RANDOM, SHUFFLED
+from paretobit.search.comparing.replay import Answer, Play, play
 from paretobit.search.strategies import StrategySettings
 from paretobit.search.strategies.optuna_samplers import SAMPLERS
 from paretobit.workflow.assemble import choose_strategy

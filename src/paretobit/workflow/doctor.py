@@ -10,7 +10,7 @@ from paretobit.search import Problem, Workbench
 from paretobit.search.doctor import Check, Patient
 from paretobit.search.doctor import examine as make_checks
 from paretobit.search.doctor.base import DEFAULT_EVALUATIONS
-from paretobit.search.model_insight import ModelInsight
+from paretobit.search.evidence.model_insight import ModelInsight
 from paretobit.search.objectives import Metrics
 from paretobit.workflow.assemble import fingerprint
 from paretobit.workflow.search import Search

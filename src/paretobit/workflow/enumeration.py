@@ -12,10 +12,10 @@ from paretobit.document import Document
 from paretobit.errors import BadInput
 from paretobit.runtime import one_thread, seeded
 from paretobit.search import Candidate, Wanted, Workbench
-from paretobit.search.insight import store
-from paretobit.search.model_insight import ModelInsight
+from paretobit.search.comparing.table import TEST, Table
+from paretobit.search.evidence.insight import store
+from paretobit.search.evidence.model_insight import ModelInsight
 from paretobit.search.runners import BasicEvaluation
-from paretobit.search.table import TEST, Table
 from paretobit.training import Epoch
 from paretobit.workflow.run import assemble, run
 from paretobit.workflow.run_folder import RunFolder

@@ -30,10 +30,10 @@ from paretobit.search import (
     Wanted,
     Workbench,
 )
+from paretobit.search.evidence.model_insight import ModelInsight
 from paretobit.search.interrupts import Interrupts
-from paretobit.search.model_insight import ModelInsight
 from paretobit.search.strategies import StrategySettings
-from paretobit.search.study import describe_objective
+from paretobit.search.studies.study import describe_objective
 from paretobit.storage import write_text_atomic
 from paretobit.workflow.assemble import (
     fingerprint,

@@ -14,7 +14,7 @@ from paretobit.errors import BadInput
 from paretobit.passes.transform import recalibrate_batch_norm
 from paretobit.passes.transform.bias_correction import correct_biases, output_means
 from paretobit.search import Correct, Product
-from paretobit.search.calibration import Calibration
+from paretobit.search.evidence.calibration import Calibration
 from paretobit.workflow.assemble import make_space
 
 COARSE = {"default": {"weight": ["integer(width=3, frac_width=2)", "NA"]}}

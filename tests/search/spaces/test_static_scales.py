@@ -10,7 +10,7 @@ import paretobit as pb
 from paretobit.errors import BadInput
 from paretobit.formats import FULL, ScaledInteger
 from paretobit.passes.transform import calibrate
-from paretobit.search.calibration import Calibration
+from paretobit.search.evidence.calibration import Calibration
 
 FORMATS = [
     ScaledInteger(8),

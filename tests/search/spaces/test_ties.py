@@ -14,7 +14,7 @@ from paretobit.document import dump
 from paretobit.errors import BadInput
 from paretobit.formats import FULL, Integer
 from paretobit.search import Prune, Quantize
-from paretobit.search.groups import knob_groups
+from paretobit.search.evidence.groups import knob_groups
 
 WIDTHS = {"data_in_width": [4, 8], "weight_width": [4, 8]}
 WEIGHTS = {"weight": ["integer(width=4)", "integer(width=8)"]}

@@ -6,8 +6,8 @@ from torch import nn
 
 import paretobit as pb
 from paretobit.search import Knob, Tree, Trial
-from paretobit.search.answers import rejected_unrun
 from paretobit.search.strategies.optuna_samplers import SAMPLERS, OptunaSettings, OptunaStrategy
+from paretobit.search.studies.answers import rejected_unrun
 
 TREE = Tree(tuple(Knob.of(f"k{i}", list(range(8))) for i in range(4)))
 BOUND = 10

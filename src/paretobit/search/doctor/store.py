@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from paretobit.search.doctor.base import Finding, Patient, exact
 from paretobit.search.objectives import Metrics
-from paretobit.search.study import Study
+from paretobit.search.studies.study import Study
 from paretobit.search.trial import Trial
 
 

@@ -16,7 +16,7 @@ from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph
 from paretobit.passes.transform import Assignment
 from paretobit.registry import Registry
-from paretobit.search.calibration import Calibration
+from paretobit.search.evidence.calibration import Calibration
 
 _ELEMENTS_PER_PASS = 2**18  # beyond a few MB every result comes in fresh pages: half the speed
 Direction = Literal["maximize", "minimize"]

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from paretobit.graph import at_rest
-from paretobit.search.evaluator import Evaluator
+from paretobit.search.evaluation.evaluator import Evaluator
 from paretobit.search.runners.base import RUNNERS, Candidate, Evidence, Metric, Runner, RunnerSettings
 from paretobit.training.evaluate import check_classifier
 

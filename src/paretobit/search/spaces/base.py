@@ -14,7 +14,7 @@ from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph
 from paretobit.passes.transform import Assignment
 from paretobit.registry import Registry
-from paretobit.search.calibration import Calibration
+from paretobit.search.evidence.calibration import Calibration
 from paretobit.search.knobs import Config, Tree
 
 

@@ -26,7 +26,7 @@ from paretobit.passes.transform.channel_multiplier import (
 )
 from paretobit.passes.transform.inherit import resize_graph
 from paretobit.passes.transform.width_maps import make_plan
-from paretobit.search.calibration import Calibration
+from paretobit.search.evidence.calibration import Calibration
 from paretobit.search.knobs import Config, Knob, Option, Tree, Value
 from paretobit.search.spaces.base import SPACES, BoundSpace, Dropped, Space, check_keys
 

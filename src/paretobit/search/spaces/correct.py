@@ -17,7 +17,7 @@ from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph
 from paretobit.passes.transform import correct_biases, reestimate_batch_norm
 from paretobit.passes.transform.bias_correction import OutputMeans, correctable, output_means
-from paretobit.search.calibration import Calibration
+from paretobit.search.evidence.calibration import Calibration
 from paretobit.search.knobs import Config, Knob, Tree
 from paretobit.search.spaces.base import SPACES, BoundSpace, Dropped, Space
 

@@ -11,7 +11,7 @@ from torch import nn
 from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph
 from paretobit.passes.transform import Assignment
-from paretobit.search.calibration import Calibration
+from paretobit.search.evidence.calibration import Calibration
 from paretobit.search.knobs import Config, Tree
 from paretobit.search.spaces.base import SPACES, BoundSpace, Space
 

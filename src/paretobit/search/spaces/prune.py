@@ -23,7 +23,7 @@ from paretobit.passes.transform.prune_layers import Choice, input_norms, prunabl
 from paretobit.passes.transform.prune_scores import parse_pattern
 from paretobit.passes.transform.prune_settings import WeightPruning
 from paretobit.passes.transform.prune_weights import weight_masks
-from paretobit.search.calibration import Calibration
+from paretobit.search.evidence.calibration import Calibration
 from paretobit.search.knobs import Config, Knob, Option, Tree, Value
 from paretobit.search.spaces.base import SPACES, BoundSpace, Dropped, Space, check_keys
 from paretobit.search.spaces.format_knobs import one_of_each_name

@@ -23,7 +23,7 @@ from paretobit.passes.pairs import AllowedPairs
 from paretobit.passes.quantizable import complete, is_product, slots_at
 from paretobit.passes.selection import By, path_of
 from paretobit.passes.transform.quantize import Assignment, instrument_layers
-from paretobit.search.calibration import Calibration
+from paretobit.search.evidence.calibration import Calibration
 from paretobit.search.knobs import Config, Knob, Tree, Value
 from paretobit.search.spaces.allowed import only_allowed
 from paretobit.search.spaces.base import SPACES, BoundSpace, Dropped, Space, check_keys

@@ -12,7 +12,7 @@ from paretobit.graph import ModelGraph, Node
 from paretobit.passes.quantizable import slots_at
 from paretobit.passes.selection import path_of
 from paretobit.passes.transform import Observed
-from paretobit.search.calibration import Calibration
+from paretobit.search.evidence.calibration import Calibration
 
 
 class StaticScales:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from paretobit.search.allocation import Allocation, Array, Choice
+from paretobit.search.evidence.allocation import Allocation, Array, Choice
 
 ENOUGH = 8
 """Points from which something can be learned."""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from paretobit.search.allocation import Allocation, Choice
-from paretobit.search.insight import Group, ScoreTable
+from paretobit.search.evidence.allocation import Allocation, Choice
+from paretobit.search.evidence.insight import Group, ScoreTable
 
 _TIE = 1e-9  # of the largest harm: among options that are not told apart, the dearer one is preferred
 

@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from paretobit.search.allocation import Allocation, Choice
-from paretobit.search.insight import Insight, ScoreTable, assembled
+from paretobit.search.evidence.allocation import Allocation, Choice
+from paretobit.search.evidence.insight import Insight, ScoreTable, assembled
 from paretobit.search.knobs import Config, Tree, Value
 from paretobit.search.objectives import Metrics
 from paretobit.search.strategies.guided.goals import Goals

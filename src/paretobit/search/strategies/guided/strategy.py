@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from paretobit.errors import BadInput
-from paretobit.search.allocation import Choice
-from paretobit.search.insight import FROM_GRADIENTS, UNSCORED, Insight
+from paretobit.search.evidence.allocation import Choice
+from paretobit.search.evidence.insight import FROM_GRADIENTS, UNSCORED, Insight
 from paretobit.search.knobs import Config
 from paretobit.search.problem import Problem
 from paretobit.search.strategies.base import STRATEGIES, Strategy, StrategySettings

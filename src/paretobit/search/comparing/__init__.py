@@ -1,0 +1,1 @@
+"""Strategies compared: complete tables, replays, and what is measured on them."""
