@@ -8,6 +8,7 @@ import pytest
 import paretobit as pb
 
 PUBLIC = [
+    "Architecture",
     "BadInput",
     "ChannelMultiplier",
     "Correct",
@@ -15,6 +16,7 @@ PUBLIC = [
     "Prune",
     "Quantize",
     "Study",
+    "Training",
     "Trial",
     "__version__",
     "formats",

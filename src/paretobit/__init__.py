@@ -14,14 +14,25 @@ if TYPE_CHECKING:
     from paretobit.errors import BadInput, ParetoBitError
     from paretobit.graph import trace
     from paretobit.models import load, save
-    from paretobit.search import ChannelMultiplier, Correct, Prune, Quantize, Study, Trial
+    from paretobit.search import (
+        Architecture,
+        ChannelMultiplier,
+        Correct,
+        Prune,
+        Quantize,
+        Study,
+        Training,
+        Trial,
+    )
     from paretobit.workflow.api import search
 
 # Public name to the module that defines it: nothing heavy is imported before it is used.
 _HOME = {
     "BadInput": "paretobit.errors",
     "ParetoBitError": "paretobit.errors",
+    "Architecture": "paretobit.search",
     "ChannelMultiplier": "paretobit.search",
+    "Training": "paretobit.search",
     "Correct": "paretobit.search",
     "Prune": "paretobit.search",
     "Quantize": "paretobit.search",
@@ -34,6 +45,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Architecture",
     "BadInput",
     "ChannelMultiplier",
     "Correct",
@@ -41,6 +53,7 @@ __all__ = [
     "Prune",
     "Quantize",
     "Study",
+    "Training",
     "Trial",
     "__version__",
     "formats",

@@ -56,7 +56,7 @@ def test_quotes_blank_lines_and_a_byte_order_mark_are_fine(tmp_path: Path) -> No
     ("text", "message"),
     [
         ("a,b,y\n1,2,0\n1,two,1\n", "table.csv:3, column 'b'\\): found 'two'"),
-        ("a,b,y\n1,2,0\n1,,1\n", "text columns are not supported yet.*found ''"),
+        ("a,b,y\n1,2,0\n1,,1\n", "read by the source text.*found ''"),
         ("a,b,y\n1,2,0\n1,1\n", "cells in a row.*table.csv:3.*found 2; allowed: 3"),
         ("a,b,y\n\n1,2,\n", "label is empty.*table.csv:3, y"),
         ("a,a,y\n1,2,0\n", "two columns of one name.*'a'"),

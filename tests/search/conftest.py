@@ -46,7 +46,7 @@ class FakeWorkbench:
     def __init__(self, fails=lambda config: False):
         self.calls, self.fails = [], fails
 
-    def evaluate(self, config):
+    def evaluate(self, config, bar=None):
         self.calls.append(config)
         if self.fails(config):
             return Outcome("failed", {}, "Traceback: boom")

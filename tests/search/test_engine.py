@@ -40,7 +40,7 @@ class Queue:
     def __init__(self, workbench, workers=3):
         self.workbench, self.workers, self.waiting = workbench, workers, deque()
 
-    def submit(self, config):
+    def submit(self, config, bar=None):
         assert len(self.waiting) < self.workers
         self.waiting.append(config)
 
@@ -226,7 +226,7 @@ def test_an_exhausted_space_ends_the_search(problem_of, mixed_tree, fake_workben
 
 def test_time_up_ends_the_search_and_keeps_what_is_there(problem_of, mixed_tree, fake_workbench):
     class Slow(fake_workbench):
-        def evaluate(self, config):
+        def evaluate(self, config, bar=None):
             time.sleep(0.02)
             return super().evaluate(config)
 

@@ -87,7 +87,7 @@ class Interrupting:
     def __init__(self, inner, presses):
         self.inner, self.presses = inner, presses
 
-    def evaluate(self, config):
+    def evaluate(self, config, bar=None):
         for _ in range(self.presses.pop(0) if self.presses else 0):
             send(signal.SIGINT)
         return self.inner.evaluate(config)

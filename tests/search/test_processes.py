@@ -22,7 +22,7 @@ class Deeds:
     def __init__(self, folder):
         self.folder = Path(folder)
 
-    def evaluate(self, config):
+    def evaluate(self, config, bar=None):
         metrics = getattr(self, config["do"])(config) or {}
         return Outcome("complete", {"n": config["n"], **metrics})
 

@@ -156,7 +156,7 @@ import resource
 from paretobit.search.studies.study import Study
 add = Study.add
 
-def add_until_full(self, trial):
+def add_until_full(self, trial, saved=None):
     if trial.number == 7:  # no file may grow from here on
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     add(self, trial)

@@ -37,7 +37,7 @@ def doctor(
     settings = Settings.from_document(document)
     with document.placing():
         search = assemble(settings, document).search
-    trained = settings.model.load is not None
+    trained = settings.model.given
     if not trained and not json_:
         errors().print("[yellow]note:[/] these are the weights before training; give others: model.load")
     checks = examine(search, trials, trained=trained)

@@ -8,6 +8,7 @@ import typer
 
 from paretobit._version import __version__
 from paretobit.cli import (
+    benchmark,
     compare,
     doctor,
     enumeration,
@@ -36,6 +37,7 @@ app.command("plan")(plan.plan)
 app.command("doctor")(doctor.doctor)
 app.command("inspect")(plan.inspect)
 app.command("sensitivity")(sensitivity.sensitivity)
+app.command("benchmark")(benchmark.benchmark)
 app.command("show")(show.show)
 app.command("report")(report.report)
 app.command("enumerate")(enumeration.enumerate_)

@@ -53,9 +53,13 @@ def plan(
         return
     say = output().print
     say(f"{planned.configurations:,} configurations; {planned.trials:,} trials of {planned.strategy}")
-    say(f"about {planned.seconds:.3g} s at {1e3 * planned.seconds_per_trial:.3g} ms a trial, without training")
+    training = "its training included" if planned.trains else "without training"
+    pace = f"{planned.seconds:.3g} s at {1e3 * planned.seconds_per_trial:.3g} ms a trial"
+    say(f"about {pace}, {training}")
     say(f"varies: {', '.join(planned.matched)}")
     say(f"leaves alone: {', '.join(planned.unmatched) or 'nothing'}")
+    if planned.impossible:
+        say(f"[yellow]excluded:[/] {escaped(planned.impossible)}")
     print_table([{"knob": name, "values": escaped_list(values)} for name, values in planned.knobs.items()])
     for knob, reason in planned.dropped.items():
         say(f"[yellow]without effect:[/] {escaped(knob)} ({reason})")

@@ -11,6 +11,7 @@ import typer
 from paretobit.cli.console import (
     INTERRUPTED,
     errors,
+    escaped,
     guarded,
     output,
     print_front,
@@ -63,7 +64,7 @@ def search(
     from paretobit.workflow.train import check_device
 
     settings = Settings.from_document(document)
-    if settings.model.load is None:
+    if not settings.model.given:
         check_device(settings, document)
     name = settings.project or (options.config.stem if options.config else "search")
     folder = RunFolder.choose(options.out, name, resume=resume)
@@ -71,6 +72,8 @@ def search(
     def on_start(started: Search) -> None:
         for dropped in started.space.dropped:
             errors().print(f"[yellow]warning:[/] knob '{dropped.knob}' has no effect: {dropped.reason}")
+        if started.space.impossible:
+            errors().print(f"[yellow]excluded:[/] {escaped(started.space.impossible)}")
 
     try:
         with document.placing(), progress_lines(options.silent) as lines:

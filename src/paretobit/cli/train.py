@@ -44,10 +44,12 @@ def train(options: RunOptions, resume: Resume = False) -> None:
             on_epoch=lambda epoch: lines.on_epoch(epoch, settings.train.max_epochs),
         )
     rows = [{"split": split, **asdict(result)} for split, result in trained.results.items()]
+    best, kept = trained.history.best_epoch, trained.history.kept.number if trained.history.kept else 0
     if options.json_:
-        print_json({"folder": str(folder.path), "best_epoch": trained.history.best_epoch, "splits": rows})
+        epochs = {"best_epoch": best, "kept_epoch": kept}
+        print_json({"folder": str(folder.path), **epochs, "splits": rows})
     elif not options.quiet:
-        print_table(rows, f"{settings.model.name}, best epoch {trained.history.best_epoch}")
+        print_table(rows, f"{settings.model.name}, {settings.train.keep} epoch {kept}")
         output().print(f"saved in {folder.path}")
 
 

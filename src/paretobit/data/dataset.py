@@ -79,6 +79,13 @@ class Data:
         """How many classes there are."""
         return len(self.classes)
 
+    @property
+    def tokens(self) -> dict[str, int] | None:
+        """`vocab_size` and `pad` of the token ids of sentences; None for other inputs."""
+        known = {key: self.preprocessing.get(key) for key in ("vocab_size", "pad")}
+        numbers = {key: value for key, value in known.items() if isinstance(value, int)}
+        return numbers if len(numbers) == len(known) else None
+
     @cached_property
     def fingerprint(self) -> str:
         """Sixteen hex digits that depend on every byte of every split, and on nothing else."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from paretobit.data import splits
 from paretobit.data.augment import Augmentation
 from paretobit.data.dataset import Data, Split
 from paretobit.data.labels import encode
 from paretobit.data.preprocess import Preprocessing
+from paretobit.data.raw import Array, RawData
 from paretobit.data.settings import DataSettings
 from paretobit.data.sources import read
+from paretobit.data.text import tokenised
 from paretobit.errors import BadInput
 
 
@@ -32,8 +38,8 @@ def load(settings: DataSettings) -> Data:
         raise error.located(raw.source) from None
     given = {part: (x, labels[part]) for part, (x, _) in parts.items() if part != "train"}
     arrays = given | {part: (raw.x[index], labels["train"][index]) for part, index in rows.items()}
-    steps = Preprocessing.fit(arrays["train"][0], settings, raw.source)
-    tensors = {part: Split(part, steps.apply(x), torch.from_numpy(y)) for part, (x, y) in arrays.items()}
+    inputs, applied = _prepared({part: x for part, (x, _) in arrays.items()}, settings, raw)
+    tensors = {part: Split(part, inputs[part], torch.from_numpy(y)) for part, (_, y) in arrays.items()}
     augmented = settings.crop_padding > 0 or settings.flip
     return Data(
         name=settings.name,
@@ -42,5 +48,15 @@ def load(settings: DataSettings) -> Data:
         test=tensors.get("test"),
         classes=classes,
         augment=Augmentation(settings.crop_padding, settings.flip) if augmented else None,
-        preprocessing={**raw.notes, **steps.describe()},
+        preprocessing={**raw.notes, **applied},
     )
+
+
+def _prepared(
+    arrays: Mapping[str, Array], settings: DataSettings, raw: RawData
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Inputs of every split as tensors, and what was done to them; fitted on `train` alone."""
+    if raw.is_text:
+        return tokenised(arrays, settings, raw.source)
+    steps = Preprocessing.fit(arrays["train"], settings, raw.source)
+    return {part: steps.apply(x) for part, x in arrays.items()}, steps.describe()

@@ -21,7 +21,7 @@ class RawData:
     """Arrays as a source has them, rows first.
 
     Args:
-        x: Inputs, N×…; of any numeric type.
+        x: Inputs, N×…; of any numeric type. Or sentences: N objects, each a string or a pair of them.
         y: Labels: N whole numbers or strings, or N×C one-hot.
         x_val, y_val: A validation set that came with the source.
         x_test, y_test: A test set that came with the source.
@@ -39,6 +39,11 @@ class RawData:
     classes: Sequence[Any] | None = None
     source: str | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the inputs are sentences, for a tokenizer."""
+        return self.x.dtype.kind == "O"
 
     def parts(self) -> dict[str, tuple[Array, Array]]:
         """The sets the source gave: `train`, and `val` and `test` where present."""
@@ -61,9 +66,9 @@ class RawData:
         return self
 
     def _check_shape(self, part: str, x: Array, y: Array) -> None:
-        if x.dtype.kind not in "biuf":
+        if x.dtype.kind not in "biuf" and not self.is_text:
             raise BadInput("inputs are not numbers", source=self.source, key=f"x of {part}", found=str(x.dtype))
-        if x.ndim not in (2, 3, 4):
+        if x.ndim not in ((1,) if self.is_text else (2, 3, 4)):
             allowed = "N×features, N×height×width, N×channels×height×width or N×height×width×channels"
             raise BadInput("shape of the inputs", source=self.source, found=x.shape, allowed=allowed)
         if y.ndim == 0 or len(x) != len(y):

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from paretobit.data import jsc
+from paretobit.data import hub, jsc
 from paretobit.data.raw import ALLOWED_KEYS, Array, RawData, from_arrays
 from paretobit.data.settings import DataSettings
 from paretobit.data.tables import read_table
+from paretobit.data.text import read_text
 from paretobit.errors import BadInput
 from paretobit.registry import Registry
 from paretobit.runtime import is_reference, load_function, seeded
@@ -21,11 +22,17 @@ Loader = Callable[[DataSettings, Path | None], RawData]
 SOURCES: Registry[Loader] = Registry("data source")
 
 # Settings that only some sources heed; elsewhere they are an error, not a no-op.
+_TEXTS = ("text", "glue", "imdb", "datasets")
 _ONLY_FOR = {
-    "label": ("csv", "tsv"),
+    "label": ("csv", "tsv", "text", "datasets"),
+    "text": ("text", "datasets"),
+    "tokenizer": _TEXTS,
+    "vocab_size": _TEXTS,
+    "max_tokens": _TEXTS,
+    "lowercase": _TEXTS,
     "lineage": ("jsc",),
     "download": ("jsc",),
-    "path": ("npz", "csv", "tsv", "jsc"),
+    "path": ("npz", "csv", "tsv", "jsc", "text", "glue", "datasets"),
 }
 
 
@@ -54,7 +61,7 @@ def read(settings: DataSettings) -> RawData:
 def _refuse_ignored(settings: DataSettings, source: str) -> None:
     for key, heeding in _ONLY_FOR.items():
         value = getattr(settings, key)
-        if source not in heeding and value is not None and value is not False:
+        if source not in heeding and value != DataSettings.model_fields[key].default:
             problem = f"{source} does not heed this setting"
             raise BadInput(problem, key=f"data.{key}", found=value, allowed=f"with {', '.join(heeding)}")
 
@@ -101,6 +108,32 @@ def _tsv(settings: DataSettings, path: Path | None) -> RawData:
 @SOURCES.register("jsc", summary="jet substructure, 16 features, five classes: OpenML 42468 or the HDF5 files")
 def _jsc(settings: DataSettings, path: Path | None) -> RawData:
     return jsc.read(path, settings.lineage, settings.download)
+
+
+@SOURCES.register("text", summary="sentences with a label: a table, or one for each split; see tokenizer")
+def _text(settings: DataSettings, path: Path | None) -> RawData:
+    return read_text(path, settings)
+
+
+@SOURCES.register("glue", summary="a task of GLUE (glue:sst2) through the package datasets")
+def _glue(settings: DataSettings, path: Path | None) -> RawData:
+    return hub.read_glue(_named(path, "glue", "glue:sst2"), settings)
+
+
+@SOURCES.register("imdb", summary="film reviews of IMDb, two classes, through the package datasets")
+def _imdb(settings: DataSettings, path: Path | None) -> RawData:
+    return hub.read_imdb(settings)
+
+
+@SOURCES.register("datasets", summary="sentences from a folder or name that the package datasets loads")
+def _datasets(settings: DataSettings, path: Path | None) -> RawData:
+    return hub.read_datasets(_named(path, "datasets", "datasets:NAME"), settings)
+
+
+def _named(path: Path | None, source: str, allowed: str) -> str:
+    if path is None:
+        raise BadInput(f"'{source}' needs a name", key="data.name", found=source, allowed=allowed)
+    return str(path)
 
 
 def from_function(reference: str, seed: int) -> RawData:

@@ -28,12 +28,12 @@ def read_table(path: Path, delimiter: str, label: str | int | None = None) -> Ra
     Raises:
         BadInput: No header, a row of another length, a feature that is no number; the line is named.
     """
-    with _opened(path) as lines:
+    with opened(path) as lines:
         reader = csv.reader(lines, delimiter=delimiter)
         header = [name.strip() for name in next(reader, [])]
-        _check_header(header, path)
+        check_header(header, path)
         where = label_column(header, label, path)
-        return read_rows(_numbered(reader, path), header, where, path)
+        return read_rows(numbered(reader, path), header, where, path)
 
 
 def read_rows(rows: Iterable[tuple[int, list[str]]], names: list[str], label: int, path: Path) -> RawData:
@@ -98,7 +98,12 @@ def label_column(names: list[str], label: str | int | None, path: Path) -> int:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Iterable[str]]:
+def opened(path: Path) -> Iterator[Iterable[str]]:
+    """The lines of a file, UTF-8.
+
+    Raises:
+        BadInput: Inside the block something was read that is not UTF-8.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             yield lines
@@ -106,7 +111,12 @@ def _opened(path: Path) -> Iterator[Iterable[str]]:
         raise BadInput(f"not UTF-8 text: {error}", source=path) from None
 
 
-def _numbered(reader: Iterable[list[str]], path: Path) -> Iterator[tuple[int, list[str]]]:
+def numbered(reader: Iterable[list[str]], path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of each row of a reader of the module csv that is not empty.
+
+    Raises:
+        BadInput: The reader finds no table.
+    """
     rows = iter(reader)
     while True:
         try:
@@ -121,7 +131,12 @@ def _numbered(reader: Iterable[list[str]], path: Path) -> Iterator[tuple[int, li
             yield getattr(reader, "line_num", 0), cells
 
 
-def _check_header(header: list[str], path: Path) -> None:
+def check_header(header: list[str], path: Path) -> None:
+    """Refuse a first line that cannot be column names.
+
+    Raises:
+        BadInput: Fewer than two, all of them numbers, or two of one name.
+    """
     if len(header) < 2:
         allowed = "a header line with a label column and one or more features"
         raise BadInput("too few columns", source=path, line=1, found=header, allowed=allowed)
@@ -134,7 +149,7 @@ def _check_header(header: list[str], path: Path) -> None:
 
 def _bad_cell(cells: list[str], names: list[str], path: Path, line: int) -> BadInput:
     name, cell = next((name, cell) for name, cell in zip(names, cells, strict=True) if not _is_number(cell))
-    problem = "not a number (text columns are not supported yet)"
+    problem = "not a number (sentences are read by the source text)"
     return BadInput(problem, source=path, line=line, key=f"column '{name}'", found=cell, allowed="a number")
 
 

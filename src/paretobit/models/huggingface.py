@@ -1,26 +1,26 @@
-"""Transformers of HuggingFace, built from a configuration: nothing is downloaded, no code of others runs.
+"""Transformers of HuggingFace, from a configuration or with weights to start from; no code of others runs.
 
-A model is named `hf:TYPE` (`hf:bert`, `hf:vit`, `hf:gpt2`: the type's standard configuration), or
-`hf:PATH` to a `config.json` or the folder that holds one. Values of `[model.config]` replace those.
+A model is named `hf:TYPE` (`hf:bert`, `hf:vit`, `hf:gpt2`: the type's standard configuration),
+`hf:PATH` to a `config.json` or the folder that holds one, whose weights are taken where it holds some,
+or `hf:NAME` for a name on the hub. Values of `[model.config]` replace those of the configuration.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from paretobit.errors import BadInput, MissingExtra
-from paretobit.runtime import optional
+from paretobit.models.pretrained import CONFIG, from_weights, origin_of, transformers
 
 Head = Literal["classifier", "language"]
+Tokens = Mapping[str, int]
+"""What the data says of its token ids: `vocab_size`, one more than the largest, and `pad`, which fills up."""
 PREFIX = "hf:"
-CONFIG = "config.json"
 _SUFFIX = "Logits"
 _NO_TOKEN = -1
 _AT_RUN = ("attn_implementation",)
@@ -43,43 +43,54 @@ def is_huggingface(name: str) -> bool:
 
 
 def plain_configuration(
-    name: str, shape: tuple[int, ...], values: Mapping[str, Any] | None = None
+    name: str,
+    shape: tuple[int, ...],
+    values: Mapping[str, Any] | None = None,
+    tokens: Tokens | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """A model's name without a path, and the values that build it again for samples of this shape, as JSON.
 
     Raises:
         BadInput, MissingExtra: As in `build_transformer`.
     """
-    kind, given = _given(name, values)
-    config = _configuration(kind, given)
+    kind, given, _ = _given(name, values)
+    config = _configuration(kind, _with_tokens(kind, given, tokens))
     keys = _keys(type(config)) - {"transformers_version", *_of_shape(shape)}
     kept = {key: value for key, value in config.to_diff_dict().items() if key in keys}
     return PREFIX + kind, {**kept, **{key: given[key] for key in _AT_RUN if key in given}}
 
 
 def build_transformer(
-    name: str, shape: tuple[int, ...], classes: int, values: Mapping[str, Any] | None, head: Head
+    name: str,
+    shape: tuple[int, ...],
+    classes: int,
+    values: Mapping[str, Any] | None,
+    head: Head,
+    tokens: Tokens | None = None,
 ) -> nn.Module:
-    """A model with fresh weights that maps a batch to logits.
+    """A model that maps a batch to logits, with fresh weights or with those that its name stands for.
 
     Args:
-        name: `hf:TYPE`, or `hf:PATH` to a `config.json` or its folder.
+        name: `hf:TYPE`, `hf:PATH` to a `config.json` or its folder, or `hf:NAME` on the hub.
         shape: Of one sample: images `(channels, height, width)`, or token ids `(tokens,)`.
         classes: Columns of a classifier's logits.
         values: In place of those of the file, or of the type's standard configuration.
         head: `classifier` gives logits `(rows, classes)`, `language` gives `(rows, tokens, vocabulary)`.
+        tokens: Of the data. A configuration that does not say its vocabulary or its padding takes them
+            from there, and a classifier masks the padding. Without it every token is attended to.
 
     Returns:
         The model under the names that transformers gives its layers and weights, with a `forward` that
-        takes the batch and returns the logits. Every token is attended to, padding as well.
+        takes the batch and returns the logits.
 
     Raises:
         BadInput: No such type or file, a key that the type does not have, a configuration that is
-            impossible or does not fit the data, or a head that the type lacks.
+            impossible or does not fit the data, a vocabulary smaller than the tokenizer's, weights that
+            do not fit, or a head that the type lacks.
         MissingExtra: transformers is not installed.
     """
-    kind, given = _given(name, values)
-    config = _configuration(kind, given)
+    kind, given, weights = _given(name, values)
+    config = _configuration(kind, _with_tokens(kind, given, tokens))
     own = _class_of_head(head, shape, config)
     if own is None:
         problem = f"'{kind}' has no {head} head for samples of this shape"
@@ -91,19 +102,60 @@ def build_transformer(
     _check_size(config, shape)
     if "use_cache" not in given:
         config.use_cache = False  # of generation: of no use here, and kept keys and values are memory
-    built: nn.Module = _made(lambda: _logits_only(own)(config), kind)
+    ours = _logits_only(own)
+    built: Any = _made(lambda: from_weights(ours, config, weights) if weights else ours(config), kind)
+    _check_positions(built, shape)
+    if tokens is not None and head == "classifier" and len(shape) == 1:
+        built.padding = tokens["pad"]
+    config = built.config
     if getattr(config, "pad_token_id", 0) is None:
         config.pad_token_id = _NO_TOKEN  # GPT-2 classifies by the last token that is not this one
-    return built
+    made: nn.Module = built
+    return made
 
 
 class LogitsOnly:
-    """In front of a class of transformers: `forward` takes one tensor and returns the logits."""
+    """In front of a class of transformers: `forward` takes one tensor and returns the logits.
+
+    Attributes:
+        padding: Token id that fills up rows at their end and is not attended to; None for none.
+    """
+
+    padding: int | None = None
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits of a batch of images or token ids, rows first."""
-        logits: Tensor = super().forward(inputs, return_dict=True).logits  # type: ignore[misc]
+        """Logits of a batch of images or token ids, rows first.
+
+        Where padding is known, a batch is cut to its longest row first, and each row's logits are those of
+        the row without its padding. A row of nothing but padding counts as one token of it.
+        """
+        mask = {}
+        if self.padding is not None:
+            longest, ragged = _extent(inputs, self.padding)
+            if longest < inputs.shape[1]:
+                inputs = inputs[:, :longest]
+            # Without a mask where none is needed: attention is faster so, and its trace has no masks in it.
+            if ragged:
+                mask = {"attention_mask": _mask(inputs, self.padding)}
+        logits: Tensor = super().forward(inputs, **mask, return_dict=True).logits  # type: ignore[misc]
         return logits
+
+
+def _extent(inputs: Tensor, pad: int) -> tuple[int, bool]:
+    """Tokens of the longest row, and whether any row is shorter. Who records a run does not see how."""
+    if torch.compiler.is_exporting():  # what is exported takes any batch of this width
+        return inputs.shape[1], True
+    with torch._C.DisableTorchFunction():
+        kept = inputs != pad
+        places = kept.any(0).nonzero()
+        longest = int(places[-1]) + 1 if len(places) else 1
+        return longest, longest > 1 and not bool(kept[:, :longest].all())
+
+
+def _mask(inputs: Tensor, pad: int) -> Tensor:
+    """1 where a token is attended to, else 0; of each row at least the first, or attention has no weights."""
+    first = torch.arange(inputs.shape[1], device=inputs.device) == 0
+    return ((inputs != pad) | first).to(torch.int64)
 
 
 def input_dtype(model: nn.Module) -> torch.dtype:
@@ -112,11 +164,17 @@ def input_dtype(model: nn.Module) -> torch.dtype:
     return torch.int64 if text else torch.float32
 
 
+def example_input(model: nn.Module, shape: tuple[int, ...], rows: int = 1) -> Tensor:
+    """What a model of samples of this shape runs on, rows×shape: zeros, or tokens none of which is padding."""
+    token = 1 if getattr(model, "padding", None) == 0 else 0
+    return torch.full((rows, *shape), token, dtype=input_dtype(model))
+
+
 def __getattr__(name: str) -> Any:
     """The class of a model by its name: what pickle asks for when a model comes from another process."""
     if name.endswith(_SUFFIX) and not name.startswith("_"):
         try:
-            own = getattr(_transformers(), name.removesuffix(_SUFFIX), None)
+            own = getattr(transformers(), name.removesuffix(_SUFFIX), None)
         except MissingExtra as error:
             raise AttributeError(str(error)) from error
         if own is not None:
@@ -134,32 +192,12 @@ def _logits_only(own: type[nn.Module]) -> type[nn.Module]:
     return found
 
 
-def _transformers() -> Any:
-    return optional("transformers", extra="huggingface", purpose="a model of HuggingFace")
-
-
-def _is_path(wanted: str) -> bool:
-    return wanted.endswith(".json") or "/" in wanted or Path(wanted).is_dir()
-
-
-def _read(path: Path) -> dict[str, Any]:
-    path = path / CONFIG if path.is_dir() else path
-    try:
-        page = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput("no such configuration", key="model.name", found=str(path), allowed=CONFIG) from None
-    except (OSError, ValueError) as error:
-        raise BadInput(f"not a configuration: {error}", source=path) from None
-    if not isinstance(page, dict) or "model_type" not in page:
-        raise BadInput("not a configuration of transformers", source=path, allowed="a table with model_type")
-    return page
-
-
-def _given(name: str, values: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
-    """The type of a model and its configuration as far as it is given: the file's values, then `values`."""
-    wanted = name.removeprefix(PREFIX)
-    page = _read(Path(wanted)) if _is_path(wanted) else {"model_type": wanted}
-    kind, known = str(page.pop("model_type")), _transformers().CONFIG_MAPPING
+def _given(name: str, values: Mapping[str, Any] | None) -> tuple[str, dict[str, Any], str | None]:
+    """The type of a model, its configuration as far as it is given (the file's values, then `values`), and
+    where its weights are, if anywhere."""
+    origin = origin_of(name.removeprefix(PREFIX))
+    page, known = dict(origin.page), transformers().CONFIG_MAPPING
+    kind = str(page.pop("model_type"))
     if kind not in known:
         allowed = [*known, f"the path of a {CONFIG}"]
         raise BadInput("unknown type of transformer", key="model.name", found=kind, allowed=allowed)
@@ -168,7 +206,30 @@ def _given(name: str, values: Mapping[str, Any] | None) -> tuple[str, dict[str, 
     if unknown is not None:
         problem = f"a configuration of '{kind}' has no such key, or it is not set here"
         raise BadInput(problem, key="model.config", found=unknown, allowed=sorted(keys))
-    return kind, {key: value for key, value in page.items() if key not in _NOT_SET_HERE} | dict(values or {})
+    given = {key: value for key, value in page.items() if key not in _NOT_SET_HERE} | dict(values or {})
+    return kind, given, origin.weights
+
+
+def _with_tokens(kind: str, given: Mapping[str, Any], tokens: Tokens | None) -> dict[str, Any]:
+    """The configuration, with what it does not say of token ids as the data has it.
+
+    Raises:
+        BadInput: It says otherwise.
+    """
+    if tokens is None:
+        return dict(given)
+    keys = _keys(transformers().CONFIG_MAPPING[kind])
+    wanted = {"vocab_size": tokens["vocab_size"], "pad_token_id": tokens["pad"]}
+    told = {key: value for key, value in wanted.items() if key in keys and given.get(key) is None}
+    full = {**given, **told}
+    if "vocab_size" in keys and full["vocab_size"] < tokens["vocab_size"]:
+        problem, allowed = "the tokenizer has more ids than the model", f"{tokens['vocab_size']} or more"
+        raise BadInput(problem, key="model.config.vocab_size", found=full["vocab_size"], allowed=allowed)
+    if "pad_token_id" in keys and full["pad_token_id"] != tokens["pad"]:
+        problem, found = "the model pads with another token than the data", full["pad_token_id"]
+        allowed = f"{tokens['pad']}, or the model's own tokenizer"
+        raise BadInput(problem, key="model.config.pad_token_id", found=found, allowed=allowed)
+    return full
 
 
 def _keys(kind: Any) -> set[str]:
@@ -178,7 +239,7 @@ def _keys(kind: Any) -> set[str]:
 
 def _configuration(kind: str, given: Mapping[str, Any]) -> Any:
     """The configuration; marks of begin and end that are not given stay within a smaller vocabulary."""
-    own = _transformers().CONFIG_MAPPING[kind]
+    own = transformers().CONFIG_MAPPING[kind]
     vocabulary, standard = given.get("vocab_size"), own()
     marks = {
         key: vocabulary - 1
@@ -193,7 +254,7 @@ _ALLOWED_SHAPES = "images (channels, height, width) or token ids (tokens,)"
 
 def _class_of_head(head: Head, shape: tuple[int, ...], config: Any) -> type[nn.Module] | None:
     """The class that has this head for such samples; None where the type has none."""
-    models = _transformers()
+    models = transformers()
     if len(shape) not in (1, 3) or min(shape) < 1:
         raise BadInput("a transformer does not take this shape", found=shape, allowed=_ALLOWED_SHAPES)
     kinds: tuple[Any, ...] = (models.MODEL_FOR_MASKED_LM_MAPPING, models.MODEL_FOR_CAUSAL_LM_MAPPING)
@@ -236,6 +297,18 @@ def _check_size(config: Any, shape: tuple[int, ...]) -> None:
         raise BadInput(
             "samples are longer than the model", key=key, found=longest, allowed=f"{shape[0]} or more"
         )
+
+
+def _check_positions(model: nn.Module, shape: tuple[int, ...]) -> None:
+    """RoBERTa and its kin count positions from behind the number of their padding."""
+    for path, module in model.named_modules():
+        if not path.endswith("position_embeddings") or not isinstance(module, nn.Embedding):
+            continue
+        usable = module.num_embeddings - (-1 if module.padding_idx is None else module.padding_idx) - 1
+        if len(shape) == 1 and shape[0] > usable:
+            longest = module.num_embeddings
+            key, allowed = "model.config.max_position_embeddings", f"{shape[0] + longest - usable} or more"
+            raise BadInput("samples are longer than the model", key=key, found=longest, allowed=allowed)
 
 
 def _made(make: Any, kind: str) -> Any:

@@ -11,17 +11,17 @@ import copy
 import dataclasses
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from paretobit.errors import BadInput
 from paretobit.formats import FULL, parse
 from paretobit.graph import ModelGraph, trace, width_groups
 from paretobit.models.checkpoint import load_state, read_state, save_weights
-from paretobit.models.huggingface import input_dtype
+from paretobit.models.huggingface import example_input
 from paretobit.models.source import build_again
 from paretobit.passes.transform import apply_assignment, assignment_of, folds_of, resize, with_folds
 from paretobit.passes.transform.prune_activation import InputPruning, input_prunings_of, set_input_pruning
@@ -44,8 +44,12 @@ def write_manifest(
         known: Anything else worth keeping: data settings, metrics, the trial.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    page = {"version": VERSION, "source": source, "layers": layers or {}, **known}
+    page = _page(source=source, layers=layers or {}, **known)
     write_text_atomic(folder / MANIFEST, json.dumps(page, indent=2) + "\n")
+
+
+def _page(**known: Any) -> dict[str, Any]:
+    return {"version": VERSION, **known}
 
 
 def resized(graph: ModelGraph, widths: Mapping[str, int]) -> dict[str, Any] | None:
@@ -62,37 +66,128 @@ def resized(graph: ModelGraph, widths: Mapping[str, int]) -> dict[str, Any] | No
     return {"widths": changed, "input_shapes": [list(node.output_shape or ()) for node in inputs]}
 
 
-def save(
-    folder: str | Path,
-    model: nn.Module,
-    *,
-    source: Mapping[str, Any] | None = None,
-    resized: Mapping[str, Any] | None = None,
-    **known: Any,
-) -> None:
+@dataclass(frozen=True)
+class SavedModel:
+    """A model as it is saved, in memory.
+
+    Attributes:
+        page: What `model.json` says.
+        tensors: Weights, statistics and masks, by name.
+    """
+
+    page: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        *,
+        source: Mapping[str, Any] | None = None,
+        resized: Mapping[str, Any] | None = None,
+        **known: Any,
+    ) -> SavedModel:
+        """A model, quantised or not; the tensors are the model's own, on the CPU.
+
+        Args:
+            model: Any module.
+            source: From `source_of`; None for a model that only exists in Python.
+            resized: From `resized`, for a model with other widths than its source.
+            known: Anything else worth keeping in `model.json`.
+        """
+        if resized is not None:
+            known["resized"] = resized
+        layers = {
+            path: {slot: str(f) for slot, f in slots.items() if f is not FULL}
+            for path, slots in assignment_of(model).items()
+        }
+        layers = {path: slots for path, slots in layers.items() if slots}
+        inputs = {path: dataclasses.asdict(pruning) for path, pruning in input_prunings_of(model).items()}
+        if inputs:
+            known["input_pruning"] = inputs
+        page = _page(source=source, layers=layers, folded=folds_of(model), **known)
+        state = {name: t.detach().cpu() for name, t in model.state_dict().items() if isinstance(t, Tensor)}
+        return cls(page, state)
+
+    @classmethod
+    def read(cls, path: str | Path) -> SavedModel:
+        """What `write` wrote.
+
+        Raises:
+            BadInput: There is no saved model, or it cannot be read.
+        """
+        return cls(read_manifest(path), read_state(_folder(path) / WEIGHTS))
+
+    def write(self, folder: str | Path) -> None:
+        """Write the weights and then the page, each in one step."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_weights(self.tensors, folder / WEIGHTS)
+        write_text_atomic(folder / MANIFEST, json.dumps(self.page, indent=2) + "\n")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As bytes: tensors would go to another process as handles of memory that the first one frees."""
+        from safetensors.torch import save as to_bytes
+
+        return _from_bytes, (self.page, to_bytes({n: t.clone().contiguous() for n, t in self.tensors.items()}))
+
+    def put_into(self, model: nn.Module, where: object = None, formats: bool = True) -> nn.Module:
+        """Make a float model of the saved shape the saved one, in place; in evaluation mode.
+
+        Args:
+            model: Of the same layers.
+            where: Named in messages.
+            formats: False leaves every layer in full precision.
+
+        Raises:
+            CheckpointMismatch: The weights do not fit.
+        """
+        with_folds(model, self.page.get("folded", {}))
+        load_state(model, self.tensors, where)
+        if formats:
+            layers = self.page["layers"].items()
+            apply_assignment(model, {p: {slot: parse(f) for slot, f in s.items()} for p, s in layers})
+        for path, pruning in self.page.get("input_pruning", {}).items():
+            set_input_pruning(model.get_submodule(path), InputPruning(**pruning))
+        return model.eval()
+
+    def shaped(self, model: nn.Module | None, where: object = None) -> nn.Module:
+        """A float model of the saved shape, with weights of its own.
+
+        Args:
+            model: One of the shape of the source, which is copied; None builds it from the source.
+            where: Named in messages.
+
+        Raises:
+            BadInput: The source is a model that was given from Python.
+        """
+        if model is not None:
+            built = copy.deepcopy(model)
+        elif self.page["source"] is not None:
+            built = build_again(self.page["source"])
+        else:
+            problem = "this model was given from Python: pass it as load(path, model=module)"
+            raise BadInput(problem, found=str(where))
+        for path in self.page.get("identity", []):
+            built.set_submodule(path, nn.Identity())
+        return _with_widths(built, self.page["resized"]) if self.page.get("resized") else built
+
+
+def _from_bytes(page: Mapping[str, Any], content: bytes) -> SavedModel:
+    from safetensors.torch import load as from_bytes
+
+    return SavedModel(page, from_bytes(content))
+
+
+def save(folder: str | Path, model: nn.Module, **known: Any) -> None:
     """Save a model, quantised or not, so that `load` gives it back bit for bit.
 
     Args:
         folder: Where to.
         model: Any module.
-        source: From `source_of`; None for a model that only exists in Python.
-        resized: From `resized`, for a model with other widths than its source.
-        known: Anything else worth keeping in `model.json`.
+        known: As in `SavedModel.of`: `source`, `resized`, and anything else worth keeping.
     """
-    if resized is not None:
-        known["resized"] = resized
-    folder = Path(folder)
-    layers = {
-        path: {slot: str(f) for slot, f in slots.items() if f is not FULL}
-        for path, slots in assignment_of(model).items()
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    save_weights(model, folder / WEIGHTS)
-    layers = {path: slots for path, slots in layers.items() if slots}
-    inputs = {path: dataclasses.asdict(pruning) for path, pruning in input_prunings_of(model).items()}
-    if inputs:
-        known["input_pruning"] = inputs
-    write_manifest(folder, source=source, layers=layers, folded=folds_of(model), **known)
+    SavedModel.of(model, **known).write(folder)
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:
@@ -121,39 +216,25 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     return page
 
 
-def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
+def load(path: str | Path, model: nn.Module | None = None, *, formats: bool = True) -> nn.Module:
     """A saved model, in evaluation mode.
 
     Args:
         path: A saved model's folder (`runs/x/best`), or the run folder around it.
         model: The module to load into, for models that only exist in Python; it is copied.
+        formats: False leaves every layer in full precision, with the saved weights.
 
     Raises:
         BadInput: No model there, or its source cannot be built again without `model`.
         CheckpointMismatch: The weights do not fit.
     """
-    page = read_manifest(path)
-    if model is not None:
-        loaded = copy.deepcopy(model)
-    elif page["source"] is not None:
-        loaded = build_again(page["source"])
-    else:
-        raise BadInput("this model was given from Python: pass it as load(path, model=module)", found=str(path))
-    if page.get("resized"):
-        loaded = _with_widths(loaded, page["resized"])
-    with_folds(loaded, page.get("folded", {}))
-    weights = _folder(path) / WEIGHTS
-    load_state(loaded, read_state(weights), weights)
-    apply_assignment(loaded, {p: {slot: parse(f) for slot, f in s.items()} for p, s in page["layers"].items()})
-    for where, pruning in page.get("input_pruning", {}).items():
-        set_input_pruning(loaded.get_submodule(where), InputPruning(**pruning))
-    return loaded.eval()
+    saved = SavedModel.read(path)
+    return saved.put_into(saved.shaped(model, path), _folder(path) / WEIGHTS, formats)
 
 
 def _with_widths(model: nn.Module, page: Mapping[str, Any]) -> nn.Module:
     """The model with the widths that were saved; its weights are about to be loaded."""
-    dtype = input_dtype(model)
-    example = tuple(torch.zeros(shape, dtype=dtype) for shape in page["input_shapes"])
+    example = tuple(example_input(model, tuple(shape[1:]), shape[0]) for shape in page["input_shapes"])
     return resize(trace(model, example), page["widths"], "scratch")
 
 

@@ -11,7 +11,15 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import nn
 
 from paretobit.errors import BadInput
-from paretobit.models.huggingface import Head, build_transformer, is_huggingface, plain_configuration
+from paretobit.models.huggingface import (
+    PREFIX,
+    Head,
+    Tokens,
+    build_transformer,
+    is_huggingface,
+    plain_configuration,
+)
+from paretobit.models.pretrained import origin_of
 from paretobit.models.zoo import MODELS, Layout
 from paretobit.runtime import is_reference, load_function, seeded
 
@@ -25,11 +33,17 @@ class ModelSettings(BaseModel):
 
     name: str = Field(
         "jsc-three-linear",
-        description="a model of the zoo, path/to/file.py:function, hf:TYPE (hf:vit) or hf:path/to/config.json",
+        description="a model of the zoo, path/to/file.py:function, hf:TYPE (hf:vit), hf:path/to/config.json, "
+        "or with weights to start from hf:FOLDER or hf:NAME of HuggingFace's hub",
     )
     load: str | None = Field(
         None,
         description="checkpoint to start from, $VARIABLES filled in; a search without one trains first",
+    )
+    from_run: str | None = Field(
+        None,
+        description="the model of another search to start from, in full precision: 'runs/a:best', or of a "
+        "trial that trained and is on the front, 'runs/a:17'",
     )
     config: dict[str, Any] = Field({}, description="hf: values in place of those of the configuration")
     head: Head = Field("classifier", description="hf: classifier, or language for logits per token")
@@ -38,6 +52,13 @@ class ModelSettings(BaseModel):
     @classmethod
     def _filled_in(cls, given: str | None) -> str | None:
         return None if given is None else os.path.expandvars(given)
+
+    @property
+    def given(self) -> bool:
+        """Whether there are weights to start from."""
+        if self.load is not None or self.from_run is not None:
+            return True
+        return is_huggingface(self.name) and origin_of(self.name.removeprefix(PREFIX)).weights is not None
 
 
 def layout(name: str) -> Layout | None:
@@ -63,11 +84,12 @@ def build(
     *,
     config: Mapping[str, Any] | None = None,
     head: Head = "classifier",
+    tokens: Tokens | None = None,
 ) -> nn.Module:
     """A freshly initialised model for samples of this shape and so many classes.
 
-    A user's function is called with those of the arguments `input_shape`, `in_features` and
-    `num_classes` that it takes.
+    A user's function is called with those of the arguments `input_shape`, `in_features`,
+    `num_classes`, `vocab_size` and `pad` that it takes, the last two where the data has them.
 
     Args:
         name: As in `[model]`, and so are `config` and `head`, which only transformers heed.
@@ -76,6 +98,7 @@ def build(
         seed: Decides the weights.
         config: Values in place of those of the configuration.
         head: `classifier`, or `language` for logits per token.
+        tokens: `vocab_size` and `pad` of the data, where it is text.
 
     Raises:
         BadInput: The name is unknown, the function does not return a module, or the configuration
@@ -85,12 +108,11 @@ def build(
     _check_heeded(name, config, head)
     with seeded(seed):
         if is_huggingface(name):
-            return build_transformer(name, input_shape, num_classes, config, head)
+            return build_transformer(name, input_shape, num_classes, config, head, tokens)
         if not is_reference(name):
             return MODELS[name].build(input_shape, num_classes)
-        return _call(
-            name, {"input_shape": input_shape, "in_features": input_shape[0], "num_classes": num_classes}
-        )
+        offered = {"input_shape": input_shape, "in_features": input_shape[0], "num_classes": num_classes}
+        return _call(name, {**offered, **(tokens or {})})
 
 
 def source_of(
@@ -100,13 +122,16 @@ def source_of(
     *,
     config: Mapping[str, Any] | None = None,
     head: Head = "classifier",
+    tokens: Tokens | None = None,
 ) -> dict[str, Any]:
     """The arguments of `build`, as JSON that needs no other file than a function's own."""
     _check_heeded(name, config, head)
     source: dict[str, Any] = {"input_shape": list(input_shape), "num_classes": num_classes}
+    if tokens is not None:
+        source["tokens"] = dict(tokens)
     if not is_huggingface(name):
         return {"name": name, **source}
-    plain, values = plain_configuration(name, input_shape, config)
+    plain, values = plain_configuration(name, input_shape, config, tokens)
     return {"name": plain, **source, "config": values, "head": head}
 
 
@@ -118,6 +143,7 @@ def build_again(source: Mapping[str, Any]) -> nn.Module:
         source["num_classes"],
         config=source.get("config"),
         head=source.get("head", "classifier"),
+        tokens=source.get("tokens"),
     )
 
 

@@ -7,6 +7,7 @@ from paretobit.search.problem import Problem, Wanted
 from paretobit.search.runners import RUNNERS, Candidate, Evidence, Metric, Runner
 from paretobit.search.spaces import (
     SPACES,
+    Architecture,
     BoundSpace,
     ChannelMultiplier,
     Correct,
@@ -14,6 +15,7 @@ from paretobit.search.spaces import (
     Prune,
     Quantize,
     Space,
+    Training,
 )
 from paretobit.search.strategies import STRATEGIES, Strategy
 from paretobit.search.studies.study import Study
@@ -23,6 +25,7 @@ __all__ = [
     "RUNNERS",
     "SPACES",
     "STRATEGIES",
+    "Architecture",
     "BoundSpace",
     "Candidate",
     "ChannelMultiplier",
@@ -46,6 +49,7 @@ __all__ = [
     "Space",
     "Strategy",
     "Study",
+    "Training",
     "Tree",
     "Trial",
     "Wanted",

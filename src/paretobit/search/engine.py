@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from paretobit.errors import ParetoBitError, StudyError
+from paretobit.models import SavedModel
 from paretobit.search.front import Front
+from paretobit.search.halving import Bar, Rungs
 from paretobit.search.knobs import Config
 from paretobit.search.problem import Problem
 from paretobit.search.strategies import Strategy
@@ -31,8 +33,8 @@ class Engine(Protocol):
 
     workers: int
 
-    def submit(self, config: Config) -> None:
-        """Begin a configuration."""
+    def submit(self, config: Config, bar: Bar | None = None) -> None:
+        """Begin a configuration; its training is compared with the bar."""
 
     def next(self) -> Finished:
         """The oldest submitted configuration that is not yet returned, once it is finished."""
@@ -48,17 +50,17 @@ class SerialEngine:
 
     def __init__(self, workbench: Workbench) -> None:
         self._workbench = workbench
-        self._queue: deque[Config] = deque()
+        self._queue: deque[tuple[Config, Bar | None]] = deque()
 
-    def submit(self, config: Config) -> None:
+    def submit(self, config: Config, bar: Bar | None = None) -> None:
         """Queue a configuration."""
-        self._queue.append(config)
+        self._queue.append((config, bar))
 
     def next(self) -> Finished:
         """Evaluate the oldest one."""
-        config = self._queue.popleft()
+        config, bar = self._queue.popleft()
         start = time.perf_counter()
-        outcome = self._workbench.evaluate(config)
+        outcome = self._workbench.evaluate(config, bar)
         return Finished(config, outcome, time.perf_counter() - start)
 
     def close(self) -> None:
@@ -110,6 +112,8 @@ class SearchLoop:
         seed_of: Seed of a configuration's trial.
         on_trial: Called after every commit.
         max_failures: How many trials may fail; one more ends the search.
+        rungs: What earlier trials lost on their way, where those that fall behind are stopped.
+        same: What two configurations share that mean the same network.
     """
 
     def __init__(
@@ -121,10 +125,13 @@ class SearchLoop:
         seed_of: Callable[[Config], int],
         on_trial: Callable[[Progress], None] | None = None,
         max_failures: int | None = None,
+        rungs: Rungs | None = None,
+        same: Callable[[Config], Hashable] | None = None,
     ) -> None:
         self._problem, self._strategy, self._study = problem, strategy, study
         self._engine, self._seed_of, self._on_trial = engine, seed_of, on_trial
-        self._max_failures = max_failures
+        self._max_failures, self._rungs = max_failures, rungs
+        self._networks = _Networks(same)
         self._told = 0
         self._front = Front()
         self._best: float | None = None
@@ -167,8 +174,8 @@ class SearchLoop:
             if self._told < first:
                 self._tell(self._study[self._told])
                 continue
-            trial = self._finish(asked)
-            self._study.add(trial)
+            trial, saved = self._finish(asked)
+            self._study.add(trial, saved)
             self._tell(trial)
             if self._on_trial:
                 rate = (len(self._study) - first) / max(time.perf_counter() - start, 1e-9)
@@ -195,25 +202,28 @@ class SearchLoop:
 
     def _begin(self, config: Config, waiting: Iterable[_Asked]) -> _Asked:
         """Submit a configuration unless the study, or a trial in flight, will answer it."""
-        known = self._study.find(config) is not None or any(asked.config == config for asked in waiting)
+        answer = self._networks.first(config)
+        known = answer is not None or self._study.find(config) is not None
+        known = known or any(self._networks.alike(asked.config, config) for asked in waiting)
         if not known:
-            self._engine.submit(config)
+            self._engine.submit(config, self._rungs.bar() if self._rungs else None)
         return _Asked(config, self._told, not known)
 
-    def _finish(self, asked: _Asked) -> Trial:
+    def _finish(self, asked: _Asked) -> tuple[Trial, SavedModel | None]:
         number, seed = len(self._study), self._seed_of(asked.config)
         if not asked.submitted:
-            first = self._study.find(asked.config)
+            number_of_first = self._networks.first(asked.config)
+            first = self._study.find(asked.config) if number_of_first is None else self._study[number_of_first]
             assert first is not None, "trials finish in the order in which they were asked for"
             state: State = "failed" if first.state == "failed" else "duplicate"
-            return Trial(
-                number, asked.config, state, first.metrics, first.error, first.number, seed, asked.told
-            )
+            original = first.number if first.duplicate_of is None else first.duplicate_of
+            known = (first.metrics, first.error, original, seed, asked.told)
+            return Trial(number, asked.config, state, *known), None
         finished = self._engine.next()
         if finished.config != asked.config:
             raise StudyError("the engine returned trials out of order")
         outcome = finished.outcome
-        return Trial(
+        trial = Trial(
             number,
             asked.config,
             outcome.state,
@@ -223,7 +233,9 @@ class SearchLoop:
             seed,
             asked.told,
             finished.seconds,
+            outcome.curve,
         )
+        return trial, outcome.saved
 
     def _replay(self, trial: Trial) -> _Asked:
         """Have the strategy ask for a recorded trial, as it did when the trial was new."""
@@ -250,9 +262,44 @@ class SearchLoop:
         self._note(trial)
 
     def _note(self, trial: Trial) -> None:
-        """Keep the front and the best value of the first objective."""
+        """Keep the front, the best value of the first objective, and what others are compared with."""
+        self._networks.add(trial)
+        if self._rungs and trial.curve:
+            self._rungs.add([losses for losses in self._by_epoch(trial) if losses is not None])
         judged = self._problem.judge(trial.metrics) if trial.state == "complete" else None
         if judged is not None and judged.losses is not None:
             self._front.add(judged.losses)
             loss = judged.losses[0]
             self._best = loss if self._best is None else min(self._best, loss)
+
+    def _by_epoch(self, trial: Trial) -> Iterator[tuple[float, ...] | None]:
+        """What a trial lost by each objective after each of its epochs."""
+        for epoch in trial.curve:
+            known = {"accuracy": epoch.val_accuracy, "loss": epoch.val_loss, "epochs": float(epoch.number)}
+            now = {name: value for name, value in known.items() if value is not None}
+            yield self._problem.judge({**trial.metrics, **now}).losses
+
+
+class _Networks:
+    """Which trial first had the network of a configuration, where different ones can mean the same.
+
+    Args:
+        same: What configurations of one network share; None: nothing, all are different.
+    """
+
+    def __init__(self, same: Callable[[Config], Hashable] | None) -> None:
+        self._same = same
+        self._first: dict[Hashable, int] = {}
+
+    def first(self, config: Config) -> int | None:
+        """Number of the first trial of this network."""
+        return None if self._same is None else self._first.get(self._same(config))
+
+    def alike(self, a: Config, b: Config) -> bool:
+        """Whether two configurations are one network."""
+        return a == b or (self._same is not None and self._same(a) == self._same(b))
+
+    def add(self, trial: Trial) -> None:
+        """A trial that was told."""
+        if self._same is not None:
+            self._first.setdefault(self._same(trial.config), trial.number)

@@ -132,6 +132,10 @@ class Judgement:
     violation: float
 
 
+UNJUDGED = Judgement(None, 0.0)
+"""Before it is known what is wanted."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """What is searched, what is wanted of it, and what may be known beforehand.

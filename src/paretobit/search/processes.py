@@ -19,6 +19,7 @@ import cloudpickle
 
 from paretobit.errors import BadInput, ParetoBitError
 from paretobit.search.engine import Finished
+from paretobit.search.halving import Bar
 from paretobit.search.knobs import Config
 from paretobit.search.trial import Outcome, Workbench
 from paretobit.search.worker import Surroundings
@@ -30,6 +31,7 @@ _ATTEMPTS = 2
 @dataclass
 class _Task:
     config: Config
+    bar: Bar | None = None
     attempts: int = 0
     began: float = 0.0
     finished: Finished | None = None
@@ -58,7 +60,7 @@ class _Worker:
         self.task = task
         task.attempts += 1
         task.began = time.monotonic()
-        self.connection.send(task.config)
+        self.connection.send((task.config, task.bar))
 
     def stop(self) -> None:
         """End it and the processes it started."""
@@ -101,9 +103,9 @@ class ProcessEngine:
         self._waiting: deque[_Task] = deque()
         self._stillborn = 0
 
-    def submit(self, config: Config) -> None:
+    def submit(self, config: Config, bar: Bar | None = None) -> None:
         """Queue a configuration; it starts as soon as a worker is free."""
-        task = _Task(config)
+        task = _Task(config, bar)
         self._order.append(task)
         self._waiting.append(task)
         self._hand_out()

@@ -15,15 +15,18 @@ from torch import nn
 
 from paretobit.errors import BadInput, MetricError, ParetoBitError
 from paretobit.graph import ModelGraph
+from paretobit.models import SavedModel
 from paretobit.runtime import derive_seed, seed_everything
 from paretobit.search.evaluation.restore import Restorer
+from paretobit.search.halving import Bar
 from paretobit.search.knobs import Config
 from paretobit.search.objectives import Metrics
 from paretobit.search.runners import Candidate, Runner
 from paretobit.search.spaces import BoundSpace
+from paretobit.training import Epoch
 
 _KEPT_SHAPES = 8
-State = Literal["complete", "infeasible", "duplicate", "failed"]
+State = Literal["complete", "infeasible", "duplicate", "stopped", "failed"]
 GIVEN = -1
 """`asked_after` of a trial that no strategy asked for: it came from another study."""
 
@@ -36,13 +39,16 @@ class Trial:
         number: From 0, in the order in which configurations were asked for.
         config: Its active knobs.
         state: `complete`; `infeasible` (breaks a constraint); `duplicate` (answered from an
-            earlier trial of the same configuration); `failed`.
-        metrics: What was measured; only the cheap metrics where those broke a constraint.
+            earlier trial of the same configuration, or of the same network); `stopped` (its training
+            fell behind that of others); `failed`.
+        metrics: What was measured; only the cheap metrics where those broke a constraint; of a stopped
+            trial what was known after its last epoch.
         error: The traceback of a failed trial.
         duplicate_of: Number of the trial that answered it.
         seed: Of its random numbers; depends on the study's seed and the configuration.
         asked_after: How many trials had been told to the strategy when this one was asked for.
         seconds: Time it took.
+        curve: Every epoch that it trained.
     """
 
     number: int
@@ -54,28 +60,32 @@ class Trial:
     seed: int = 0
     asked_after: int = 0
     seconds: float = 0.0
-    _build: Callable[[Config], nn.Module] | None = field(default=None, repr=False, compare=False)
+    curve: tuple[Epoch, ...] = ()
+    _build: Callable[[Trial], nn.Module] | None = field(default=None, repr=False, compare=False)
 
     def model(self) -> nn.Module:
-        """The trial's model: a copy of the caller's, with the configuration applied.
+        """The trial's model: a copy of the caller's with the configuration applied, or the one it trained.
 
         Raises:
-            ParetoBitError: The trial was read from disk without the model it belongs to.
+            ParetoBitError: The trial was read from disk without the model it belongs to, or the weights
+                that it trained were not kept.
         """
         if self._build is None:
             raise ParetoBitError(
                 "the study was opened without its model: use paretobit.load on the run's best/"
             )
-        return self._build(self.config)
+        return self._build(self)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What evaluating a configuration gave."""
+    """What evaluating a configuration gave; `saved` is the model, where it was trained."""
 
     state: State
     metrics: Mapping[str, float]
     error: str | None = None
+    curve: tuple[Epoch, ...] = ()
+    saved: SavedModel | None = None
 
 
 class Workbench:
@@ -119,10 +129,15 @@ class Workbench:
             self._seeded = (config, derive_seed(self._seed, list(config.items())))
         return self._seeded[1]
 
-    def evaluate(self, config: Config) -> Outcome:
-        """Measure a configuration. An exception becomes a failed outcome; interrupts pass through."""
+    def evaluate(self, config: Config, bar: Bar | None = None) -> Outcome:
+        """Measure a configuration. An exception becomes a failed outcome; interrupts pass through.
+
+        Args:
+            config: The configuration.
+            bar: What a training is compared with while it runs.
+        """
         try:
-            return self._evaluate(config)
+            return self._evaluate(config, bar)
         except (Exception, SystemExit):
             return Outcome("failed", {}, traceback.format_exc())
 
@@ -140,9 +155,13 @@ class Workbench:
             raise BadInput(what, key="baseline") from error
         return metrics
 
+    def recall(self) -> None:
+        """Learn what a user's functions return, where the baseline is known already."""
+        self.baseline()
+
     def cheap_metrics(self, config: Config | None) -> dict[str, float]:
         """The metrics that need no model; None: those of the unmodified one."""
-        return _measure(self._cheap_for(config), self._candidate(config))
+        return measure(self._cheap_for(config), self._candidate(config))
 
     def _candidate(self, config: Config | None) -> Candidate:
         """What a configuration means; that of the last one is kept."""
@@ -166,7 +185,7 @@ class Workbench:
                 self._shaped.popitem(last=False)
         return self._shaped[id(graph)][1]
 
-    def _evaluate(self, config: Config) -> Outcome:
+    def _evaluate(self, config: Config, bar: Bar | None) -> Outcome:
         metrics = self.cheap_metrics(config)
         if self._violation(metrics) > 0:
             return Outcome("infeasible", metrics)
@@ -177,11 +196,11 @@ class Workbench:
         model = self._space.apply(self._model, config)
         if self._restorer is None and self._eval_mode:  # the fast path: nothing to put back
             seed_everything(seed)
-            return _measure(self._expensive, replace(self._candidate(config), model=model, seed=seed))
+            return measure(self._expensive, replace(self._candidate(config), model=model, seed=seed))
         with self._as_it_was(model) as model:
             seed_everything(seed)
             with nullcontext() if self._eval_mode else _training_mode(model):
-                return _measure(self._expensive, replace(self._candidate(config), model=model, seed=seed))
+                return measure(self._expensive, replace(self._candidate(config), model=model, seed=seed))
 
     @contextmanager
     def _as_it_was(self, model: nn.Module) -> Iterator[nn.Module]:
@@ -211,7 +230,12 @@ def _training_mode(model: nn.Module) -> Iterator[None]:
             buffer.copy_(value)
 
 
-def _measure(runners: Sequence[Runner], candidate: Candidate) -> dict[str, float]:
+def measure(runners: Sequence[Runner], candidate: Candidate) -> dict[str, float]:
+    """What the runners measure; every metric they declare, and every one a number.
+
+    Raises:
+        MetricError: One is missing, or not a number.
+    """
     metrics: dict[str, float] = {}
     for runner in runners:
         measured = runner.measure(candidate)

@@ -84,9 +84,9 @@ def _serve(connection: Connection[Any, Any]) -> None:
     del recipe
     connection.send(None)
     while True:
-        config = connection.recv()
+        config, bar = connection.recv()
         start = time.perf_counter()
-        outcome: Outcome = workbench.evaluate(config)
+        outcome: Outcome = workbench.evaluate(config, bar)
         connection.send((outcome, time.perf_counter() - start))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Monitor = Literal["accuracy", "loss"]
+Keep = Literal["best", "last"]
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,8 @@ class Epoch:
 
     Args:
         number: Counted from 1.
-        train_loss: Mean loss of the training rows as they were met, in the units of the loss (nats by default).
+        train_loss: Mean loss of the training rows as they were met, in the units of the loss (nats by default);
+            with a teacher, the distance to it included.
         train_accuracy: Share of them classified correctly, in [0, 1]; None where targets are not classes.
         val_loss: Mean loss of the validation rows after the epoch; None without validation rows.
         val_accuracy: Share of them classified correctly, in [0, 1]; None without rows or classes.
@@ -41,16 +43,28 @@ class History:
         monitor: Which metric ranks the epochs: of the validation rows where there are any.
         epochs: In order.
         stopped_early: Whether patience ran out before the last epoch allowed.
+        keep: Which epoch's weights the model was left with.
+        stopped_by_caller: Whether `on_epoch` ended the training before that.
+        scales_not_learned: Where scales were to be learned, the slots without one of their own (`path.slot`)
+            and why.
     """
 
     monitor: Monitor
     epochs: list[Epoch] = field(default_factory=list)
     stopped_early: bool = False
+    keep: Keep = "best"
+    stopped_by_caller: bool = False
+    scales_not_learned: dict[str, str] = field(default_factory=dict)
 
     @property
     def best(self) -> Epoch | None:
-        """The epoch whose weights the model was left with; None where no epoch was run."""
+        """The best epoch; None where no epoch was run."""
         return next((epoch for epoch in reversed(self.epochs) if epoch.is_best), None)
+
+    @property
+    def kept(self) -> Epoch | None:
+        """The epoch whose weights the model was left with; None where no epoch was run."""
+        return self.best if self.keep == "best" or not self.epochs else self.epochs[-1]
 
     @property
     def best_epoch(self) -> int:

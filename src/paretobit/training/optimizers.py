@@ -50,8 +50,10 @@ SCHEDULERS: dict[str, type[lr_scheduler.LRScheduler]] = {
 PER_BATCH = (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR)
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], settings: TrainSettings) -> optim.Optimizer:
-    """The optimiser that `settings` name, over `parameters`.
+def build_optimizer(
+    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]], settings: TrainSettings
+) -> optim.Optimizer:
+    """The optimiser that `settings` name, over `parameters` or groups of them as torch takes them.
 
     Raises:
         BadInput: Unknown or unusable name, unknown keyword, or a value that torch refuses.

@@ -39,6 +39,12 @@ class TrainSettings(BaseModel):
     )
     early_stopping: int | None = Field(None, ge=1, description="stop after so many epochs without a better one")
     monitor: Literal["accuracy", "loss"] = Field("accuracy", description="validation metric that ranks epochs")
+    keep: Literal["best", "last"] = Field(
+        "best", description="which epoch's weights the model is left with; the last where nothing validates"
+    )
+    learned_scales: bool = Field(
+        False, description="train the scales of scaled_integer formats with the weights (LSQ), then fix them"
+    )
     gradient_clip: float | None = Field(
         None, gt=0, description="largest Euclidean norm of the gradient of all parameters together"
     )

@@ -48,8 +48,9 @@ class RunFolder:
     """Reads and writes the folder of one training.
 
     `last/state.json` names the files of the last finished epoch and is replaced last, so a process killed at
-    any moment leaves a whole epoch behind. `best/` is written after it: while the best epoch is the last one,
-    its weights are those of `last/`, and a kill in between loses nothing. Nothing is pickled.
+    any moment leaves a whole epoch behind. `best/` holds the epoch that is kept and is written after it: while
+    that is the last one, its weights are those of `last/`, and a kill in between loses nothing. Nothing is
+    pickled.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -82,7 +83,7 @@ class RunFolder:
         }
         write_text_atomic(self._state, json.dumps(state))
         self._sweep(keep={self._state.name, *files.values()})
-        if epoch.is_best:
+        if epoch is history.kept:
             self.write_best(weights, epoch)
         self.write_curves(history.epochs)
 
@@ -113,10 +114,10 @@ class RunFolder:
             epochs = [Epoch(**record) for record in state["epochs"]]
         except (ValueError, KeyError, TypeError) as error:
             raise BadInput(f"not the state of a training: {error}", source=self._state) from None
-        _check_same(earlier, settings.model_dump(mode="json"), self._state)
+        _check_same(earlier, settings, self._state)
         weights = read_tensors(self._last / files["weights"])
         optimizer = _merge(read_tensors(self._last / files["optimizer"]), values)
-        if epochs[-1].is_best:
+        if epochs[-1].is_best or settings.keep == "last":
             best = weights
             self.write_best(weights, epochs[-1])
         else:
@@ -147,11 +148,12 @@ def put_back(model: nn.Module, optimizer: optim.Optimizer, saved: Saved, source:
     optimizer.load_state_dict({**optimizer.state_dict(), "state": saved.optimizer})
 
 
-def _check_same(earlier: Mapping[str, Any], now: Mapping[str, Any], source: Path) -> None:
-    for key, value in now.items():
-        if key not in FREE_ON_RESUME and earlier.get(key) != value:
+def _check_same(earlier: Mapping[str, Any], settings: TrainSettings, source: Path) -> None:
+    for key, value in settings.model_dump(mode="json").items():
+        before = earlier.get(key, TrainSettings.model_fields[key].default)  # a setting that came later
+        if key not in FREE_ON_RESUME and before != value:
             problem = "the interrupted training had another setting"
-            raise BadInput(problem, source=source, key=key, found=value, allowed=repr(earlier.get(key)))
+            raise BadInput(problem, source=source, key=key, found=value, allowed=repr(before))
 
 
 def _split(state: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:

@@ -29,6 +29,7 @@ from paretobit.workflow.execution import Execution
 from paretobit.workflow.run_folder import RunFolder
 from paretobit.workflow.search import OnTrial, Search, execute
 from paretobit.workflow.settings import ForgivingSettings
+from paretobit.workflow.trials import make_pipeline, steps_of
 
 
 def search(
@@ -47,6 +48,7 @@ def search(
     calibration: Given = DEFAULT_CALIBRATION,
     loss: Loss | str | None = None,
     runners: Mapping[str, Mapping[str, Any]] | None = None,
+    pipeline: Mapping[str, Any] | None = None,
     strategy: str | Mapping[str, Any] | None = None,
     n_trials: int | None = None,
     timeout: float | None = None,
@@ -89,6 +91,8 @@ def search(
         runners: Runner to settings, in place of the default ones; a runner may be
             `path/to/file.py:function`, called as `function(model, **settings)`, or with the splits as
             its second argument where it takes two.
+        pipeline: The steps of a trial that trains, and their settings, as in `[search.pipeline]`:
+            `{"steps": ["train", "quantize", "finetune", "evaluate"], "finetune": {"max_epochs": 2}}`.
         strategy: Its name, or a table with its name and settings; a sampler's name (`tpe`) will do.
             Unset: every configuration where there are at most 500; otherwise 100 trials, `guided` where a
             cost is known without running the model, TPE elsewhere.
@@ -130,11 +134,14 @@ def search(
     with seeded(seed):  # a forward pass may draw
         evidence = evidence_for(model, splits, example, calibration, loss)
         made = make_runners(runners, evidence, evaluate, wanted.directions, document)
-    check_before_work(wanted, made, best)
+    steps = steps_of(pipeline, space, made, document)
     bound = space.bind(evidence.graph, evidence.calibration)
-    name, settings, trials = choose_strategy(
-        strategy, n_trials, bound.tree, wanted, document, default=default_strategy(bound, wanted, made)
-    )
+    trials = None
+    if steps is not None:
+        trials, made = make_pipeline(steps, space, bound, evidence, made, wanted, has_weights=True)
+    check_before_work(wanted, made, best)
+    default = "optuna" if trials else default_strategy(bound, wanted, made)
+    name, settings, number = choose_strategy(strategy, n_trials, bound.tree, wanted, document, default=default)
     folder = None if out is None else RunFolder.choose(out, "search", resume=resume)
     begun = folder is not None and folder.begun
     assembled = Search(
@@ -146,7 +153,7 @@ def search(
         wanted,
         name,
         settings,
-        trials,
+        number,
         seed,
         execution,
         eval_mode,
@@ -154,12 +161,13 @@ def search(
         space.name,
         None if begun or warm_start is None else Study.open(warm_start),
         {"source": None},
+        pipeline=trials,
     )
     assembled.check_given(trained=True)
     if folder is None:
         return execute(assembled, None, on_trial)
     described = {"name": space.name, **space.to_settings()}
-    config = {"seed": seed, "search": {"space": described, "n_trials": trials}}
+    config = {"seed": seed, "search": {"space": described, "n_trials": number}}
     if evaluate is not None or own:
         assembled.check_baseline()
     folder.create()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from paretobit.data import Data
+from paretobit.data.text import typical_row
 from paretobit.document import Document, validate
 from paretobit.errors import BadInput
 from paretobit.graph import Example, trace
@@ -22,6 +23,7 @@ from paretobit.search.runners import FileRunner, FunctionRunner
 from paretobit.search.runners.function import Evaluate
 from paretobit.search.strategies import StrategySettings
 from paretobit.search.strategies.optuna_samplers import SAMPLERS
+from paretobit.workflow.other_run import OtherRun
 from paretobit.workflow.settings import DEFAULT_RUNNERS
 
 Pair = tuple[Any, Any]
@@ -38,10 +40,17 @@ def data_for(model_name: str, data: Data) -> Data:
 
 
 def build_model(settings: ModelSettings, data: Data, seed: int) -> nn.Module:
-    """The model for this data, with the checkpoint's weights where one is named."""
+    """The model for this data, with the weights of the checkpoint or of the other search where one is named.
+
+    Raises:
+        BadInput: The model does not fit the data, or there are no such weights.
+    """
+    if settings.from_run is not None:
+        return OtherRun.of(settings).model(data)
     model = build(
-        settings.name, data.input_shape, data.num_classes, seed, config=settings.config, head=settings.head
-    )
+        settings.name, data.input_shape, data.num_classes, seed,
+        config=settings.config, head=settings.head, tokens=data.tokens,
+    )  # fmt: skip
     if settings.load is not None:
         try:
             load_state(model, read_state(settings.load), settings.load)
@@ -93,10 +102,10 @@ def _tensor(part: Any, key: str) -> Tensor:
     return tensor
 
 
-def example_from(splits: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor | None:
-    """One row of the data."""
+def example_from(splits: Mapping[str, tuple[Tensor, Tensor]], padding: int | None = None) -> Tensor | None:
+    """One row of the data; of sentences with padding the one nearest the mean length, without padding."""
     for x, _ in splits.values():
-        return x[:1]
+        return x[:1] if padding is None else typical_row(x, padding)
     return None
 
 
@@ -125,7 +134,7 @@ def evidence_for(
     if loss is not None and not callable(loss):
         raise BadInput("not a function", key="loss", found=loss, allowed="(output, target) -> 0-d tensor")
     if example is None:
-        example = example_from(splits)
+        example = example_from(splits, getattr(model, "padding", None))
     if example is None and isinstance(calibration, Sequence) and calibration:
         example = calibration[0]
     evidence = Evidence(trace(model, example), splits)

@@ -16,13 +16,13 @@ from paretobit.errors import BadInput
 from paretobit.report.comparison import comparison_page, comparison_picture
 from paretobit.report.figures import FORMATS, save
 from paretobit.runtime import one_thread, seeded
-from paretobit.search import Config, Constraint, Problem, Wanted, Workbench
+from paretobit.search import Config, Constraint, Problem, Wanted
 from paretobit.search.comparing.comparison import Comparison, Entry, entry_of
 from paretobit.search.comparing.replay import Asked, Play
 from paretobit.search.comparing.table import Table
 from paretobit.search.comparing.yardstick import Yardstick
-from paretobit.search.evidence.model_insight import ModelInsight
 from paretobit.search.objectives import split_constraints
+from paretobit.search.problem import UNJUDGED
 from paretobit.search.runners import BasicEvaluation
 from paretobit.search.trial import Outcome
 from paretobit.storage import write_text_atomic
@@ -110,7 +110,7 @@ def compare_live(
     settings = settings.model_copy(update={"search": settings.search.model_copy(update=change)})
     assembled = assemble(settings, document, begun=True)
     search = assembled.search
-    if settings.model.load is None:
+    if not settings.model.given:
         folder.create()
         trained = train(settings, folder.float_model, data=assembled.data, resume=True, on_epoch=on_epoch)
         search.model.load_state_dict(trained.model.state_dict())
@@ -197,20 +197,13 @@ class _Live:
 
     def __init__(self, search: Search) -> None:
         problem: Problem | None = None
-        workbench = Workbench(
-            search.space,
-            search.runners,
-            lambda metrics: problem.violation(metrics) if problem else 0.0,
-            search.seed,
-            search.eval_mode,
-        )
+        workbench = search.workbench(lambda metrics: problem.judge(metrics) if problem else UNJUDGED)
         times = []
         for _ in range(_TIMED):
             start = time.perf_counter()
             baseline = workbench.baseline()
             times.append(time.perf_counter() - start)
-        insight = ModelInsight(search.space, search.evidence, workbench.cheap_metrics, search.seed)
-        problem = Problem.build(search.space.tree, search.wanted, search.runners, baseline, insight)
+        problem = search.problem(baseline, workbench)
         evaluation = next((r for r in search.runners if isinstance(r, BasicEvaluation)), None)
         self.problem = problem
         self.samples = None if evaluation is None else evaluation.samples

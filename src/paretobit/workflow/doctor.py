@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 
 from paretobit.runtime import one_thread, seeded
-from paretobit.search import Problem, Workbench
+from paretobit.search import Problem
 from paretobit.search.doctor import Check, Patient
 from paretobit.search.doctor import examine as make_checks
 from paretobit.search.doctor.base import DEFAULT_EVALUATIONS
-from paretobit.search.evidence.model_insight import ModelInsight
 from paretobit.search.objectives import Metrics
 from paretobit.workflow.assemble import fingerprint
 from paretobit.workflow.search import Search
@@ -36,13 +34,8 @@ def examine(search: Search, trials: int | None = None, *, trained: bool = True) 
         graph = fingerprint(search.evidence.graph.model, {})["model"]
         return {**fingerprint(search.model, search.splits), "traced model": graph}
 
-    make_workbench = partial(
-        Workbench, search.space, search.runners, _rejects_nothing, search.seed, search.eval_mode
-    )
-
     def problem(baseline: Metrics) -> Problem:
-        insight = ModelInsight(search.space, search.evidence, make_workbench().cheap_metrics, search.seed)
-        return Problem.build(search.space.tree, search.wanted, search.runners, baseline, insight)
+        return search.problem(baseline, search.workbench())
 
     with one_thread(), seeded(search.seed):
         patient = Patient(
@@ -53,7 +46,7 @@ def examine(search: Search, trials: int | None = None, *, trained: bool = True) 
             strategy=search.strategy,
             settings=search.strategy_settings,
             seed=search.seed,
-            make_workbench=make_workbench,
+            make_workbench=search.workbench,  # constraints would keep trials from being measured
             make_problem=problem,
             fingerprint=digests,
             question=search.best,
@@ -61,8 +54,3 @@ def examine(search: Search, trials: int | None = None, *, trained: bool = True) 
             evaluations=DEFAULT_EVALUATIONS if trials is None else trials,
         )
         return make_checks(patient)
-
-
-def _rejects_nothing(metrics: Metrics) -> float:
-    """Constraints would keep trials from being measured."""
-    return 0.0

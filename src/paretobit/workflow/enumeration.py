@@ -11,7 +11,7 @@ from typing import Any
 from paretobit.document import Document
 from paretobit.errors import BadInput
 from paretobit.runtime import one_thread, seeded
-from paretobit.search import Candidate, Wanted, Workbench
+from paretobit.search import Candidate, Wanted
 from paretobit.search.comparing.table import TEST, Table
 from paretobit.search.evidence.insight import store
 from paretobit.search.evidence.model_insight import ModelInsight
@@ -100,7 +100,7 @@ def enumerate_space(
 def gather_evidence(search: Search) -> tuple[dict[str, Any] | None, str]:
     """Every score table of every choice of the outer knobs, with the seconds each took; or why none."""
     with one_thread(), seeded(search.seed):
-        workbench = Workbench(search.space, search.runners, lambda _: 0.0, search.seed, search.eval_mode)
+        workbench = search.workbench()
 
         def insight() -> ModelInsight:
             return ModelInsight(search.space, search.evidence, workbench.cheap_metrics, search.seed)

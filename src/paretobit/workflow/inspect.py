@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from paretobit.data.text import typical_row
 from paretobit.errors import BadInput
 from paretobit.graph import WidthGroups, trace, width_groups
-from paretobit.models import build, input_dtype, load, read_manifest
+from paretobit.models import build, load, read_manifest
+from paretobit.models.huggingface import example_input
 from paretobit.nn import Quantized
 from paretobit.passes.analysis import (
     CONVENTIONS,
@@ -67,18 +67,23 @@ def inspect(
     if batch < 1:
         raise BadInput("a batch has at least one row", key="--batch", found=batch)
     if saved is not None:
-        source = read_manifest(saved)["source"]
+        page = read_manifest(saved)
+        source = page["source"]
         if source is None:
             raise BadInput("this model was given from Python: it cannot be built from here", found=saved)
         model, sample = load(saved), tuple(source["input_shape"])
+        if getattr(model, "padding", None) is not None:  # what a sentence costs, not what the longest does
+            sample = (max(1, round(page["preprocessing"]["tokens_per_row"])),)
     elif shape is not None:
-        sample = _shape(shape)
+        sample = sample_shape(shape)
         chosen = settings.model
         model = build(chosen.name, sample, classes, config=chosen.config, head=chosen.head)
     else:
         data = load_data(settings)
         model, sample = build_model(settings.model, data, settings.seed), data.input_shape
-    graph = trace(model, torch.zeros(1, *sample, dtype=input_dtype(model)))
+        if data.tokens is not None:
+            sample = tuple(typical_row(data.train.x, data.tokens["pad"]).shape[1:])
+    graph = trace(model, example_input(model, sample))
     costs = cost(graph, convention=convention, batch=batch)
     return Inspection(report_graph(graph), summarize_quantization(graph), costs, width_groups(graph))
 
@@ -90,7 +95,7 @@ def beside_float(path: str | Path) -> tuple[tuple[TypeSummary, ...], tuple[Layer
     if source is None:
         raise BadInput("this model was given from Python: it cannot be built from here", found=str(path))
     plain, model = load(path), load(path)
-    after = trace(model, torch.zeros(1, *source["input_shape"], dtype=input_dtype(model)))
+    after = trace(model, example_input(model, tuple(source["input_shape"])))
     for module in plain.modules():
         if isinstance(module, Quantized):
             module.set_slots({})
@@ -98,7 +103,12 @@ def beside_float(path: str | Path) -> tuple[tuple[TypeSummary, ...], tuple[Layer
     return summarize_quantization(after), compare(before, after)
 
 
-def _shape(text: str) -> tuple[int, ...]:
+def sample_shape(text: str) -> tuple[int, ...]:
+    """The shape of a sample, from `3x32x32`.
+
+    Raises:
+        BadInput: It is none.
+    """
     try:
         shape = tuple(int(part) for part in text.split("x"))
     except ValueError:

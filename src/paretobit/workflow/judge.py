@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from paretobit.runtime import derive_seed, seed_everything
-from paretobit.search import Config, Study, Trial
+from paretobit.search import Study, Trial
 from paretobit.search.paired import RowResults, accuracy_change, loss_changes, per_row
 from paretobit.search.runners import BasicEvaluation
 from paretobit.training.evaluate import check_classifier
@@ -40,15 +40,17 @@ def judge(search: Search, study: Study) -> None:
         return
     x, y = search.splits["test"]
     check_classifier(search.build(None), x, y)
-    configs: dict[str, Config | None] = {str(trial.number): trial.config for trial in _points(search, study)}
+    trials = {str(trial.number): trial for trial in _points(search, study)}
     test, paired = dict(study.facts.get("test", {})), dict(study.facts.get("paired", {}))
-    new = [name for name in configs if name not in test or name not in paired]
-    done, total = 1 + len(configs) - len(new), 1 + len(configs)
+    new = [name for name in trials if name not in test or name not in paired]
+    done, total = 1 + len(trials) - len(new), 1 + len(trials)
 
     def results(name: str) -> RowResults:
         seed_everything(derive_seed(search.seed, "test", name))
-        model = search.build(configs.get(name)).train(not search.eval_mode)
-        return per_row(model, x, y, evaluation.settings.batch_size or search.evidence.rows_per_pass)
+        trial = trials.get(name)
+        model = search.baseline_model(study) if trial is None else search.model_of(study, trial)
+        model.train(not search.eval_mode)
+        return per_row(model, x, y, evaluation.rows)
 
     if new or _BASELINE not in test:
         reference = results(_BASELINE)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from paretobit.passes.analysis import cost
 from paretobit.runtime import one_thread, seeded
-from paretobit.search import Config, Tree, Workbench
+from paretobit.search import Config, Tree
 from paretobit.search.knobs import Value
 from paretobit.search.objectives import Metrics
+from paretobit.search.pipeline import Pipeline
+from paretobit.search.steps import TRAINS, TrainingStep
+from paretobit.training import fit
 from paretobit.workflow.search import Search
 
 _LOOKED_AT = 4096
 _TIMED = 3
+_BATCHES = 4
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,8 @@ class Plan:
         trials: Trials there would be.
         knobs: Name of each knob and its values.
         dropped: Knobs without effect, and why.
+        trains: Whether trials train.
+        impossible: How many combinations cannot be, and why; empty where all can.
         matched: Layers the space varies.
         unmatched: Layers it leaves alone.
         ranges: Smallest and largest value of every metric that needs no model.
@@ -40,11 +47,13 @@ class Plan:
     strategy: str
     knobs: Mapping[str, tuple[object, ...]]
     dropped: Mapping[str, str]
+    impossible: str
     matched: tuple[str, ...]
     unmatched: tuple[str, ...]
     ranges: Mapping[str, tuple[float, float]]
     baseline: Mapping[str, float]
     seconds_per_trial: float
+    trains: bool
     untraced: str | None
     uncounted: tuple[str, ...]
 
@@ -57,17 +66,19 @@ class Plan:
 def plan(search: Search) -> Plan:
     """Look at a search without running it; three evaluations of the float model set the pace."""
     space, graph = search.space, search.evidence.graph
-    workbench = Workbench(space, search.runners, lambda _: 0.0, search.seed)
+    workbench = search.workbench()
 
     def cheap(config: Config) -> Metrics:
         return workbench.cheap_metrics(config)
 
     with one_thread(), seeded(search.seed):
-        times, baseline = [], {}
+        times, baseline = [], workbench.cheap_metrics(None)
         for _ in range(_TIMED):
             start = time.perf_counter()
-            baseline = workbench.baseline()
+            if search.pipeline is None:
+                workbench.baseline()
             times.append(time.perf_counter() - start)
+        training = 0.0 if search.pipeline is None else seconds_of_training(search.pipeline)
     names = tuple(cheap(space.tree.at(0)))
     return Plan(
         configurations=space.tree.size,
@@ -75,14 +86,36 @@ def plan(search: Search) -> Plan:
         strategy=search.strategy,
         knobs={knob.name: knob.values for knob in space.tree.all_knobs()},
         dropped={dropped.knob: dropped.reason for dropped in space.dropped},
+        impossible=space.impossible,
         matched=space.matched,
         unmatched=space.unmatched,
         ranges=extremes(space.tree, cheap),
         baseline={name: baseline[name] for name in names},
-        seconds_per_trial=sorted(times)[_TIMED // 2],
+        seconds_per_trial=sorted(times)[_TIMED // 2] + training,
+        trains=search.pipeline is not None,
         untraced=graph.untraced,
         uncounted=cost(graph).uncounted if graph.batch is not None else (),
     )
+
+
+def seconds_of_training(pipeline: Pipeline) -> float:
+    """Estimated time of the epochs of a trial: a few batches of each step that trains are tried out."""
+    x, y = pipeline.evidence.split("train")
+    val = pipeline.evidence.splits.get("val")
+    loss = None if pipeline.evidence.calibration is None else pipeline.evidence.calibration.loss
+    seconds = 0.0
+    for step in pipeline.settings.steps:
+        if step not in TRAINS:
+            continue
+        settings: TrainingStep = getattr(pipeline.settings, step)
+        rows = min(len(x), _BATCHES * settings.batch_size)
+        short = settings.plain.model_copy(
+            update={"max_epochs": 1, "early_stopping": None, "learned_scales": False}
+        )
+        start = time.perf_counter()
+        fit(copy.deepcopy(pipeline.evidence.graph.model), (x[:rows], y[:rows]), val, short, loss=loss)
+        seconds += (time.perf_counter() - start) * settings.max_epochs * len(x) / rows
+    return seconds
 
 
 def extremes(tree: Tree, measure: Callable[[Config], Metrics]) -> dict[str, tuple[float, float]]:

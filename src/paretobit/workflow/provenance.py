@@ -22,7 +22,7 @@ from paretobit.search.runners import BasicEvaluation
 from paretobit.search.trial import GIVEN, State
 
 SPACE = "space"
-MEASURED_ALIKE = ("fingerprints", "runners", "eval_mode", "calibration")
+MEASURED_ALIKE = ("fingerprints", "runners", "eval_mode", "calibration", "pipeline")
 
 
 def check_or_begin(
@@ -85,7 +85,7 @@ def _described(problem: Problem, best: str | None) -> dict[str, Any]:
             for m in vocabulary.metrics.values()
         },
         "short_names": {m.short: m.name for m in vocabulary.metrics.values() if m.short},
-        "samples": {r.settings.split: r.samples for r in problem.runners if isinstance(r, BasicEvaluation)},
+        "samples": {r.split: r.samples for r in problem.runners if isinstance(r, BasicEvaluation)},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "versions": {

@@ -11,6 +11,7 @@ from paretobit.data import Data
 from paretobit.document import Document
 from paretobit.errors import BadInput, StudyError
 from paretobit.search import Study
+from paretobit.search.pipeline import Pipeline
 from paretobit.search.problem import check_before_work
 from paretobit.search.runners import FunctionRunner
 from paretobit.training import Epoch
@@ -28,6 +29,7 @@ from paretobit.workflow.run_folder import RunFolder
 from paretobit.workflow.search import OnTrial, Search, execute
 from paretobit.workflow.settings import Settings
 from paretobit.workflow.train import check_trainable, load_data, manifest, train
+from paretobit.workflow.trials import make_pipeline, steps_of, with_augmentation
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,21 @@ def assemble(settings: Settings, document: Document, begun: bool = False) -> Ass
     model = build_model(settings.model, data, settings.seed)
     splits = splits_of(data)
     evidence = evidence_for(model, splits, calibration=asked.calibration, loss=asked.loss)
+    evidence = with_augmentation(evidence, data.augment)
     runners = make_runners(asked.runners or None, evidence, asked.evaluate, wanted.directions, document)
-    check_before_work(wanted, runners, asked.best)
+    steps = steps_of(asked.pipeline, space, runners, document, settings.train)
     try:
         bound = space.bind(evidence.graph, evidence.calibration)
     except BadInput as error:
         raise document.place(error, "search.space") from None
-    if settings.model.load is None:
+    pipeline = None
+    if steps is not None:
+        has_weights = settings.model.given or not steps.from_nothing
+        pipeline, runners = make_pipeline(
+            steps, space, bound, evidence, runners, wanted, has_weights=has_weights
+        )
+    check_before_work(wanted, runners, asked.best)
+    if trains_first(settings, pipeline):
         check_trainable(model, data, settings.train)
     name, strategy, n_trials = choose_strategy(
         asked.strategy,
@@ -65,7 +75,7 @@ def assemble(settings: Settings, document: Document, begun: bool = False) -> Ass
         bound.tree,
         wanted,
         document,
-        default=default_strategy(bound, wanted, runners),
+        default="optuna" if steps else default_strategy(bound, wanted, runners),
     )
     search = Search(
         model=model,
@@ -84,6 +94,7 @@ def assemble(settings: Settings, document: Document, begun: bool = False) -> Ass
         best=asked.best,
         space_name=space.name,
         saved_with=manifest(settings, data),
+        pipeline=pipeline,
     )
     return Assembled(search, data)
 
@@ -115,14 +126,15 @@ def run(
         assembled = assemble(settings, document, begun)
         search = assembled.search
         search.on_judged = on_judged
-        search.check_given(trained=settings.model.load is not None)
+        trains = trains_first(settings, search.pipeline)
+        search.check_given(trained=not trains)
         if not begun and any(isinstance(runner, FunctionRunner) for runner in search.runners):
             search.check_baseline()
         folder.create()
         with folder.locked():
             if not begun:
                 folder.write_config(settings.resolved())
-            if settings.model.load is None:
+            if trains:
                 trained = train(
                     settings, folder.float_model, data=assembled.data, resume=True, on_epoch=on_epoch
                 )
@@ -132,13 +144,18 @@ def run(
             return execute(search, folder, on_trial, lambda: folder.write_config(settings.resolved()), extend)
 
 
+def trains_first(settings: Settings, pipeline: Pipeline | None) -> bool:
+    """Whether the model is trained before the search: it has no weights, and trials do not train it."""
+    return not settings.model.given and (pipeline is None or not pipeline.settings.from_nothing)
+
+
 def _check_training(settings: Settings, folder: RunFolder) -> None:
     """Refuse to train the model of a search that has begun in another way.
 
     Raises:
         StudyError: What differs is named.
     """
-    if settings.model.load is not None or not folder.config.exists():
+    if settings.model.given or not folder.config.exists():
         return
     recorded = Settings.from_document(Document.read(folder.config))
     for section in ("model", "data", "train"):

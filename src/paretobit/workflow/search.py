@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from paretobit.errors import BadInput
-from paretobit.models import resized, save
+from paretobit.models import SavedModel, resized
 from paretobit.report import draw_front, front_rows, to_csv, trial_rows
 from paretobit.runtime import one_thread, seeded
 from paretobit.search import (
@@ -31,8 +31,13 @@ from paretobit.search import (
     Workbench,
 )
 from paretobit.search.evidence.model_insight import ModelInsight
+from paretobit.search.halving import Rungs
 from paretobit.search.interrupts import Interrupts
+from paretobit.search.pipeline import Pipeline, TrainingBench
+from paretobit.search.problem import UNJUDGED, Judgement
+from paretobit.search.spaces.architecture import BoundArchitecture
 from paretobit.search.strategies import StrategySettings
+from paretobit.search.studies.models import BASELINE
 from paretobit.search.studies.study import describe_objective
 from paretobit.storage import write_text_atomic
 from paretobit.workflow.assemble import (
@@ -69,6 +74,7 @@ class Search:
         given: Trials of another study to take over.
         saved_with: What `best/model.json` keeps besides the formats: `source`, `data`.
         on_judged: Called with the points judged on the test split and their number.
+        pipeline: The steps of a trial, where trials train.
     """
 
     model: nn.Module
@@ -88,6 +94,7 @@ class Search:
     given: Study | None = None
     saved_with: Mapping[str, Any] = field(default_factory=dict)
     on_judged: Callable[[int, int], None] | None = None
+    pipeline: Pipeline | None = None
 
     def run(
         self,
@@ -114,24 +121,32 @@ class Search:
         """
         problem: Problem | None = None
 
-        def violation(metrics: Mapping[str, float]) -> float:
-            return problem.violation(metrics) if problem else 0.0
+        def judge(metrics: Mapping[str, float]) -> Judgement:
+            return problem.judge(metrics) if problem else UNJUDGED
 
-        workbench = Workbench(self.space, self.runners, violation, self.seed, self.eval_mode)
+        workbench = self.workbench(judge)
         baseline = dict(study.baseline) or workbench.baseline()
-        if study.baseline:  # what a user's function returns is known once it ran
-            workbench.baseline()
+        if study.baseline:
+            workbench.recall()
         problem = self.problem(baseline, workbench, study)
         if self.best is not None:
             problem.question(self.best)
         strategy = STRATEGIES[self.strategy](problem, self.seed, self.strategy_settings)
-        make = partial(Workbench, self.space, self.runners, problem.violation, self.seed, self.eval_mode)
-        engine = self.execution.engine(workbench, make)
+        engine = self.execution.engine(workbench, self._recipe(problem.judge))
         check_or_begin(study, problem, self.identity(problem), self.best, self.given, extend)
+        self._begin_training(study, workbench)
         on_begin()
-        study.attach(self.build)
+        study.attach(partial(self.model_of, study))
         loop = SearchLoop(
-            problem, strategy, study, engine, workbench.seed_of, on_trial, self.execution.max_failures
+            problem,
+            strategy,
+            study,
+            engine,
+            workbench.seed_of,
+            on_trial,
+            self.execution.max_failures,
+            self._rungs(),
+            self.space.network_of if self.space.has_equals else None,
         )
         try:
             with Interrupts() as interrupts:
@@ -139,6 +154,32 @@ class Search:
         finally:
             engine.close()
             self._record_what_was_said(strategy, study)
+
+    def workbench(self, judge: Callable[[Mapping[str, float]], Judgement] | None = None) -> Workbench:
+        """What evaluates configurations.
+
+        Args:
+            judge: What metrics mean; constraints that are broken end a trial. None: nothing is wanted.
+        """
+        return self._recipe(judge or _nothing_wanted)()
+
+    def _recipe(self, judge: Callable[[Mapping[str, float]], Judgement]) -> Callable[[], Workbench]:
+        """What makes a workbench, here or in another process: no more of the search than that takes."""
+        if self.pipeline is not None:
+            return partial(TrainingBench, self.pipeline, self.runners, judge, self.seed)
+        rejects = partial(_violation, judge)
+        return partial(Workbench, self.space, self.runners, rejects, self.seed, self.eval_mode)
+
+    def _begin_training(self, study: Study, workbench: Workbench) -> None:
+        """Keep the trained baseline, and forget models whose trial a kill took."""
+        if isinstance(workbench, TrainingBench):
+            if workbench.trained_baseline is not None:
+                study.models.put(BASELINE, self._with_source(workbench.trained_baseline, None))
+            study.keep_models_of_the_front()
+
+    def _rungs(self) -> Rungs | None:
+        stop = self.pipeline and self.pipeline.settings.stop
+        return Rungs(stop) if stop else None
 
     def _record_what_was_said(self, strategy: Strategy, study: Study) -> None:
         """What the strategy predicted, by trial, and what it noted."""
@@ -174,7 +215,10 @@ class Search:
             BadInput: It raised, returned nonsense, or lacks a metric that is asked for.
         """
         with one_thread(), seeded(self.seed):
-            workbench = Workbench(self.space, self.runners, lambda _: 0.0, self.seed, self.eval_mode)
+            workbench = self.workbench()
+            if self.pipeline is not None:  # it is trained once the search begins
+                workbench.recall()
+                return
             problem = self.problem(workbench.baseline(), workbench)
         if self.best is not None:
             problem.question(self.best)
@@ -197,6 +241,9 @@ class Search:
 
     def check_given(self, *, trained: bool) -> None:
         """Refuse trials to be taken over that do not compare; the model counts once it is trained."""
+        if self.given is not None and self.pipeline is not None:
+            problem = "trials that train cannot be taken over: their weights stay where they are"
+            raise BadInput(problem, key="warm_start", found=str(self.given.path))
         if self.given is not None:
             check_comparable(self.given, self._measured, model=trained)
 
@@ -209,6 +256,7 @@ class Search:
             "runners": [runner.identity for runner in self.runners],
             "eval_mode": self.eval_mode,
             "calibration": calibration and calibration.fingerprint,
+            "pipeline": self.pipeline and self.pipeline.settings.model_dump(mode="json"),
         }
 
     def build(self, config: Config | None) -> nn.Module:
@@ -219,12 +267,62 @@ class Search:
         model = self.space.apply(prepared, config)
         return model if model is prepared else copy.deepcopy(model)
 
+    def model_of(self, study: Study, trial: Trial) -> nn.Module:
+        """The model of a trial: with the weights that it trained, where trials train.
+
+        Raises:
+            ParetoBitError: Those weights were not kept.
+        """
+        if self.pipeline is None:
+            return self.build(trial.config)
+        number = trial.number if trial.duplicate_of is None else trial.duplicate_of
+        model = copy.deepcopy(self.space.graph(trial.config).model)
+        return study.models.get(number).put_into(model, f"trial {number}")
+
+    def baseline_model(self, study: Study) -> nn.Module:
+        """The unmodified model: trained as the trials were, where trials train."""
+        model = self.build(None)
+        return model if self.pipeline is None else study.models.get(BASELINE).put_into(model, BASELINE)
+
+    def saved(self, study: Study, trial: Trial) -> SavedModel:
+        """The model of a trial with all that `load` needs to build it."""
+        return self._with_source(SavedModel.of(self.model_of(study, trial)), trial.config)
+
+    def _with_source(self, saved: SavedModel, config: Config | None) -> SavedModel:
+        """A saved model that says what it is a model of."""
+        known: dict[str, Any] = dict(self.saved_with)
+        if config is not None:
+            known |= self._shape_of(config, known.get("source"))
+            built = self.space.parts(config).get(BoundArchitecture.name)
+            graph = self.evidence.graph if built is None else built.graph(config)
+            shape = resized(graph, self.space.widths(config))
+            if shape is not None:
+                before = known.get("resized", {"widths": {}})
+                known["resized"] = {**shape, "widths": {**before["widths"], **shape["widths"]}}
+        return replace(saved, page={**saved.page, **known})
+
+    def _shape_of(self, config: Config, source: Mapping[str, Any] | None) -> dict[str, Any]:
+        """What of the source differs where the architecture varies."""
+        built = self.space.parts(config).get(BoundArchitecture.name)
+        if not isinstance(built, BoundArchitecture):
+            return {}
+        given = source and {**source, "config": {**source.get("config", {}), **built.values(config)}}
+        return {"source": given, "identity": list(built.replaced(config))}
+
     def winner(self, study: Study) -> Trial | None:
         """The trial to keep; None where no trial satisfies the question."""
         try:
             return study.best(self.best)
         except BadInput:
             return None
+
+
+def _nothing_wanted(metrics: Mapping[str, float]) -> Judgement:
+    return UNJUDGED
+
+
+def _violation(judge: Callable[[Mapping[str, float]], Judgement], metrics: Mapping[str, float]) -> float:
+    return judge(metrics).violation
 
 
 def write_results(search: Search, study: Study, folder: RunFolder) -> None:
@@ -234,13 +332,9 @@ def write_results(search: Search, study: Study, folder: RunFolder) -> None:
     draw_front(study, folder.picture)
     winner = search.winner(study)
     if winner is not None:
-        known: dict[str, Any] = {
-            "trial": winner.number,
-            "config": dict(winner.config),
-            "metrics": dict(winner.metrics),
-        }
-        shape = resized(search.evidence.graph, search.space.widths(winner.config))
-        save(folder.best, search.build(winner.config), resized=shape, **search.saved_with, **known)
+        saved = search.saved(study, winner)
+        known = {"trial": winner.number, "config": dict(winner.config), "metrics": dict(winner.metrics)}
+        replace(saved, page={**saved.page, **known}).write(folder.best)
 
 
 def execute(

@@ -127,6 +127,9 @@ class SearchSettings(_Section):
     eval_mode: bool = Field(
         True, description="false: measure in training mode; running statistics are put back afterwards"
     )
+    pipeline: dict[str, Any] | None = Field(
+        None, description="the steps of a trial that trains, and their settings; unset: trials train nothing"
+    )
     warm_start: str | None = Field(None, description="run folder whose trials of this space are taken over")
 
     @field_validator("maximize", "minimize", "subject_to", mode="before")

@@ -19,6 +19,7 @@ from paretobit.runtime import device, one_thread
 from paretobit.training import Epoch, Evaluation, History, TrainSettings, check_fit, evaluate, fit
 from paretobit.training.evaluate import check_classifier, run_on_view
 from paretobit.workflow.assemble import build_model, data_for
+from paretobit.workflow.other_run import OtherRun
 from paretobit.workflow.settings import Settings
 
 _ROWS = 1024
@@ -87,7 +88,10 @@ def train(
 
 def load_data(settings: Settings) -> Data:
     """The data in the layout the model wants."""
-    return data_for(settings.model.name, data_room.load(settings.data))
+    name = settings.model.name
+    if settings.model.from_run is not None:
+        name = OtherRun.of(settings.model).source["name"]
+    return data_for(name, data_room.load(settings.data))
 
 
 def check_device(settings: Settings, document: Document) -> None:
@@ -114,14 +118,14 @@ def check_trainable(model: nn.Module, data: Data, settings: TrainSettings) -> No
 
 def manifest(settings: Settings, data: Data) -> dict[str, Any]:
     """What a saved model keeps about where it came from."""
+    if settings.model.from_run is not None:
+        known = OtherRun.of(settings.model).known
+    else:
+        own, of_data = settings.model, (data.input_shape, data.num_classes)
+        source = source_of(own.name, *of_data, config=own.config, head=own.head, tokens=data.tokens)
+        known = {"source": source}
     return {
-        "source": source_of(
-            settings.model.name,
-            data.input_shape,
-            data.num_classes,
-            config=settings.model.config,
-            head=settings.model.head,
-        ),
+        **known,
         "data": settings.data.model_dump(),
         "classes": list(data.classes),
         "preprocessing": data.preprocessing,

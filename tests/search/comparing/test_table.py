@@ -239,7 +239,7 @@ def test_a_replay_proposes_what_the_live_search_proposed(table, problem_of, scor
     problem = table.problem(Wanted.of(minimize="loss", subject_to=bounds))
 
     class Workbench:
-        def evaluate(self, config):
+        def evaluate(self, config, bar=None):
             return table.outcome(config, problem)
 
     live, study = problem_of(table.tree, constraints=bounds), Study()

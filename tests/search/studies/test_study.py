@@ -51,7 +51,7 @@ def test_what_was_added_is_there_when_the_file_is_opened_again(tmp_path):
         assert list(again) == trials
         assert again[0].metrics["accuracy"] == 0.1 + 0.2
         assert [type(v) for v in again[0].config.values()] == [int, type(None), bool]
-        assert again.counts() == {"complete": 1, "infeasible": 1, "duplicate": 0, "failed": 2}
+        assert again.counts() == {"complete": 1, "infeasible": 1, "duplicate": 0, "stopped": 0, "failed": 2}
 
 
 def test_find_gives_the_first_trial_of_a_configuration(tmp_path):

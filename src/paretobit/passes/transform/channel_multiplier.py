@@ -104,10 +104,12 @@ class Demands:
     Attributes:
         wanted: One demand a group.
         left: `(what, why)`: sides that a type or the default reaches and that are frozen.
+        overruled: Demands that a later one overrules, with `on_conflict = "last"`, in order of execution.
     """
 
     wanted: tuple[Demand, ...]
     left: tuple[tuple[str, str], ...]
+    overruled: tuple[Demand, ...] = ()
 
 
 def channel_multiplier(
@@ -201,7 +203,11 @@ def demands(graph: ModelGraph, groups: WidthGroups, settings: ChannelMultiplierS
     except BadInput as error:
         raise error.under(REST) from None
     place = {group.name: k for k, group in enumerate(groups)}
-    return Demands(tuple(sorted(wanted, key=lambda demand: place[demand.group.name])), tuple(left))
+    overruled = [demand for demand in asked if not any(demand is other for other in wanted)]
+    if settings.on_conflict == "error":
+        overruled = []  # they agree
+    wanted.sort(key=lambda demand: place[demand.group.name])
+    return Demands(tuple(wanted), tuple(left), tuple(overruled))
 
 
 def _of_group(groups: WidthGroups, key: str, entry: Any) -> Iterator[Demand]:
@@ -340,6 +346,6 @@ def _agreed(asked: Sequence[Demand], on_conflict: OnConflict) -> list[Demand]:
                 key=demand.key,
                 found=[before.value, demand.value],
             )
-        if before is None or before.value != demand.value:
+        if before is None or before.value != demand.value or on_conflict == "last":
             chosen[demand.group.name] = demand
     return list(chosen.values())

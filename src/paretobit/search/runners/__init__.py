@@ -9,6 +9,7 @@ from paretobit.search.runners.language import Perplexity
 from paretobit.search.runners.latency import Latency
 from paretobit.search.runners.storage import AverageBitwidth, ModelSize
 from paretobit.search.runners.stored import StoredBytes
+from paretobit.search.runners.training import BasicTrain
 from paretobit.search.runners.user_file import FileRunner
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "AverageBitwidth",
     "BasicComputation",
     "BasicEvaluation",
+    "BasicTrain",
     "Bops",
     "Candidate",
     "Evaluate",

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from paretobit.data.augment import Augmentation
 from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph
 from paretobit.passes.transform import Assignment
@@ -49,11 +50,13 @@ class Evidence:
         graph: Of the float model; shapes for one row.
         splits: `train`, `val` and, where there is one, `test`: inputs and labels, rows first.
         calibration: Rows that the search may learn from.
+        augment: Changes to apply to rows that are trained on.
     """
 
     graph: ModelGraph
     splits: Mapping[str, tuple[Tensor, Tensor]]
     calibration: Calibration | None = None
+    augment: Augmentation | None = None
 
     def split(self, name: str) -> tuple[Tensor, Tensor]:
         """Inputs and labels of a split.
@@ -81,12 +84,14 @@ class Candidate:
         model: The model with this configuration applied; None while only cheap runners run.
         seed: For runners that draw random numbers.
         sparsity: Path of a layer to the fraction of its weights that the configuration makes zero.
+        stages: What was measured before the last step of a trial that trains.
     """
 
     formats: Assignment
     model: nn.Module | None
     seed: int = 0
     sparsity: Mapping[str, float] = field(default_factory=dict)
+    stages: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def applied(self) -> nn.Module:
@@ -125,6 +130,10 @@ class Runner(abc.ABC):
     @abc.abstractmethod
     def measure(self, candidate: Candidate) -> dict[str, float]:
         """Every metric the runner declares, by name."""
+
+    def measure_once(self, candidate: Candidate) -> dict[str, float]:
+        """`measure`, of a model with weights of its own: nothing of other runs can be taken over."""
+        return self.measure(candidate)
 
     def on(self, graph: ModelGraph) -> Runner:
         """The same runner for a model of another shape."""

@@ -6,10 +6,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from paretobit.data.text import by_length
 from paretobit.graph import at_rest
 from paretobit.search.evaluation.evaluator import Evaluator
 from paretobit.search.runners.base import RUNNERS, Candidate, Evidence, Metric, Runner, RunnerSettings
-from paretobit.training.evaluate import check_classifier
+from paretobit.training.evaluate import check_classifier, evaluate
 
 
 class EvaluationSettings(RunnerSettings):
@@ -42,9 +43,13 @@ class BasicEvaluation(Runner):
         super().__init__(evidence, settings)
         x, y = evidence.split(settings.split)
         self._x, self._y = x[: settings.num_samples], y[: settings.num_samples]
+        padding = getattr(evidence.graph.model, "padding", None)
+        if padding is not None:  # batches of sentences of one length are run without padding
+            order = by_length(self._x, padding)
+            self._x, self._y = self._x[order], self._y[order]
         self._check_labels()
-        rows = settings.batch_size or evidence.rows_per_pass
-        self._evaluate = Evaluator(evidence.graph, self._x, self._y, rows, settings.reuse_mb)
+        self.rows = settings.batch_size or evidence.rows_per_pass
+        self._evaluate = Evaluator(evidence.graph, self._x, self._y, self.rows, settings.reuse_mb)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -57,9 +62,19 @@ class BasicEvaluation(Runner):
         """Rows it looks at."""
         return len(self._x)
 
+    @property
+    def split(self) -> str:
+        """The split whose rows they are."""
+        return str(self.settings.split)
+
     def measure(self, candidate: Candidate) -> dict[str, float]:
         """Run the model once over the split."""
         result = self._evaluate(candidate.applied)
+        return {"accuracy": result.accuracy, "loss": result.loss}
+
+    def measure_once(self, candidate: Candidate) -> dict[str, float]:
+        """Run the model as a whole."""
+        result = evaluate(candidate.applied, self._x, self._y, self.rows)
         return {"accuracy": result.accuracy, "loss": result.loss}
 
     def _check_labels(self) -> None:

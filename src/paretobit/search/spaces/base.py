@@ -33,6 +33,7 @@ class BoundSpace(abc.ABC):
         graph: The model.
 
     Attributes:
+        name: Of the kind of space.
         tree: The knobs.
         dropped: Knobs without effect, removed from the tree.
         matched: Layers that the space varies, by node name.
@@ -40,11 +41,16 @@ class BoundSpace(abc.ABC):
         changes_shapes: Whether configurations are models of other shapes.
     """
 
+    name: ClassVar[str]
     tree: Tree
     dropped: tuple[Dropped, ...]
     matched: tuple[str, ...]
     unmatched: tuple[str, ...]
     changes_shapes: bool = False
+    impossible: str = ""
+    """In words, how many combinations of values make no model, and why the first; empty where all do."""
+    has_equals: bool = False
+    """Whether different configurations can be one network, which `network_of` then tells."""
 
     def __init__(self, graph: ModelGraph) -> None:
         self._graph = graph
@@ -56,6 +62,11 @@ class BoundSpace(abc.ABC):
     def formats(self, config: Config) -> Assignment:
         """The formats of every varied layer under a configuration, without touching a model."""
         return {}
+
+    def network_of(self, config: Config) -> Hashable:
+        """What configurations share that are the same network."""
+        own = {knob.name for knob in self.tree.all_knobs()}
+        return tuple((name, value) for name, value in config.items() if name in own)
 
     def widths(self, config: Config) -> Mapping[str, int]:
         """Width group to the number of channels that a configuration gives it."""
@@ -76,6 +87,10 @@ class BoundSpace(abc.ABC):
         """
         return {}
 
+    def parts(self, config: Config) -> Mapping[str, BoundSpace]:
+        """Name of a space to the bound space that works on the shape of a configuration, in order of work."""
+        return {self.name: self}
+
     @property
     def outer(self) -> tuple[str, ...]:
         """Knobs of the first level that change shapes."""
@@ -83,10 +98,7 @@ class BoundSpace(abc.ABC):
 
     def private_copy(self) -> nn.Module:
         """A copy of the model in evaluation mode, without gradients."""
-        model = copy.deepcopy(self._graph.model)
-        for parameter in model.parameters():
-            parameter.grad = None
-        return model.eval()
+        return copied(self._graph.model)
 
     def prepare(self) -> nn.Module:
         """A private, instrumented copy on which `apply` works."""
@@ -115,18 +127,33 @@ class BoundSpace(abc.ABC):
         """What `Space.explain` needs to spell out a configuration without the model; JSON-able."""
 
 
+def copied(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode, without gradients."""
+    model = copy.deepcopy(model)
+    for parameter in model.parameters():
+        parameter.grad = None
+    return model.eval()
+
+
 class Space(abc.ABC):
     """The description of what may vary, before it meets a model."""
 
     name: ClassVar[str]
     goes_last: ClassVar[bool] = False
     """Whether it works on what the other spaces of a product made of the model."""
+    goes_first: ClassVar[bool] = False
+    """Whether the other spaces of a product work on the model that it makes."""
 
     def __mul__(self, other: Space) -> Space:
         """Both vary at once."""
         product: Any = SPACES["product"]
         space: Space = product([self, other])
         return space
+
+    @property
+    def parts(self) -> tuple[Space, ...]:
+        """The spaces that a product is made of; itself where it is none."""
+        return (self,)
 
     @abc.abstractmethod
     def bind(self, graph: ModelGraph, calibration: Calibration | None = None) -> BoundSpace:

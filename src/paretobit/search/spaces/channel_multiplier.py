@@ -7,7 +7,7 @@ multipliers for a group. Every group has one knob, whichever of its layers asks 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, ClassVar, Literal, get_args
@@ -43,7 +43,8 @@ class ChannelMultiplier(Space):
         by: How the keys of `seed` choose: `group`, `name` or `type`.
         seed: Key to entry; multipliers may be lists. The key `default` is for the other groups.
         share: `name`: every group has a knob of its own. `key`: the groups of one key share a knob.
-        on_conflict: `error`, or `last`: the last layer in order of execution decides.
+        on_conflict: `error`, or `last`: the last layer in order of execution decides. What the others ask
+            for is varied all the same, and configurations of equal widths are answered as duplicates.
         inherit: Where the weights of a resized model come from.
         divisor: Widths become multiples of it.
 
@@ -115,6 +116,7 @@ class BoundChannelMultiplier(BoundSpace):
         unmatched: The others.
     """
 
+    name = ChannelMultiplier.name
     changes_shapes = True
 
     def __init__(self, space: ChannelMultiplier, graph: ModelGraph) -> None:
@@ -126,11 +128,14 @@ class BoundChannelMultiplier(BoundSpace):
         try:
             asked = demands(graph, self._groups, space.settings)
             self._targets = [self._target(*item) for item in self._shared(asked.wanted, space.share)]
+            idle = [self._without_effect(demand) for demand in asked.overruled]
         except BadInput as error:
             raise error.under("seed") from None
         if not self._targets:
             raise BadInput("no width of the model varies", key="seed")
-        self.tree = Tree(tuple(Knob(t.knob, tuple(map(Option, t.values))) for t in self._targets if t.knob))
+        knobs = [Knob(t.knob, tuple(map(Option, t.values))) for t in self._targets if t.knob]
+        self.tree = Tree((*(knob for knob in idle if len(knob.values) > 1), *knobs))
+        self.has_equals = bool(idle)
         self.dropped = (*self._dropped, *(Dropped(place, reason) for place, reason in asked.left))
         varied = {name for target in self._targets for name in target.widths}
         layers = {m.layer for group in self._groups if group.name in varied for m in group.members}
@@ -145,6 +150,10 @@ class BoundChannelMultiplier(BoundSpace):
             k = 0 if target.knob is None else target.values.index(config[target.knob])
             widths |= {group: choices[k] for group, choices in target.widths.items()}
         return widths
+
+    def network_of(self, config: Config) -> Hashable:
+        """The widths."""
+        return tuple(self.widths(config).items())
 
     def graph(self, config: Config) -> ModelGraph:
         """The traced model of a configuration; the last few widths are kept, for costs as for measuring."""
@@ -191,6 +200,14 @@ class BoundChannelMultiplier(BoundSpace):
                 raise BadInput("a shared knob has one list of multipliers", key=key, found=values)
             shared.append((key, key, alike[0].value, [demand.group for demand in alike]))
         return shared
+
+    @staticmethod
+    def _without_effect(demand: Demand) -> Knob:
+        """The knob of a demand that a later layer overrules: varied all the same, as in the reports."""
+        choices = demand.value if isinstance(demand.value, list | tuple) else [demand.value]
+        for choice in choices:
+            as_multiplier(choice)
+        return Knob.of(f"{demand.layer.replace(' ', '.')}.multiplier", [_plain(choice) for choice in choices])
 
     def _target(self, name: str, key: str, choices: Any, groups: Sequence[WidthGroup]) -> _Target:
         """The options that differ in a width; of those that do not, the first stays."""

@@ -77,6 +77,8 @@ class Correct(Space):
 class BoundCorrect(BoundSpace):
     """The space `correct` over one model."""
 
+    name = Correct.name
+
     def __init__(self, space: Correct, graph: ModelGraph, calibration: Calibration | None) -> None:
         super().__init__(graph)
         if calibration is None:

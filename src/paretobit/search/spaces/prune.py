@@ -122,6 +122,8 @@ class _Target:
 class BoundPrune(BoundSpace):
     """The space `prune` over one model."""
 
+    name = Prune.name
+
     def __init__(self, space: Prune, graph: ModelGraph, calibration: Calibration | None = None) -> None:
         super().__init__(graph)
         targets = tied_by_hand(graph, _targets(space, graph), space.ties, space.share == "name")

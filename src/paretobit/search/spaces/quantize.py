@@ -187,6 +187,8 @@ def _grouped(
 class BoundQuantize(BoundSpace):
     """The space `quantize` over one model."""
 
+    name = Quantize.name
+
     def __init__(self, space: Quantize, graph: ModelGraph, calibration: Calibration | None = None) -> None:
         super().__init__(graph)
         self._dropped: list[Dropped] = []

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 
 from paretobit.errors import BadInput, StudyError
+from paretobit.models import SavedModel
 from paretobit.search.front import Front
 from paretobit.search.knobs import Config
 from paretobit.search.objectives import Constraint, Objective
 from paretobit.search.studies.answers import answer
+from paretobit.search.studies.models import TrialModels
 from paretobit.search.studies.packing import Packing, Row, Rows, Words
 from paretobit.search.studies.study_file import SCHEMA_VERSION, StudyFile
 from paretobit.search.trial import State, Trial
@@ -37,7 +40,8 @@ class Study:
 
     def __init__(self, path: str | Path | None = None, *, read_only: bool = False) -> None:
         self.path = None if path is None else Path(path)
-        self._build: Callable[[Config], nn.Module] | None = None
+        self._build: Callable[[Trial], nn.Module] | None = None
+        self.models = TrialModels(None if self.path is None else self.path.parent / "trials")
         self._file = StudyFile(self.path, read_only=read_only)
         self._facts = self._file.facts
         try:
@@ -46,6 +50,7 @@ class Study:
             self._file.close()
             raise StudyError(f"the study {self.path} cannot be used: {error}") from error
         self._rows = self._file.rows
+        self._curves = self._file.curves
         self._first: dict[str, int] | None = None  # how a configuration is stored to its first trial
         self._standing = _Standing(())
         self._count()
@@ -89,7 +94,7 @@ class Study:
             rows.append(row)
         self._file.begin(facts, rows, words)
         self._facts = json.loads(json.dumps(dict(facts)))
-        self._packing, self._rows, self._first = packing, Rows(), None
+        self._packing, self._rows, self._curves, self._first = packing, Rows(), {}, None
         self._rows.extend(rows)
         self._standing = _Standing(())
         self._count()
@@ -127,21 +132,39 @@ class Study:
             raise BadInput("no such trial", key="trial", found=number, allowed=allowed)
         return self._trial(number)
 
-    def add(self, trial: Trial) -> None:
+    def add(self, trial: Trial, saved: SavedModel | None = None) -> None:
         """Commit a finished trial; numbers are consecutive.
+
+        Args:
+            trial: What there is to know of it.
+            saved: The model that it trained: kept as long as it is on the front, or answers the study's
+                question. It is written before the trial, so that no trial is without its model.
 
         Raises:
             StudyError: The trial could not be written; those before it are safe.
         """
         if trial.number != len(self._rows):
             raise StudyError(f"trial {trial.number} cannot follow trial {len(self._rows) - 1}")
+        if saved is not None:
+            self.models.put(trial.number, saved)
         row, words = self._packing.pack(trial)
-        self._file.add(row, words)
+        self._file.add(row, words, trial.curve)
         self._packing.learn(words)
         self._rows.append(row)
         self._counts[row.state] += 1
         if self._first is not None:
             self._first.setdefault(row.config, trial.number)
+        if trial.curve:
+            self._curves[trial.number] = trial.curve
+        if saved is not None:
+            self.keep_models_of_the_front()
+
+    def keep_models_of_the_front(self) -> None:
+        """Let go of trained models that are no answer any more, and of those that a kill left behind."""
+        kept = [trial.number for trial in self.front()]
+        with suppress(BadInput):  # no trial answers the question yet
+            kept.append(self.best(self._facts.get("best")).number)
+        self.models.keep(kept)
 
     def find(self, config: Config) -> Trial | None:
         """The first trial of a configuration."""
@@ -202,7 +225,7 @@ class Study:
         """
         return self.best("knee")
 
-    def attach(self, build: Callable[[Config], nn.Module]) -> None:
+    def attach(self, build: Callable[[Trial], nn.Module]) -> None:
         """Let the study's trials make their models."""
         self._build = build
 
@@ -239,7 +262,9 @@ class Study:
             trial = self._packing.unpack(self._rows[number])
         except (KeyError, ValueError) as error:
             raise StudyError(f"the study {self.path} cannot be used: trial {number} is damaged") from error
-        return replace(trial, _build=self._build) if self._build else trial
+        if self._build or number in self._curves:
+            return replace(trial, _build=self._build, curve=self._curves.get(number, ()))
+        return trial
 
     def _measured(self, start: int = 0) -> Iterator[tuple[int, dict[str, float]]]:
         """Number and metrics of every complete trial from one on."""
@@ -248,7 +273,7 @@ class Study:
                 yield number, self._packing.metrics(self._rows[number])
 
     def _count(self) -> None:
-        self._counts: dict[State, int] = {"complete": 0, "infeasible": 0, "duplicate": 0, "failed": 0}
+        self._counts: dict[State, int] = dict.fromkeys(get_args(State), 0)
         for state in self._rows.states:
             self._counts[state] += 1
 

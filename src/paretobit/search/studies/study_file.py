@@ -7,12 +7,14 @@ import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from paretobit.errors import StudyError
 from paretobit.search.studies.packing import Row, Rows, Words, written
 from paretobit.storage import replacing
+from paretobit.training import Epoch
 
 SCHEMA_VERSION = 2
 _SCHEMA = """
@@ -31,11 +33,13 @@ CREATE TABLE trials (
     seconds REAL NOT NULL
 );
 """
+_CURVES = "CREATE TABLE IF NOT EXISTS curves (number INTEGER PRIMARY KEY, curve TEXT NOT NULL)"
+_ADD_CURVE = "INSERT INTO curves VALUES (?, ?)"
 _ADD = "INSERT INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _ADD_WORD = "INSERT INTO words VALUES (?, ?)"
 _SPOILT = """
 SELECT number FROM trials WHERE NOT json_valid(metrics)
-OR state NOT IN ('complete', 'infeasible', 'duplicate', 'failed') LIMIT 1
+OR state NOT IN ('complete', 'infeasible', 'duplicate', 'stopped', 'failed') LIMIT 1
 """
 _CONFIG = re.compile("[0-9 ]*")
 _CHUNK = 1024
@@ -52,6 +56,7 @@ class StudyFile:
         facts: As stored when it was opened.
         words: Likewise.
         rows: Likewise; those of trials 0, 1, 2 …
+        curves: Likewise, of the trials that trained, by number.
 
     Raises:
         StudyError: The file is locked, corrupt, or not a study.
@@ -66,6 +71,7 @@ class StudyFile:
                 self.facts: dict[str, Any] = {}
                 self.words: list[tuple[int, str]] = []
                 self.rows = Rows()
+                self.curves: dict[int, tuple[Epoch, ...]] = {}
                 if self._open(read_only):
                     self._read()
             except BaseException:
@@ -81,26 +87,30 @@ class StudyFile:
     def begin(self, facts: Mapping[str, Any], rows: Sequence[Row], words: Words) -> None:
         """Hold these facts and rows and nothing else, all or none."""
         with self._explained(), _Transaction(self._db):
-            for table in ("trials", "words", "facts"):
+            self._db.execute(_CURVES)
+            for table in ("trials", "words", "facts", "curves"):
                 self._db.execute(f"DELETE FROM {table}")
             described = [(name, json.dumps(value)) for name, value in facts.items()]
             self._db.executemany("INSERT INTO facts VALUES (?, ?)", described)
             self._add_words(words)
             self._db.executemany(_ADD, rows)
 
-    def add(self, row: Row, words: Words) -> None:
-        """Commit a row and the words that are new in it.
+    def add(self, row: Row, words: Words, curve: Sequence[Epoch] = ()) -> None:
+        """Commit a row, the words that are new in it, and the epochs that it trained.
 
         Raises:
             StudyError: It could not be written; those before it are safe.
         """
         with self._explained():
-            if not words:
+            if not words and not curve:
                 self._db.execute(_ADD, row)
                 return
             with _Transaction(self._db):
                 self._add_words(words)
                 self._db.execute(_ADD, row)
+                if curve:
+                    self._db.execute(_CURVES)
+                    self._db.execute(_ADD_CURVE, (row.number, json.dumps([asdict(epoch) for epoch in curve])))
 
     def copy_to(self, path: Path) -> None:
         """Write a copy of everything to another file, in one step."""
@@ -153,6 +163,9 @@ class StudyFile:
             self.rows.extend(chunk)
             last = chunk[-1][0]
         spoilt = self._db.execute(_SPOILT).fetchone()
+        if self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'curves'").fetchone():
+            for number, text in self._db.execute("SELECT number, curve FROM curves"):
+                self.curves[number] = tuple(Epoch(**epoch) for epoch in json.loads(text))
         self._db.execute("COMMIT")
         self.facts = {name: json.loads(value) for name, value in facts}
         if spoilt is not None or not all(map(_CONFIG.fullmatch, self.rows.configs)):

@@ -1,0 +1,82 @@
+"""Evaluates configurations whose models are trained."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from paretobit.errors import BadInput, MetricError, ParetoBitError
+from paretobit.models import SavedModel
+from paretobit.runtime import derive_seed
+from paretobit.search.halving import Bar
+from paretobit.search.knobs import Config
+from paretobit.search.objectives import Metrics
+from paretobit.search.pipeline.pipeline import Made, Pipeline
+from paretobit.search.problem import Judgement
+from paretobit.search.runners import Candidate, FunctionRunner, Runner
+from paretobit.search.trial import Outcome, State, Workbench, measure
+
+
+class TrainingBench(Workbench):
+    """Takes every configuration through the steps of a pipeline.
+
+    Args:
+        pipeline: The steps.
+        runners: What to measure; those that need no model run first.
+        judge: What metrics mean: objectives for early stopping, and constraints.
+        seed: The study's seed.
+
+    Attributes:
+        trained_baseline: The unmodified model after the same training; None before it was measured.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        runners: Sequence[Runner],
+        judge: Callable[[Metrics], Judgement],
+        seed: int,
+    ) -> None:
+        super().__init__(pipeline.bound, runners, lambda metrics: judge(metrics).violation, seed)
+        self._pipeline, self._judge = pipeline, judge
+        self.trained_baseline: SavedModel | None = None
+
+    def baseline(self) -> dict[str, float]:
+        """Metrics of the unmodified model, trained as every trial is and compressed by nothing."""
+        cheap = self.cheap_metrics(None)
+        try:
+            made = self._made(None, derive_seed(self._seed, "baseline"), cheap, None)
+        except MetricError as error:
+            raise MetricError(f"the unmodified model cannot be measured: {error}") from error
+        except ParetoBitError:
+            raise
+        except Exception as error:
+            what = f"the unmodified model cannot be trained and measured: {type(error).__name__}: {error}"
+            raise BadInput(what, key="baseline") from error
+        self.trained_baseline = SavedModel.of(made.model)
+        return {**cheap, **made.metrics}
+
+    def recall(self) -> None:
+        """Learn what a user's functions return, without training anything."""
+        model = self._pipeline.evidence.graph.model
+        for runner in self._expensive:
+            if isinstance(runner, FunctionRunner):
+                runner.measure(Candidate({}, copy.deepcopy(model).eval()))
+
+    def _evaluate(self, config: Config, bar: Bar | None) -> Outcome:
+        cheap = self.cheap_metrics(config)
+        if self._violation(cheap) > 0:
+            return Outcome("infeasible", cheap)
+        made = self._made(config, self.seed_of(config), cheap, bar)
+        if made.ended:
+            return Outcome("stopped", dict(made.metrics), curve=made.curve)
+        if made.sparsity:  # of the weights that were trained
+            known = replace(self._candidate(config), sparsity=made.sparsity)
+            cheap = measure(self._cheap_for(config), known)
+        metrics = {**cheap, **made.metrics}
+        state: State = "infeasible" if self._violation(metrics) > 0 else "complete"
+        return Outcome(state, metrics, None, made.curve, SavedModel.of(made.model))
+
+    def _made(self, config: Config | None, seed: int, cheap: Metrics, bar: Bar | None) -> Made:
+        return self._pipeline.run(config, seed, cheap, bar, lambda metrics: self._judge(metrics).losses)
