@@ -136,7 +136,7 @@ class Search:
         check_or_begin(study, problem, self.identity(problem), self.best, self.given, extend)
         self._begin_training(study, workbench)
         on_begin()
-        study.attach(partial(self.model_of, study))
+        study.attach(partial(self.model_of, study), lambda saved, trial: self._with_source(saved, trial.config))
         loop = SearchLoop(
             problem,
             strategy,

@@ -123,7 +123,12 @@ def test_a_description_that_does_not_fit_is_refused_where_it_stands(three_linear
 def test_the_last_layer_decides_where_that_is_asked_for(three_linear):
     seed = REPORT | {"seq_blocks_6": sided("input_only", channel_multiplier=[1, 2])}
     bound = ChannelMultiplier(seed=seed, on_conflict="last").bind(three_linear)
-    assert [k.size for k in bound.tree.knobs] == [5, 2]
+    assert [k.size for k in bound.tree.knobs] == [5, 5, 5, 2]
+    configs = [bound.tree.at(i) for i in range(bound.tree.size)]
+    assert bound.has_equals
+    assert len({bound.network_of(config) for config in configs}) == 5 * 2
+    for config in configs[::17]:
+        assert tuple(bound.widths(config).items()) == bound.network_of(config)
 
 
 def test_settings_come_back_from_what_they_were_written_as(three_linear):

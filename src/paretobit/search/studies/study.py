@@ -41,6 +41,7 @@ class Study:
     def __init__(self, path: str | Path | None = None, *, read_only: bool = False) -> None:
         self.path = None if path is None else Path(path)
         self._build: Callable[[Trial], nn.Module] | None = None
+        self._describe: Callable[[SavedModel, Trial], SavedModel] = lambda saved, _: saved
         self.models = TrialModels(None if self.path is None else self.path.parent / "trials")
         self._file = StudyFile(self.path, read_only=read_only)
         self._facts = self._file.facts
@@ -146,7 +147,7 @@ class Study:
         if trial.number != len(self._rows):
             raise StudyError(f"trial {trial.number} cannot follow trial {len(self._rows) - 1}")
         if saved is not None:
-            self.models.put(trial.number, saved)
+            self.models.put(trial.number, self._describe(saved, trial))
         row, words = self._packing.pack(trial)
         self._file.add(row, words, trial.curve)
         self._packing.learn(words)
@@ -225,9 +226,18 @@ class Study:
         """
         return self.best("knee")
 
-    def attach(self, build: Callable[[Trial], nn.Module]) -> None:
-        """Let the study's trials make their models."""
-        self._build = build
+    def attach(
+        self,
+        build: Callable[[Trial], nn.Module],
+        describe: Callable[[SavedModel, Trial], SavedModel],
+    ) -> None:
+        """Let the study's trials make their models.
+
+        Args:
+            build: Makes the model of a trial.
+            describe: Adds to a model that a trial trained what it takes to load it.
+        """
+        self._build, self._describe = build, describe
 
     def close(self) -> None:
         """Close the file; the study stays readable in memory."""
