@@ -141,7 +141,7 @@ learning_rate = [1e-5, 1e-2]
         ("max_epochs = 2", "max_epochs = -2", "search.pipeline.train.max_epochs"),
         ("max_epochs = 2", "epochs = 2", "did you mean 'max_epochs'"),
         ("max_epochs = 2", 'max_epochs = 2\noptimizer = "adamm"', "did you mean"),
-        ('n_trials = 8', 'n_trials = 8\nrunners = {basic_train = {}, basic_computation = {}}', "steps"),
+        ('n_trials = 8', 'n_trials = 8\nrunners = {basic_train = {}, basic_computation = {}}', "given twice"),
         ("[search.pipeline]", "[search.pipeline]\nstop = {reduction = 1}", "reduction"),
         ("[search.pipeline]", '[search.pipeline]\nweights = "scrach"', "scrach"),
         ('["train", "quantize", "finetune", "evaluate"]', '["quantize", "evaluate"]', "not there"),

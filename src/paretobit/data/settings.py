@@ -28,8 +28,8 @@ class DataSettings(BaseModel):
 
     name: str = Field(
         "digits",
-        description="source: digits, npz:PATH, csv:PATH, tsv:PATH, jsc, text:PATH, glue:TASK, imdb, "
-        "datasets:NAME, file.py:function; of a list, the first that is there; $VARIABLES of the "
+        description="source: digits, npz:PATH, csv:PATH, tsv:PATH, jsc, text:PATH, docstrings, "
+        "glue:TASK, imdb, datasets:NAME, file.py:function; of a list, the first that is there; $VARIABLES of the "
         "environment are filled in",
     )
     path: str | None = Field(None, description="file or folder, where the source does not carry it")

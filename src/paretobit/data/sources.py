@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from paretobit.data import hub, jsc
+from paretobit.data.docstrings import read_docstrings
 from paretobit.data.raw import ALLOWED_KEYS, Array, RawData, from_arrays
 from paretobit.data.settings import DataSettings
 from paretobit.data.tables import read_table
@@ -22,7 +23,7 @@ Loader = Callable[[DataSettings, Path | None], RawData]
 SOURCES: Registry[Loader] = Registry("data source")
 
 # Settings that only some sources heed; elsewhere they are an error, not a no-op.
-_TEXTS = ("text", "glue", "imdb", "datasets")
+_TEXTS = ("text", "glue", "imdb", "datasets", "docstrings")
 _ONLY_FOR = {
     "label": ("csv", "tsv", "text", "datasets"),
     "text": ("text", "datasets"),
@@ -113,6 +114,11 @@ def _jsc(settings: DataSettings, path: Path | None) -> RawData:
 @SOURCES.register("text", summary="sentences with a label: a table, or one for each split; see tokenizer")
 def _text(settings: DataSettings, path: Path | None) -> RawData:
     return read_text(path, settings)
+
+
+@SOURCES.register("docstrings", summary="sentences of docstrings of scikit-learn and torch: from which?")
+def _docstrings(settings: DataSettings, path: Path | None) -> RawData:
+    return read_docstrings()
 
 
 @SOURCES.register("glue", summary="a task of GLUE (glue:sst2) through the package datasets")
