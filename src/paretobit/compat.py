@@ -54,6 +54,7 @@ ACCEPTED: Mapping[str, tuple[Any, ...]] = {
     "load_type": ("pl", "pt", "mz"),
     "transform.style": ("graph",),
     "search.runners.average_bitwidth.compare_to": (32,),
+    "search.runners.basic_train.data_loader": ("train_dataloader",),
     "search.strategy.setup.model_parallel": (False,),
 }
 """Keys that say what is so anyway: checked, then left out."""

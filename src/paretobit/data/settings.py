@@ -29,8 +29,8 @@ class DataSettings(BaseModel):
     name: str = Field(
         "digits",
         description="source: digits, npz:PATH, csv:PATH, tsv:PATH, jsc, text:PATH, docstrings, "
-        "glue:TASK, imdb, datasets:NAME, file.py:function; of a list, the first that is there; $VARIABLES of the "
-        "environment are filled in",
+        "glue:TASK, imdb, datasets:NAME, file.py:function; of a list, the first that is there; "
+        "$VARIABLES of the environment are filled in",
     )
     path: str | None = Field(None, description="file or folder, where the source does not carry it")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="draws the splits and the rows kept by limit")

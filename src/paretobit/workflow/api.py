@@ -29,7 +29,7 @@ from paretobit.workflow.execution import Execution
 from paretobit.workflow.run_folder import RunFolder
 from paretobit.workflow.search import OnTrial, Search, execute
 from paretobit.workflow.settings import ForgivingSettings
-from paretobit.workflow.trials import make_pipeline, steps_of
+from paretobit.workflow.trials import check_strategy, make_pipeline, steps_of
 
 
 def search(
@@ -142,6 +142,7 @@ def search(
     check_before_work(wanted, made, best)
     default = "optuna" if trials else default_strategy(bound, wanted, made)
     name, settings, number = choose_strategy(strategy, n_trials, bound.tree, wanted, document, default=default)
+    check_strategy(name, trials)
     folder = None if out is None else RunFolder.choose(out, "search", resume=resume)
     begun = folder is not None and folder.begun
     assembled = Search(

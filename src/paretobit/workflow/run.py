@@ -29,7 +29,7 @@ from paretobit.workflow.run_folder import RunFolder
 from paretobit.workflow.search import OnTrial, Search, execute
 from paretobit.workflow.settings import Settings
 from paretobit.workflow.train import check_trainable, load_data, manifest, train
-from paretobit.workflow.trials import make_pipeline, steps_of, with_augmentation
+from paretobit.workflow.trials import check_strategy, make_pipeline, steps_of, with_augmentation
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ def assemble(settings: Settings, document: Document, begun: bool = False) -> Ass
         document,
         default="optuna" if steps else default_strategy(bound, wanted, runners),
     )
+    check_strategy(name, pipeline)
     search = Search(
         model=model,
         splits=splits,

@@ -120,6 +120,9 @@ class Search:
             KeyboardInterrupt: The search was interrupted; what was finished is in the study.
         """
         problem: Problem | None = None
+        if extend and self.pipeline is not None:
+            what = "trials that train cannot be taken into another space: their weights stay where they are"
+            raise BadInput(what, key="extend")
 
         def judge(metrics: Mapping[str, float]) -> Judgement:
             return problem.judge(metrics) if problem else UNJUDGED

@@ -16,6 +16,7 @@ from paretobit.search.pipeline.scratch import draw_anew
 from paretobit.search.runners import BasicEvaluation, BasicTrain
 from paretobit.search.spaces.training import BoundTraining
 from paretobit.search.steps import TRAINS, PipelineSettings, TrainingStep
+from paretobit.search.strategies.optuna_samplers import SAMPLERS
 from paretobit.training import TrainSettings, check_fit
 
 PLACE = "search.pipeline"
@@ -105,6 +106,8 @@ def _check(
     runners: Sequence[Runner],
     wanted: Wanted,
 ) -> None:
+    if settings.trains and "train" not in evidence.splits:
+        raise BadInput("trials that train need rows to train on", key="train", allowed="train=(x, y)")
     model = copy.deepcopy(evidence.graph.model)
     if settings.weights == "scratch":
         draw_anew(model, 0)
@@ -124,7 +127,7 @@ def _check(
             if isinstance(part, BoundTraining):
                 part.check_steps(steps)
     if settings.stop is not None:
-        _check_stop(settings, runners, wanted)
+        _check_stop(settings, evidence, runners, wanted)
 
 
 def _without_scales(step: TrainingStep) -> TrainSettings:
@@ -132,7 +135,9 @@ def _without_scales(step: TrainingStep) -> TrainSettings:
     return step.plain.model_copy(update={"learned_scales": False})
 
 
-def _check_stop(settings: PipelineSettings, runners: Sequence[Runner], wanted: Wanted) -> None:
+def _check_stop(
+    settings: PipelineSettings, evidence: Evidence, runners: Sequence[Runner], wanted: Wanted
+) -> None:
     """What is compared after an epoch must be known after it."""
     if not settings.trains:
         raise BadInput("there is no training to stop", key=f"{PLACE}.stop", allowed=list(TRAINS))
@@ -143,6 +148,23 @@ def _check_stop(settings: PipelineSettings, runners: Sequence[Runner], wanted: W
             if metric not in known:
                 problem = "an objective is not known after an epoch, so nothing can be stopped by it"
                 raise BadInput(problem, key=f"{PLACE}.stop", found=metric, allowed=sorted(known))
+    for runner in runners:
+        if not isinstance(runner, BasicEvaluation):
+            continue
+        if runner.split != "val" or runner.samples != len(evidence.split("val")[1]):
+            problem = "trials are stopped by all rows of the validation split, and measured on others"
+            raise BadInput(problem, key=f"{PLACE}.stop", found=f"{runner.samples} rows of {runner.split}")
+
+
+def check_strategy(name: str, pipeline: Pipeline | None) -> None:
+    """Refuse a strategy that learns from weights that no trial starts from.
+
+    Raises:
+        BadInput: It is `guided`, and trials start from scratch.
+    """
+    if name == "guided" and pipeline is not None and pipeline.settings.weights == "scratch":
+        problem = "guided asks the given weights which layer matters, and trials start from scratch"
+        raise BadInput(problem, key="search.strategy", found=name, allowed=[*SAMPLERS, "brute_force"])
 
 
 def with_augmentation(evidence: Evidence, augment: Any) -> Evidence:

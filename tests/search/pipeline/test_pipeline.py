@@ -276,3 +276,56 @@ def test_integer_formats_that_are_given_fixed_stay_fixed(model, data):
     widths = {slots["weight"].width for t in study.front() for slots in formats_of(t.model()).values()}
     assert widths <= {4, 6}
     assert all(isinstance(s["weight"], Integer) for t in study.front() for s in formats_of(t.model()).values())
+
+
+def test_a_users_function_that_trains_the_model_leaves_the_trials_model_alone(model, data):
+    def spoil(trained):
+        with torch.no_grad():
+            trained[0].weight.zero_()
+        return {"score": float(trained[3].weight.abs().sum())}
+
+    study = search(
+        model, data, [], evaluate=spoil, maximize="score", minimize=(),
+        pipeline={"steps": ["quantize", "train", "evaluate"], "train": QUICK},
+    )  # fmt: skip
+    assert all(trial.model()[0].weight.abs().sum() > 0 for trial in study.front())
+
+
+def test_guided_is_refused_where_trials_start_from_scratch(model, data):
+    pipeline = {"steps": ["train", "quantize", "evaluate"], "train": QUICK, "weights": "scratch"}
+    with pytest.raises(BadInput, match="trials start from scratch"):
+        search(model, data, [], strategy="guided", pipeline=pipeline)
+
+
+def test_trials_that_train_need_rows_to_train_on(model, data):
+    with pytest.raises(BadInput, match="need rows to train on"):
+        search(model, {"val": data["val"]}, ["quantize", "train", "evaluate"])
+
+
+def test_what_stops_a_trial_is_what_is_measured(model, data):
+    with pytest.raises(BadInput, match="measured on others"):
+        search(
+            model, data, [], runners={"basic_evaluation": {"num_samples": 10}}, minimize=(),
+            pipeline={"steps": ["quantize", "train", "evaluate"], "stop": {}},
+        )  # fmt: skip
+
+
+def test_a_teacher_teaches(model, data):
+    steps = ["train", "quantize", "finetune", "evaluate"]
+    plain = {"steps": steps, "train": QUICK, "finetune": QUICK}
+    taught = {**plain, "finetune": {**QUICK, "teacher": {"teacher_weight": 0.9, "teacher_temperature": 4.0}}}
+    alone, together = (search(model, data, [], pipeline=pipeline) for pipeline in (plain, taught))
+    assert alone.counts()["complete"] == together.counts()["complete"] == len(alone)
+    assert [t.metrics["loss"] for t in alone] != [t.metrics["loss"] for t in together]
+
+
+def test_scales_are_learned_where_there_are_any(model, data):
+    learned = {"steps": ["quantize", "train", "evaluate"], "train": {**QUICK, "learned_scales": True}}
+    study = search(model, data, [], pipeline=learned)
+    assert study.counts()["failed"] == 0
+    for layer in ("0", "3"):
+        assert formats_of(study.best().model())[layer]["weight"].scale is not None
+    x, y = data["val"]
+    with torch.no_grad():
+        accuracy = (study.best().model()(x).argmax(1) == y).float().mean().item()
+    assert accuracy == pytest.approx(study.best().metrics["accuracy"], abs=1e-6)

@@ -274,7 +274,8 @@ class _Making:
         found: dict[str, float] = {}
         for runner in runners:
             seed_everything(derive_seed(self.seed, "measure"))
-            found |= runner.measure_once(candidate)
+            seen = replace(candidate, model=copy.deepcopy(model)) if runner.may_change_model else candidate
+            found |= runner.measure_once(seen)
         return found
 
     def _last_known(self) -> dict[str, float]:
