@@ -9,6 +9,8 @@ from pathlib import Path
 
 from paretobit.document import Document
 from paretobit.passes.transform import PASSES
+from paretobit.search import SPACES
+from paretobit.workflow.run import assemble
 from paretobit.workflow.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +29,17 @@ def test_the_files_on_the_configuration_page_are_accepted() -> None:
     assert [o.label for o in settings.search.wanted().objectives] == ["accuracy", "bitops", "model_size"]
     objectives = Settings.from_document(Document(tomllib.loads(summed))).search.wanted().objectives
     assert [o.label for o in objectives] == ["1*accuracy + -5e-07*total_bitops"]
+
+
+def test_the_search_on_the_training_page_can_be_run() -> None:
+    page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    whole, *parts = re.findall(r"^```toml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    document = Document(tomllib.loads(whole))
+    search = assemble(Settings.from_document(document), document).search
+    assert search.pipeline is not None
+    assert search.space.tree.size > 1000
+    names = {tomllib.loads(part)["search"]["space"]["name"] for part in parts}
+    assert names == {"training", "architecture"} <= set(SPACES.names())
 
 
 def test_every_example_is_accepted() -> None:

@@ -16,10 +16,14 @@ from paretobit.models import MODELS
 from paretobit.passes.transform import PASSES
 from paretobit.registry import Entry
 from paretobit.search import RUNNERS, SPACES, STRATEGIES
+from paretobit.search.halving import HalvingSettings
+from paretobit.search.steps import CalibrateStep, PipelineSettings, TrainingStep
 from paretobit.search.strategies.optuna_samplers import SAMPLERS
+from paretobit.training.distillation import Distillation
 from paretobit.workflow.settings import SECTIONS, ForgivingSettings, MetricSettings, Settings
 
 Row = dict[str, Any]
+_TRAINING = "search.pipeline.train, .finetune"
 
 
 def _entries(registry: Iterable[Entry[Any]]) -> list[Row]:
@@ -48,6 +52,10 @@ def _samplers() -> list[Row]:
 def _settings() -> list[Row]:
     schemas: dict[str, type[BaseModel]] = {"": Settings, **SECTIONS, "search.metrics.NAME": MetricSettings}
     schemas |= {"search.forgiving": ForgivingSettings}
+    schemas["search.pipeline"] = PipelineSettings
+    schemas["search.pipeline.stop"] = HalvingSettings
+    schemas["search.pipeline.calibrate"] = CalibrateStep
+    schemas[f"{_TRAINING}.teacher"] = Distillation
     schemas |= {f"search.strategy ({e.name})": e.value.Settings for e in STRATEGIES}
     schemas |= {f"search.runners.{e.name}": e.value.Settings for e in RUNNERS}
     return [
@@ -55,11 +63,17 @@ def _settings() -> list[Row]:
         for section, schema in schemas.items()
         for key, info in schema.model_fields.items()
         if key not in SECTIONS or section
-    ]
+    ] + [{"section": _TRAINING, "key": "teacher", "default": "false", "what": _of_teacher()}]
+
+
+def _of_teacher() -> str:
+    return f"{TrainingStep.model_fields['teacher'].description}; all other keys as in train, without seed"
 
 
 def _default(info: FieldInfo) -> str:
-    return "" if info.default is None or info.is_required() else json.dumps(info.default)
+    if info.default is None or info.is_required() or info.default_factory is not None:
+        return ""
+    return json.dumps(info.default)
 
 
 _KINDS: dict[str, Callable[[], list[Row]]] = {
