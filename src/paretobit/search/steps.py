@@ -70,7 +70,8 @@ class PipelineSettings(BaseModel):
     steps: tuple[str, ...] = Field(
         (),
         description="in order: build, channel_multiplier, train, quantize, prune, calibrate, finetune, "
-        "evaluate; unset: shapes, train, quantize, prune, evaluate, as far as the space has them",
+        "evaluate; unset: shapes, quantize, prune, train, evaluate, as far as the space has them; train comes "
+        "before quantize where there are no weights to start from",
     )
     weights: Literal["given", "scratch"] | None = Field(
         None,
@@ -140,18 +141,21 @@ class PipelineSettings(BaseModel):
     def _first(self, wanted: Sequence[str]) -> str | None:
         return next((step for step in self.steps if step in wanted), None)
 
-    def completed(self, spaces: Sequence[str]) -> PipelineSettings:
+    def completed(self, spaces: Sequence[str], has_weights: bool) -> PipelineSettings:
         """The same with the steps that were left to be decided.
 
         Args:
             spaces: Names of the spaces that vary at once.
+            has_weights: Whether there are weights worth compressing before the training.
 
         Raises:
             BadInput: A step has nothing to apply, or a space no step that applies it.
         """
         if not self.steps:
             shapes = [step for step, space in SHAPE_OF.items() if space in spaces]
-            steps = (*shapes, "train", *(step for step in COMPRESSES if step in spaces), EVALUATE)
+            compresses = [step for step in COMPRESSES if step in spaces]
+            middle = [*compresses, "train"] if has_weights else ["train", *compresses]
+            steps = (*shapes, *middle, EVALUATE)
             return type(self).model_validate({**self.model_dump(exclude_unset=True), "steps": steps})
         for step in self.steps:
             if step in (*SHAPES, *COMPRESSES) and SHAPE_OF.get(step, step) not in spaces:

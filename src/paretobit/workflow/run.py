@@ -55,7 +55,7 @@ def assemble(settings: Settings, document: Document, begun: bool = False) -> Ass
     evidence = evidence_for(model, splits, calibration=asked.calibration, loss=asked.loss)
     evidence = with_augmentation(evidence, data.augment)
     runners = make_runners(asked.runners or None, evidence, asked.evaluate, wanted.directions, document)
-    steps = steps_of(asked.pipeline, space, runners, document, settings.train)
+    steps = steps_of(asked.pipeline, space, runners, document, settings.train, has_weights=settings.model.given)
     try:
         bound = space.bind(evidence.graph, evidence.calibration)
     except BadInput as error:

@@ -30,6 +30,8 @@ def steps_of(
     runners: Sequence[Runner],
     document: Document,
     train: TrainSettings | None = None,
+    *,
+    has_weights: bool = True,
 ) -> PipelineSettings | None:
     """The steps that a trial takes; None where it trains nothing.
 
@@ -39,6 +41,7 @@ def steps_of(
         runners: Among them perhaps `basic_train`.
         document: Where the table came from.
         train: `[train]`: what of it is set holds for the step `train` where that does not say otherwise.
+        has_weights: Whether the model has weights to start from.
 
     Raises:
         BadInput: The steps make no sense, or do not go with the space.
@@ -59,7 +62,9 @@ def steps_of(
         first |= given.get("train", {}) if basic is None else basic.model_dump(exclude_unset=True)
         if first and "train" in given.get("steps", ["train"]):
             given["train"] = first
-        return validate(PipelineSettings, given, document, PLACE).completed(names)
+        return validate(PipelineSettings, given, document, PLACE).completed(
+            names, has_weights or basic is not None
+        )
     except BadInput as error:
         raise document.place(error, PLACE) from None
 
