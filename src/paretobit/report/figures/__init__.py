@@ -14,10 +14,12 @@ for _kind in (
     progress.hypervolume,
     bars.bars,
     against_knobs.knob,
+    against_knobs.stages,
     against_knobs.heatmap,
     format_map.formats,
     predicted.predicted,
     learning.learning_curves,
+    learning.trial_curves,
 ):
     FIGURES.register(_kind.name, summary=_kind.summary)(_kind)
 

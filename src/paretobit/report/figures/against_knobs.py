@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from paretobit.errors import BadInput
@@ -27,41 +28,134 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Cells = dict[tuple[bool, Any], list[float]]
+"""Values of a metric by the value of a knob."""
 _MOST_LINES, _MOST_NUMBERED, _PANELS, _COLUMNS = 12, 12, 6, 3
 _WIDE_TEXT, _MOST_INCHES = 24, 9.0
 _ENOUGH = 2000
 """Trials that are looked at to choose knobs where none are asked for."""
 
 
-@figure("knob", takes=("metric", "knob", "by"))
+@figure("knob", takes=("metric", "knob", "by"), several=True)
 def knob(runs: Runs, asked: Asked) -> style.Picture:
-    """A metric against a knob: medians, one line per value of a second knob, and every trial as a dot."""
+    """A metric against a knob: medians, a line per value of a second knob or per run, and trials as dots."""
+    if len(runs) > 1:
+        return _of_several(runs, asked)
     study = runs.study
     objective = objective_of(study, asked.metric)
     trials = measured(study.trials, objective)
     across, by = _two_knobs(trials, study, asked)
     used = _with_value(trials, across, by)
-    values, lines = values_of(across, used), values_of(by, used) if by else [None]
-    if len(lines) > _MOST_LINES:
-        raise BadInput(
-            f"'{by.name if by else ''}' has {len(lines)} values: too many lines to tell apart", key="by"
-        )
-    cells = _grouped(used, across, by, objective)
+    lines = _lines_by(used, across, by, objective)
+    values = values_of(across, used)
+    reading = _knob_reading(across, by, objective, used, len(trials))
+    return _lines_picture(study, objective, across, values, lines, reading, baseline_value(study, objective))
+
+
+def _of_several(runs: Runs, asked: Asked) -> style.Picture:
+    """One line per group of runs that differ in their seed alone, over a knob that all of them have."""
+    if asked.by is not None:
+        raise BadInput("several runs are a line each: there is no second knob", key="by", found=asked.by)
+    objective = objective_of(runs.study, asked.metric)
+    first = _two_knobs(measured(runs.study.trials, objective), runs.study, replace(asked, by=None))[0]
+    lines: dict[str, Cells] = {}
+    told, used = [], []
+    for label, group in runs.groups.items():
+        studies = [run.study for run in group if run.study is not None]
+        across = knob_named(studies[0], first.name)
+        own = [t for study in studies for t in _with_value(measured(study.trials, objective), across)]
+        if not own:
+            raise BadInput(f"no feasible trial of '{label}' has a value of '{first.name}'", key="knob")
+        lines |= _lines_by(own, across, None, objective, label)
+        told.append(f"{label}: {_knob_reading(across, None, objective, own, len(own))}")
+        used += own
+    return _lines_picture(runs.study, objective, first, values_of(first, used), lines, " ".join(told), None)
+
+
+@figure("stages", takes=("metric", "knob", "by"))
+def stages(runs: Runs, asked: Asked) -> style.Picture:
+    """A metric after each step of the trials that was evaluated, and at their end, against a knob."""
+    study = runs.study
+    final = objective_of(study, asked.metric)
+    labels = _stages_of(study, final.label)
+    trials = measured(study.trials, final)
+    across, second = _two_knobs(trials, study, asked)
+    by = second if asked.by else None
+    used = _with_value(trials, across, by)
+    lines: dict[str, Cells] = {}
+    for metric, label in labels.items():
+        lines |= _lines_by(used, across, by, objective_of(study, metric), label)
+    told = []
+    for label, cells in lines.items():
+        (low, first), *_, (high, end) = cells.items()
+        ends = f"{cell(statistics.median(first))} at {short(low[1])}", f"{cell(statistics.median(end))} at"
+        told.append(f"{label} {ends[0]} and {ends[1]} {short(high[1])}")
+    reading = f"Medians of {final.label} over {across.name}: {'; '.join(told)}."
+    values = values_of(across, used)
+    return _lines_picture(study, final, across, values, lines, reading, baseline_value(study, final))
+
+
+def _stages_of(study: Study, metric: str) -> dict[str, str]:
+    """Metrics of the stages of a trial, in order, to what a line of theirs is called.
+
+    Raises:
+        BadInput: The trials were only evaluated at their end.
+    """
+    known = metrics_of(study)
+    after = {
+        m: f"after {m.removeprefix(f'{metric}_after_')}" for m in known if m.startswith(f"{metric}_after_")
+    }
+    control = {m: "control: trained as long, not compressed" for m in known if m == f"{metric}_control"}
+    if not after and not control:
+        raise BadInput(f"{metric} was measured at the end of the trials alone", key="metric", found=metric)
+    return {**after, metric: "at the end", **control}
+
+
+def _lines_by(
+    used: list[Trial], across: Knob, by: Knob | None, objective: Objective, name: str | None = None
+) -> dict[str, Cells]:
+    """Label to the values of a metric at each value of a knob: one line, or one per value of a second knob.
+
+    Raises:
+        BadInput: More lines than can be told apart.
+    """
+    kinds = values_of(by, used) if by else [None]
+    if len(kinds) > _MOST_LINES:
+        text = f"'{by.name if by else ''}' has {len(kinds)} values: too many lines to tell apart"
+        raise BadInput(text, key="by")
+    cells, lines = _grouped(used, across, by, objective), {}
+    for kind in kinds:
+        own = f"{by.title} = {short(kind)}" if by else None
+        label = ", ".join(part for part in (name, own) if part) or "median"
+        places = map(_hashed, values_of(across, used))
+        lines[label] = {v: cells[v, _hashed(kind)] for v in places if (v, _hashed(kind)) in cells}
+    return lines
+
+
+def _lines_picture(
+    study: Study,
+    objective: Objective,
+    across: Knob,
+    values: Sequence[Any],
+    lines: Mapping[str, Cells],
+    reading: str,
+    float_value: float | None,
+) -> style.Picture:
+    """Medians as lines over a knob, everything behind them as dots."""
     places = _places(values)
 
     def paint(canvas: Figure) -> None:
         axes = canvas.subplots()
-        xs = [places[_hashed(across.value(t))] for t in used]
-        every = [objective.value(t.metrics) for t in used]
+        pairs = [
+            (places[v], value) for cells in lines.values() for v, found in cells.items() for value in found
+        ]
+        xs, every = [x for x, _ in pairs], [value for _, value in pairs]
         style.points(axes, xs, every, "o", color=style.GREY, markersize=3, alpha=0.7, label="trials")
-        for i, value in enumerate(lines):
-            at = [v for v in values if (_hashed(v), _hashed(value)) in cells]
-            medians = [statistics.median(cells[_hashed(v), _hashed(value)]) for v in at]
-            label = "median" if by is None else f"{by.title} = {short(value)}"
-            axes.plot(
-                [places[_hashed(v)] for v in at], medians, **style.line(i), marker=style.marker(i), label=label
-            )
-        if (float_value := baseline_value(study, objective)) is not None:
+        for i, (label, cells) in enumerate(lines.items()):
+            medians = [statistics.median(found) for found in cells.values()]
+            look = style.line(i)
+            axes.plot([places[v] for v in cells], medians, **look, marker=style.marker(i), label=label)
+        if float_value is not None:
             style.reference(axes, float_value, every, "float baseline")
         _knob_axis(axes, values, places)
         if style.wants_log(every):
@@ -70,7 +164,7 @@ def knob(runs: Runs, asked: Asked) -> style.Picture:
         axes.set_ylabel(objective_label(study, objective))
         style.finish(canvas)
 
-    return style.Picture(_knob_reading(across, by, objective, used, len(trials)), paint)
+    return style.Picture(reading, paint)
 
 
 @figure("heatmap", takes=("metric", "knob", "by"))

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from paretobit.errors import BadInput
 from paretobit.report.figures import style
-from paretobit.report.figures.bands import draw_curves, quartiles
+from paretobit.report.figures.bands import draw_curves, last, quartiles
 from paretobit.report.figures.registry import Asked, figure
+from paretobit.report.knobs import Knob, knob_named, short, values_of, varying
 from paretobit.report.runs import Run, Runs
 from paretobit.report.tables import cell
+from paretobit.search import Study, Trial
 from paretobit.training.history import Epoch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_MOST_LINES = 12
 LOSS, ACCURACY = "loss [nats]", "accuracy [share of rows]"
 
 
@@ -87,6 +90,52 @@ def _several(runs: Runs) -> style.Picture:
     told = "; ".join(text for _, text in sorted(ends, key=lambda e: e[0], reverse=best is max))
     reading = f"Best {kinds[name]} {label.partition(' [')[0]}: {told}. {len(everything)} epochs in all."
     return style.Picture(reading, paint, _size(len(shown)))
+
+
+@figure("trial_curves", takes=("knob",))
+def trial_curves(runs: Runs, asked: Asked) -> style.Picture:
+    """Validation loss and accuracy of the trials against the epoch: a line per value of a knob."""
+    study = runs.study
+    trials = [trial for trial in study.trials if trial.curve]
+    if not trials:
+        raise BadInput("no trial of this search trained")
+    knob, values = _knob_of_lines(study, trials, asked.knob)
+    groups = {short(v): [t.curve for t in trials if knob.value(t) == v] for v in values}
+    panels = {LOSS: "val_loss", ACCURACY: "val_accuracy"}
+    panels = {label: name for label, name in panels.items() if all(_has(t.curve, name) for t in trials)}
+    if not panels:
+        raise BadInput("the trials trained without a validation split")
+
+    def paint(canvas: Figure) -> None:
+        grid = canvas.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (label, name) in zip(grid, panels.items(), strict=True):
+            curves = {
+                f"{knob.title} = {value}": [curve(epochs, name) for epochs in group]
+                for value, group in groups.items()
+            }
+            draw_curves(axes, curves, first=1, steps=False)
+            _label(axes, f"validation {label}")
+        style.finish(canvas)
+
+    label, name = list(panels.items())[-1]
+    ends = {value: last(quartiles([curve(c, name) for c in group])[1]) for value, group in groups.items()}
+    told = "; ".join(f"{cell(end)} with {value}" for value, end in ends.items())
+    reading = f"Validation {label.partition(' [')[0]} after the last epoch, by {knob.title}: {told}."
+    return style.Picture(reading, paint, _size(len(panels)))
+
+
+def _knob_of_lines(study: Study, trials: Sequence[Trial], name: str | None) -> tuple[Knob, list[Any]]:
+    """The knob whose values have a line each, and these values; unset: the first with few enough of them.
+
+    Raises:
+        BadInput: No such knob, or too many values.
+    """
+    choices = [knob_named(study, name)] if name else varying(study, trials)
+    found = next((k for k in choices if 0 < len(values_of(k, trials)) <= _MOST_LINES), None)
+    if found is None:
+        allowed = f"a knob of at most {_MOST_LINES} values in trials that trained"
+        raise BadInput("no line for each value can be told apart", key="knob", found=name, allowed=allowed)
+    return found, values_of(found, trials)
 
 
 def curve(epochs: Sequence[Epoch], name: str) -> list[float]:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from paretobit.passes.analysis.cost import NO_FORMATS, Slots
 from paretobit.passes.transform import Assignment
 
+_KEPT = 2**16  # answers: a search of days stays within some 100 MB
+
 
 class LayerSum:
     """Adds a tuple of numbers per layer; terms are remembered per (layer, formats).
@@ -33,6 +35,8 @@ class LayerSum:
             key = (owner, tuple(slots.items()))
             change = self._known.get(key)
             if change is None:
+                if len(self._known) >= _KEPT:
+                    self._known.clear()
                 change = self._known[key] = self._change(owner, slots)
             total = tuple([a + b for a, b in zip(total, change, strict=True)])
         return total

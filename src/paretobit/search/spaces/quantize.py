@@ -51,6 +51,8 @@ _UNKNOWN = {
     "scales": "unknown source of scales",
 }
 
+_KEPT = 2**16  # answers: a search of days stays within some 100 MB
+
 
 @SPACES.register("quantize")
 class Quantize(Space):
@@ -219,6 +221,8 @@ class BoundQuantize(BoundSpace):
             key = (i, tuple([config.get(name) for name in self._names[i]]))
             decoded = self._decoded.get(key)
             if decoded is None:
+                if len(self._decoded) >= _KEPT:
+                    self._decoded.clear()
                 decoded = self._decoded[key] = tuple(self._decode(target, config))
             for node, slots_of_layer in zip(target.layers, decoded, strict=True):
                 assignment[path_of(node)] = slots_of_layer

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from paretobit.errors import BadInput
 from paretobit.search.evidence.allocation import Choice
@@ -19,8 +19,10 @@ from paretobit.search.strategies.base import STRATEGIES, Strategy, StrategySetti
 from paretobit.search.strategies.brute_force import permutation
 from paretobit.search.strategies.guided.board import Board, Point, Step, decision
 from paretobit.search.strategies.guided.goals import Goals
+from paretobit.search.strategies.guided.outer import AT_RANDOM, choices, loss_of
 from paretobit.search.strategies.guided.probing import Probes
 from paretobit.search.strategies.guided.region import LEARNED, Proposal, Region, Source
+from paretobit.search.strategies.optuna_samplers import OptunaSettings
 from paretobit.search.trial import Trial
 
 _ENOUGH = 8  # points that tell whether predictions rank them
@@ -40,6 +42,14 @@ class GuidedSettings(StrategySettings):
     budgets: int = Field(7, ge=1, description="budgets, evenly on a logarithmic scale, that the opening covers")
     around: int = Field(1, ge=0, description="how often scores are computed anew around a promising point")
     regions: int = Field(8, ge=1, description="choices of the knobs that change shapes, at most")
+    outer: str = Field(
+        AT_RANDOM, description="sampler of those choices: random, or see `paretobit list samplers`"
+    )
+
+    @field_validator("outer")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return name if name == AT_RANDOM else OptunaSettings(sampler=name).sampler
 
 
 @STRATEGIES.register("guided")
@@ -144,7 +154,9 @@ class Guided(Strategy):
 
     def _open(self) -> Iterator[Proposal]:
         """Full precision or the least harmful, uniform configurations, and budgets from coarse to fine."""
-        for outer in self._outer():
+        settings = self.settings
+        tree = self._insight.outer
+        for outer in choices(tree, settings.regions, settings.outer, self.seed, self._loss_of_region):
             region = Region(len(self._regions), self.problem.tree, outer, self._insight, self._goals)
             self._regions.append(region)
             alone = self._insight.outer.size == 1
@@ -213,14 +225,10 @@ class Guided(Strategy):
                 if choice is not None:
                     yield self._proposal(region, first, choice, decided, "budget")
 
-    def _outer(self) -> Iterator[Config]:
-        """Choices of the outer knobs."""
-        tree = self._insight.outer
-        if tree.size <= self.settings.regions:
-            yield from (tree.at(index) for index in range(tree.size))
-            return
-        for index in itertools.islice(permutation(tree.size, self.seed), self.settings.regions):
-            yield tree.at(index)
+    def _loss_of_region(self, number: int) -> float:
+        """What became of a choice of the outer knobs."""
+        own = [point for point in self._board.points.values() if point.proposal.region == number]
+        return loss_of(own, self._board, list(self._goals.costs))
 
     def _at_share(self, region: Region, source: Source, metric: str, share: float) -> Choice | None:
         """The choice whose cost is at a share of the way from the cheapest to the least harmful."""
@@ -312,10 +320,7 @@ class Guided(Strategy):
         if source.table not in FROM_GRADIENTS or (len(self._arounds) >= self.settings.around and not known):
             return
         self._arounds.add(source)
-        try:
-            yield from self._at_cost_of(point, source, metric, "around")
-        except BadInput as error:  # stored evidence has no such tables
-            self.notes.append(f"no scores around a point: {error}")
+        yield from self._at_cost_of(point, source, metric, "around")
 
     def _at_cost_of(
         self, point: Point, source: Source, metric: str, move: str, avoid: Sequence[Config] = ()
@@ -323,7 +328,11 @@ class Guided(Strategy):
         proposal = point.proposal
         region = self._regions[proposal.region]
         budget = self._value(metric, point.costs[metric]) * (1 + 1e-9)
-        choice = region.within(source, metric, budget, avoid)
+        try:
+            choice = region.within(source, metric, budget, avoid)
+        except BadInput as error:  # no such table for this shape, or none around a point in stored evidence
+            self.notes.append(f"no scores for the step {move}: {error}")
+            return
         if choice is not None:
             yield self._proposal(region, source, choice, proposal.decided, move, proposal.config)
 
