@@ -10,39 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner, Result
+from command_line import ok, run
+from searches import LINEAR, TRAINED
 
 import paretobit as pb
-from paretobit.cli.main import app
 
-SEARCH = """
-[model]
-name = "jsc-tiny"
-[data]
-name = "digits"
-[train]
-max_epochs = 3
-learning_rate = 1e-2
-[search]
-maximize = "accuracy"
-minimize = "bitops"
-[search.space]
-by = "type"
-[search.space.seed.linear]
-name = "integer"
-data_in = [{ width = 8, frac_width = 6 }, { width = 4, frac_width = 3 }]
-weight = [{ width = 8, frac_width = 6 }, { width = 4, frac_width = 2 }]
+SEARCH = f"""{TRAINED}{LINEAR}name = "integer"
+data_in = [{{ width = 8, frac_width = 6 }}, {{ width = 4, frac_width = 3 }}]
+weight = [{{ width = 8, frac_width = 6 }}, {{ width = 4, frac_width = 2 }}]
 """
-
-
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def ok(*arguments: str | Path) -> str:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 @pytest.fixture

@@ -7,45 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from command_line import ok, refused
+from searches import LINEAR, TRAINED
 
-from paretobit.cli.main import app
 from paretobit.search import Study
 
-SEARCH = """
-[model]
-name = "jsc-tiny"
-[data]
-name = "digits"
-[train]
-max_epochs = 3
-learning_rate = 1e-2
-[search]
-maximize = "accuracy"
-minimize = "bitops"
-[search.space]
-by = "type"
-[search.space.seed.linear]
-name = "scaled_integer"
+SEARCH = f"""{TRAINED}{LINEAR}name = "scaled_integer"
 data_in_width = [2, 4, 8]
 weight_width = [2, 4, 8]
 """
-
-
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def ok(*arguments: str | Path) -> str:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def refused(*arguments: str | Path) -> str:
-    result = run(*arguments)
-    assert result.exit_code == 2, result.output
-    return " ".join(result.stderr.split())
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from command_line import ok
 
 import paretobit as pb
-from paretobit.cli.main import app
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 VIT = """
@@ -42,12 +41,6 @@ by = "type"
 weight = "scaled_integer(width=4, per=channel)"
 """
 TINY = ("hidden_size=16", "num_hidden_layers=1", "num_attention_heads=2", "vocab_size=30")
-
-
-def ok(*arguments: str | Path) -> str:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 def accuracy(*arguments: str | Path) -> float:

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from command_line import refused, run
+from typer.testing import Result
 
 import paretobit as pb
-from paretobit.cli.main import app
 from paretobit.report import cell
 from paretobit.report.figures import FIGURES
 
@@ -34,20 +34,10 @@ weight_frac_width = 2
 SINGLE = SEARCH.replace('minimize = "bitops"\n', "")
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
 def ok(*arguments: object) -> Result:
     result = run(*arguments)
     assert result.exit_code == 0, result.output
     return result
-
-
-def refused(*arguments: object) -> str:
-    result = run(*arguments)
-    assert result.exit_code == 2, result.output
-    return " ".join(result.stderr.split())
 
 
 @pytest.fixture(scope="module")

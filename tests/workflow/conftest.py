@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
+from users import someone_else
 
 import paretobit as pb
 from paretobit.cli.main import app
@@ -153,22 +153,10 @@ def _is_there(pid: int) -> bool:
     return bool(state.strip()) and not state.startswith("Z")
 
 
-@contextmanager
-def _as_someone_else() -> Iterator[None]:
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
 @pytest.fixture
 def as_someone_else() -> Callable[[], AbstractContextManager[None]]:
     """Permissions do not bind the superuser: be another user inside the block."""
-    return _as_someone_else
+    return someone_else
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from paretobit.cli.console import document_from, escaped, guarded, output, print_json, print_table
-from paretobit.cli.options import Config, Dataset, Json, Load, Quiet, Set
+from paretobit.cli.console import escaped, guarded, output, print_json, print_table
+from paretobit.cli.options import Config, Dataset, Json, Load, Quiet, Set, document_of_model
 
 
 @guarded
@@ -53,15 +53,7 @@ def benchmark(
     json_: Json = False,
 ) -> None:
     """Time of a forward pass, eager, compiled, by attention and with packed weights; memory; difference."""
-    if model is not None and config is None and model.endswith(".toml"):
-        config, model = Path(model), None
-    saved = model if model is not None and Path(model).is_dir() else None
-    flags = {
-        "model.name": None if saved else model,
-        "data.name": dataset,
-        "model.load": None if load is None else str(load),
-    }
-    document = document_from(config, flags, set_, quiet or json_)
+    document, saved = document_of_model(model, dataset, config, load, set_, quiet or json_)
 
     from paretobit.errors import BadInput
     from paretobit.report.benchmark import benchmark_rows, write_benchmark

@@ -80,6 +80,30 @@ class RunOptions:
         return document_from(self.config, flags, self.set_, self.silent)
 
 
+def document_of_model(
+    model: str | None,
+    dataset: str | None,
+    config: Path | None,
+    load: Path | None,
+    set_: list[str] | None,
+    silent: bool,
+) -> tuple[Document, str | None]:
+    """What a command looks at whose first argument is a run folder, a saved model, a TOML file, or a name.
+
+    Returns:
+        The document, and the folder of the saved model where there is one.
+    """
+    if model is not None and config is None and model.endswith(".toml"):
+        config, model = Path(model), None
+    saved = model if model is not None and Path(model).is_dir() else None
+    flags = {
+        "model.name": None if saved else model,
+        "data.name": dataset,
+        "model.load": None if load is None else str(load),
+    }
+    return document_from(config, flags, set_, silent), saved
+
+
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of `RunOptions`, as its first argument, beside its own."""
     shared = inspect.signature(RunOptions).parameters

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from paretobit.cli.console import document_from, escaped, guarded, output, print_json, print_table
-from paretobit.cli.options import Config, Dataset, Json, Load, Quiet, Set
+from paretobit.cli.console import escaped, guarded, output, print_json, print_table
+from paretobit.cli.options import Config, Dataset, Json, Load, Quiet, Set, document_of_model
 
 
 @guarded
@@ -42,15 +41,7 @@ def sensitivity(
     json_: Json = False,
 ) -> None:
     """Each layer quantised alone: SQNR at its output and at the model's, change of loss; fragile ones first."""
-    if model is not None and config is None and model.endswith(".toml"):
-        config, model = Path(model), None
-    saved = model if model is not None and Path(model).is_dir() else None
-    flags = {
-        "model.name": None if saved else model,
-        "data.name": dataset,
-        "model.load": None if load is None else str(load),
-    }
-    document = document_from(config, flags, set_, quiet or json_)
+    document, saved = document_of_model(model, dataset, config, load, set_, quiet or json_)
 
     from paretobit.errors import BadInput
     from paretobit.formats import parse

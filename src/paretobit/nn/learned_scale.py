@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from paretobit.errors import BadInput
-from paretobit.formats import Description, Format, ScaledInteger, Traits
+from paretobit.formats import Description, Format, ScaledInteger
 from paretobit.formats.grid import limited_
 from paretobit.formats.partition import join, parts, split
+from paretobit.formats.wrapped import Wrapped
 from paretobit.nn.quantized import Quantized
 
 SUFFIX = "_scale"
@@ -90,7 +91,7 @@ def is_scale(name: str, model: nn.Module) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class LearnedScale(Format):
+class LearnedScale(Wrapped):
     """A scaled integer whose scale is a parameter while it is trained; in no registry.
 
     Args:
@@ -107,16 +108,6 @@ class LearnedScale(Format):
     scale: nn.Parameter
     is_parameter: bool
     _started: list[bool] = field(default_factory=lambda: [False])
-
-    @property
-    def traits(self) -> Traits:
-        """As of the format, but nothing is to be kept: the scale changes."""
-        return replace(self.inner.traits, deterministic=False)
-
-    @property
-    def element_bits(self) -> int:
-        """Of the format."""
-        return self.inner.element_bits
 
     def describe(self) -> Description:
         """The format as it is now."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from paretobit.errors import BadInput
-from paretobit.formats import Description, Format, Traits
+from paretobit.formats.wrapped import Wrapped
 from paretobit.graph import Example
 
 Decibels = float | Literal["exact", "no signal", "not finite"]
@@ -216,25 +216,10 @@ class Magnitudes:
 
 
 @dataclass(frozen=True, eq=False)
-class Watched(Format):
+class Watched(Wrapped):
     """A format that shows what it is given, laid out as it is given, to others; in no registry."""
 
-    inner: Format
     watchers: tuple[Callable[[Tensor], object], ...] = ()
-
-    @property
-    def traits(self) -> Traits:
-        """As of the format, but nothing is to be kept."""
-        return replace(self.inner.traits, deterministic=False)
-
-    @property
-    def element_bits(self) -> int:
-        """Of the format."""
-        return self.inner.element_bits
-
-    def describe(self) -> Description:
-        """The format."""
-        return self.inner.describe()
 
     def quantize(self, x: Tensor) -> Tensor:
         """What the format makes of `x`; never `x` itself, which a layer in place would overwrite."""

@@ -10,11 +10,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from users import someone_else
 
 from paretobit.errors import BadInput, ParetoBitError, StudyError
 from paretobit.search import Config, Objective, Study, Trial
@@ -239,24 +239,11 @@ def test_opening_what_is_not_there_is_refused_and_makes_nothing(tmp_path, place)
     assert not list(tmp_path.iterdir())
 
 
-@contextmanager
-def as_someone_else():
-    """Permissions do not bind the superuser: be another user inside the block."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
 def test_a_folder_that_may_not_be_written_is_named():
     folder = Path(tempfile.mkdtemp())
     try:
         folder.chmod(0o555)
-        with as_someone_else(), pytest.raises(StudyError, match=r"new\.db"):
+        with someone_else(), pytest.raises(StudyError, match=r"new\.db"):
             Study(folder / "new.db")
         assert not list(folder.iterdir())
     finally:
@@ -277,7 +264,7 @@ def test_a_study_that_may_not_be_written_is_refused_by_name(in_folder):
             study.add(trial(0, m=1.0))
         path.chmod(0o444)
         folder.chmod(0o555 if in_folder else 0o777)
-        with as_someone_else(), pytest.raises(StudyError, match=r"mine\.db"), Study(path) as study:
+        with someone_else(), pytest.raises(StudyError, match=r"mine\.db"), Study(path) as study:
             study.add(trial(1))
     finally:
         folder.chmod(0o755)

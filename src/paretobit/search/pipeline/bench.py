@@ -6,9 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from paretobit.errors import BadInput, MetricError, ParetoBitError
 from paretobit.models import SavedModel
-from paretobit.runtime import derive_seed
 from paretobit.search.halving import Bar
 from paretobit.search.knobs import Config
 from paretobit.search.objectives import Metrics
@@ -42,27 +40,19 @@ class TrainingBench(Workbench):
         self._pipeline, self._judge = pipeline, judge
         self.trained_baseline: SavedModel | None = None
 
-    def baseline(self) -> dict[str, float]:
-        """Metrics of the unmodified model, trained as every trial is and compressed by nothing."""
-        cheap = self.cheap_metrics(None)
-        try:
-            made = self._made(None, derive_seed(self._seed, "baseline"), cheap, None)
-        except MetricError as error:
-            raise MetricError(f"the unmodified model cannot be measured: {error}") from error
-        except ParetoBitError:
-            raise
-        except Exception as error:
-            what = f"the unmodified model cannot be trained and measured: {type(error).__name__}: {error}"
-            raise BadInput(what, key="baseline") from error
-        self.trained_baseline = SavedModel.of(made.model)
-        return {**cheap, **made.metrics}
-
     def recall(self) -> None:
         """Learn what a user's functions return, without training anything."""
         model = self._pipeline.evidence.graph.model
         for runner in self._expensive:
             if isinstance(runner, FunctionRunner):
                 runner.measure(Candidate({}, copy.deepcopy(model).eval()))
+
+    def _run(self, config: Config | None, seed: int) -> dict[str, float]:
+        """The unmodified model: trained as every trial is, and compressed by nothing."""
+        assert config is None, "the trials of configurations may be ended, and have curves"
+        made = self._made(None, seed, self.cheap_metrics(None), None)
+        self.trained_baseline = SavedModel.of(made.model)
+        return dict(made.metrics)
 
     def _evaluate(self, config: Config, bar: Bar | None) -> Outcome:
         cheap = self.cheap_metrics(config)

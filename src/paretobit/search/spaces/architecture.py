@@ -19,7 +19,7 @@ from paretobit.graph.names import node_name
 from paretobit.passes.selection import By
 from paretobit.search.evidence.calibration import Calibration
 from paretobit.search.knobs import Config, Knob, Option, Tree, Value
-from paretobit.search.spaces.base import SPACES, BoundSpace, Space, check_keys
+from paretobit.search.spaces.base import SPACES, OwnModels, Space, check_keys
 from paretobit.search.spaces.combinations import Combinations
 from paretobit.search.spaces.nesting import Row, deciding, nested_tree
 from paretobit.search.spaces.transformer import Impossible, Transformer
@@ -113,7 +113,7 @@ class Architecture(Space):
         return spelt
 
 
-class BoundArchitecture(BoundSpace):
+class BoundArchitecture(OwnModels):
     """The space `architecture` over one model.
 
     Attributes:
@@ -129,7 +129,6 @@ class BoundArchitecture(BoundSpace):
     """
 
     name = Architecture.name
-    changes_shapes = True
 
     def __init__(self, space: Architecture, graph: ModelGraph) -> None:
         super().__init__(graph)
@@ -170,17 +169,6 @@ class BoundArchitecture(BoundSpace):
     def fresh(self, config: Config, seed: int) -> nn.Module:
         """A new model of a configuration with weights of another seed, in evaluation mode."""
         return self._pattern.build(self.values(config), seed, self.replaced(config))
-
-    def instrument(self, model: nn.Module) -> None:
-        """Nothing: another network is another model."""
-
-    def apply(self, prepared: nn.Module, config: Config | None) -> nn.Module:
-        """The model of a configuration, which is this space's own."""
-        return prepared if config is None else self.graph(config).model.train(prepared.training)
-
-    def plain(self, prepared: nn.Module, config: Config) -> nn.Module:
-        """The network of a configuration."""
-        return self.apply(prepared, config)
 
     def describe(self) -> dict[str, Any]:
         """What `Architecture.explain` needs."""

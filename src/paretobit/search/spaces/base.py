@@ -135,6 +135,23 @@ def copied(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
+class OwnModels(BoundSpace):
+    """A space whose configurations are models of their own, with other shapes."""
+
+    changes_shapes = True
+
+    def instrument(self, model: nn.Module) -> None:
+        """Nothing: another shape is another model."""
+
+    def apply(self, prepared: nn.Module, config: Config | None) -> nn.Module:
+        """The model of a configuration, which is this space's own."""
+        return prepared if config is None else self.graph(config).model.train(prepared.training)
+
+    def plain(self, prepared: nn.Module, config: Config) -> nn.Module:
+        """The model of the shapes of a configuration."""
+        return self.apply(prepared, config)
+
+
 class Space(abc.ABC):
     """The description of what may vary, before it meets a model."""
 

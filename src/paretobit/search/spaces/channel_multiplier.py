@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, ClassVar, Literal, get_args
 
-from torch import nn
-
 from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph
 from paretobit.graph.widths import WidthGroup, width_groups
@@ -28,7 +26,7 @@ from paretobit.passes.transform.inherit import resize_graph
 from paretobit.passes.transform.width_maps import make_plan
 from paretobit.search.evidence.calibration import Calibration
 from paretobit.search.knobs import Config, Knob, Option, Tree, Value
-from paretobit.search.spaces.base import SPACES, BoundSpace, Dropped, Space, check_keys
+from paretobit.search.spaces.base import SPACES, Dropped, OwnModels, Space, check_keys
 
 Share = Literal["name", "key"]
 _SETTINGS = ("by", "on_conflict", "inherit", "divisor")
@@ -106,7 +104,7 @@ class _Target:
     widths: Mapping[str, tuple[int, ...]]
 
 
-class BoundChannelMultiplier(BoundSpace):
+class BoundChannelMultiplier(OwnModels):
     """The space `channel_multiplier` over one model.
 
     Attributes:
@@ -117,7 +115,6 @@ class BoundChannelMultiplier(BoundSpace):
     """
 
     name = ChannelMultiplier.name
-    changes_shapes = True
 
     def __init__(self, space: ChannelMultiplier, graph: ModelGraph) -> None:
         super().__init__(graph)
@@ -166,17 +163,6 @@ class BoundChannelMultiplier(BoundSpace):
                 self._built.popitem(last=False)
         self._built.move_to_end(key)
         return self._built[key]
-
-    def instrument(self, model: nn.Module) -> None:
-        """Nothing: another shape is another model."""
-
-    def apply(self, prepared: nn.Module, config: Config | None) -> nn.Module:
-        """The model of a configuration, which is this space's own."""
-        return prepared if config is None else self.graph(config).model.train(prepared.training)
-
-    def plain(self, prepared: nn.Module, config: Config) -> nn.Module:
-        """The model of the widths of a configuration."""
-        return self.apply(prepared, config)
 
     def describe(self) -> dict[str, Any]:
         """What `ChannelMultiplier.explain` needs."""
