@@ -23,6 +23,7 @@ from paretobit.search.pipeline.scratch import draw_anew
 from paretobit.search.pipeline.stages import CONTROL, EPOCHS, measures_stages, stage_name
 from paretobit.search.runners import Candidate, Evidence, Runner
 from paretobit.search.spaces import BoundSpace, Space
+from paretobit.search.spaces.product import BoundProduct
 from paretobit.search.spaces.training import BoundTraining
 from paretobit.search.steps import (
     COMPRESSES,
@@ -123,6 +124,7 @@ class _Making:
     formats: Assignment = field(default_factory=dict)
     sparsity: Mapping[str, float] = field(default_factory=dict)
     uncompressed: nn.Module | None = None
+    learned: bool = False
 
     def __post_init__(self) -> None:
         evidence, bound = self.pipeline.evidence, self.pipeline.bound
@@ -173,9 +175,9 @@ class _Making:
         on_epoch: Callable[[Epoch], bool | None],
     ) -> None:
         evidence = self.pipeline.evidence
-        changes: dict[str, Any] = {"seed": derive_seed(self.seed, step)}
-        if settings.learned_scales and not _has_scales(model):  # the baseline, or a trial without such formats
-            changes["learned_scales"] = False
+        learned = settings.learned_scales and _has_scales(model)  # the baseline has none, nor need a trial
+        changes: dict[str, Any] = {"seed": derive_seed(self.seed, step), "learned_scales": learned}
+        self.learned = self.learned or learned
         loss = None if evidence.calibration is None else evidence.calibration.loss
         fit(
             model,
@@ -216,7 +218,9 @@ class _Making:
             self.uncompressed = copy.deepcopy(self.model)
         if self.config is None:
             return
-        part = self._bound_now(step)
+        part = self._bound_now(step, self.config)
+        if part is None:  # it is about layers that this network does not have
+            return
         part.instrument(self.model)
         part.apply(self.model, self.config)
         self.formats = {**self.formats, **part.formats(self.config)}
@@ -228,21 +232,30 @@ class _Making:
         if calibration is None:
             allowed = "data with a split to train on"
             raise BadInput("the step calibrate needs calibration rows", key="calibration", allowed=allowed)
+        correction = None
         if self.config is not None and "correct" in self.pipeline.specs:
-            self._bound_now("correct").apply(self.model, self.config)
+            correction = self._bound_now("correct", self.config)
+        if correction is not None:
+            correction.apply(self.model, self.config)
         elif settings.batch_norm:
             reestimate_batch_norm(self.model, calibration.batches)
-        if settings.scales and self.config is not None and self.formats:
-            self._bound_now("quantize").apply(self.model, self.config)
+        formats = None
+        if settings.scales and self.config is not None and self.formats and not self.learned:
+            formats = self._bound_now("quantize", self.config)
+        if formats is not None:
+            formats.apply(self.model, self.config)
 
-    def _bound_now(self, name: str) -> BoundSpace:
+    def _bound_now(self, name: str, config: Config) -> BoundSpace | None:
         """A space over the model with the weights that it has now."""
+        bound = self.pipeline.bound
+        space = bound.fitted(name, config) if isinstance(bound, BoundProduct) else self.pipeline.specs[name]
+        if space is None:
+            return None
         graph = self.graph.with_model(self._as_float())
-        calibration = self.pipeline.evidence.calibration
-        known = (
-            calibration if self.trained or name != "quantize" else None
-        )  # ranges of untrained data mean nothing
-        return self.pipeline.specs[name].bind(graph, known)
+        known = self.pipeline.evidence.calibration
+        if name == "quantize" and not self.trained:
+            known = None  # what flows through an untrained model says nothing of scales
+        return space.bind(graph, known)
 
     def _as_float(self) -> nn.Module:
         """The model without formats and masks, with the weights that it has now."""

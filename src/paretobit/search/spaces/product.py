@@ -178,6 +178,10 @@ class BoundProduct(BoundSpace):
             found = {**found, widths.name: widths}
         return {name: found[name] for name in self._order if name in found}
 
+    def fitted(self, name: str, config: Config) -> Space | None:
+        """One of the spaces as it is for the network of a configuration; None where it is about others only."""
+        return self._fitting[name].on(self.graph(config))
+
     def formats(self, config: Config) -> Assignment:
         """The formats of every space that has some, for the shape of the configuration."""
         parts = self._on(config).values()
