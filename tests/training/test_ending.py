@@ -132,3 +132,12 @@ def test_a_folder_from_before_a_setting_existed_is_resumed_with_its_default(tmp_
     other = longer.model_copy(update={"keep": "last"})
     with pytest.raises(BadInput, match=r"another setting.*keep"):
         fit(net(), blobs(), blobs(60, 1), other, folder=tmp_path, resume=True)
+
+
+def test_a_training_of_no_epochs_leaves_the_model_as_it_came_in_its_folder(tmp_path):
+    model = nn.Linear(3, 2)
+    x, y = torch.randn(8, 3), torch.zeros(8, dtype=torch.int64)
+    fit(model, (x, y), (x, y), TrainSettings(max_epochs=0), folder=tmp_path)
+    found = read_tensors(tmp_path / "best" / "weights.safetensors")
+    assert torch.equal(found["weight"], model.weight)
+    assert torch.equal(found["bias"], model.bias)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,7 +59,8 @@ def first_sentence(docstring: str) -> str:
     return " ".join(_SENTENCE.split(plain)[0].split())
 
 
-def _sentences(package: str, folders: tuple[str, ...]) -> list[str]:
+@cache
+def _sentences(package: str, folders: tuple[str, ...]) -> tuple[str, ...]:
     """Each once, in the order of the files."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
@@ -68,7 +70,7 @@ def _sentences(package: str, folders: tuple[str, ...]) -> list[str]:
     texts = [text for file in files if not _is_test(file.relative_to(root)) for text in _of_file(file)]
     if not texts:
         raise BadInput("the package comes without its sources", key="data.name", found=str(root))
-    return list(dict.fromkeys(texts))
+    return tuple(dict.fromkeys(texts))
 
 
 def _is_test(file: Path) -> bool:

@@ -114,6 +114,8 @@ def _run(trainer: _Trainer, run: RunFolder | None, resume: bool, on_epoch: OnEpo
             if on_epoch and on_epoch(epoch):
                 history.stopped_by_caller = not trainer.finished()
                 break
+        if run and not history.epochs:  # nothing is to be trained: the model as it came is the result
+            run.write_weights(model)
     finally:
         restore(model, best)
         model.eval()

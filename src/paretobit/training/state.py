@@ -92,6 +92,11 @@ class RunFolder:
         write_tensors(self._best / "weights.safetensors", weights)
         write_text_atomic(self._best / "metrics.json", json.dumps(asdict(epoch), indent=2) + "\n")
 
+    def write_weights(self, model: nn.Module) -> None:
+        """Write a model that was not trained as the best one."""
+        state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+        write_tensors(self._best / "weights.safetensors", state)
+
     def write_curves(self, epochs: list[Epoch]) -> None:
         """Write the table of all epochs."""
         text = io.StringIO()
