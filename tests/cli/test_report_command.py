@@ -78,7 +78,7 @@ def test_the_page_and_all_figures_of_a_run_are_in_its_folder(place: Path) -> Non
     assert told["page"] == str(folder / "report.md")
     shown = {figure["name"]: figure for figure in told["figures"]}
     assert set(shown) | set(told["not_drawn"]) == set(FIGURES.names())
-    assert set(told["not_drawn"]) == {"running_best_by_format", "predicted"}
+    assert set(told["not_drawn"]) == {"running_best_by_format", "predicted", "stages", "trial_curves"}
     assert {p.name for p in folder.iterdir()} == {"report.md", *(f["file"] for f in shown.values())}
     page = (folder / "report.md").read_text()
     links = re.findall(r"!\[\w+\]\((.+?)\)", page)
@@ -115,7 +115,7 @@ def test_several_runs_are_laid_over_each_other(place: Path, here: Path) -> None:
     result = ok("report", *runs)
     folder = here / "runs" / "report"
     assert {p.name for p in folder.iterdir()} == {
-        "report.md", "running_best.png", "error.png", "hypervolume.png", "learning_curves.png",
+        "report.md", "running_best.png", "error.png", "hypervolume.png", "knob.png", "learning_curves.png",
     }  # fmt: skip
     assert "random a median of" in result.stdout
     assert "front, running_best_by_format, bars" in " ".join(result.stderr.split())

@@ -24,6 +24,9 @@ from paretobit.report.runs import Run, Runs
 from paretobit.search.hypervolume import hypervolume
 from paretobit.training.history import Epoch
 
+OF_TRAININGS = ("predicted", "learning_curves", "stages", "trial_curves")
+"""What a search that trains nothing has no picture of."""
+
 
 def picture(name: str, *studies: pb.Study, **asked: object) -> Picture:
     runs = Runs([Run(f"run-{i}", study) for i, study in enumerate(studies)])
@@ -61,10 +64,12 @@ def test_every_promised_figure_is_registered_with_a_summary() -> None:
         "hypervolume",
         "bars",
         "knob",
+        "stages",
         "heatmap",
         "formats",
         "predicted",
         "learning_curves",
+        "trial_curves",
     ]
     assert all(entry.summary.endswith(".") for entry in FIGURES)
 
@@ -359,7 +364,7 @@ def test_shades_run_from_dark_to_light_in_grey() -> None:
     assert all(a < b for a, b in itertools.pairwise(shades))
 
 
-@pytest.mark.parametrize("name", [n for n in FIGURES.names() if n not in ("predicted", "learning_curves")])
+@pytest.mark.parametrize("name", [n for n in FIGURES.names() if n not in OF_TRAININGS])
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_every_figure_is_a_file_and_the_same_twice(
     families: pb.Study, tmp_path: Path, name: str, suffix: str
@@ -374,7 +379,7 @@ def test_every_figure_is_a_file_and_the_same_twice(
     assert sorted(p.name for p in tmp_path.iterdir()) == [f.name for f in files], "no temporary file is left"
 
 
-@pytest.mark.parametrize("name", [n for n in FIGURES.names() if n not in ("predicted", "learning_curves")])
+@pytest.mark.parametrize("name", [n for n in FIGURES.names() if n not in OF_TRAININGS])
 def test_the_legend_is_inside_the_picture_and_covers_no_data(
     families: pb.Study, layers: pb.Study, name: str
 ) -> None:
@@ -400,6 +405,8 @@ def test_the_legend_is_inside_the_picture_and_covers_no_data(
         ("knob", {"knob": "weight_width", "by": "0.width"}, "no such knob"),
         ("formats", {"trial": 20}, "0 to 19"),
         ("learning_curves", {}, "no training is recorded"),
+        ("stages", {}, "at the end of the trials alone"),
+        ("trial_curves", {}, "no trial of this search trained"),
     ],
 )
 def test_what_cannot_be_drawn_says_why(

@@ -81,7 +81,7 @@ def _searched(run: Run, study: Study) -> dict[str, Any]:
     """What was searched, and how; what was not recorded is left out."""
     facts = study.facts
     said = {
-        "Model": run.settings.get("model.name"),
+        "Model": run.settings.get("model.from_run") or run.settings.get("model.name"),
         "Data": run.settings.get("data.name"),
         "Space": facts.get("space", {}).get("name"),
         "Configurations in it": f"{int(facts['size']):,}" if "size" in facts else None,

@@ -17,7 +17,8 @@ from paretobit.search import Study, Trial
 from paretobit.training.history import Epoch
 
 CURVES = "learning_curves.csv"
-_ALIKE = ("space", "strategy", "objectives", "constraints", "runners", "eval_mode")
+_ALIKE = ("space", "strategy", "objectives", "constraints", "runners", "eval_mode", "pipeline")
+_NAMED = ("model.name", "data.name")
 _SEEDED = ("seed", "data.seed", "project")
 
 
@@ -99,6 +100,7 @@ class Run:
             said: Any = {key: value for key, value in self.settings.items() if key not in _SEEDED}
         else:
             said = {name: self.study.facts.get(name) for name in _ALIKE}
+            said |= {name: self.settings.get(name) for name in _NAMED}
         return json.dumps(said, sort_keys=True)
 
 

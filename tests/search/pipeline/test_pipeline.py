@@ -329,3 +329,20 @@ def test_scales_are_learned_where_there_are_any(model, data):
     with torch.no_grad():
         accuracy = (study.best().model()(x).argmax(1) == y).float().mean().item()
     assert accuracy == pytest.approx(study.best().metrics["accuracy"], abs=1e-6)
+
+
+def test_costs_that_count_zeros_count_those_of_the_trained_weights(model, data):
+    """One initial weight that the format makes zero, of a model whose weights are drawn anew, changes nothing."""
+    given = {
+        "space": pb.Quantize(
+            seed={"default": {"name": "integer", "weight_width": 2, "weight_frac_width": [0, 1]}}
+        ),
+        "runners": {"basic_evaluation": {}, "bops": {"skip_zeros": True}},
+        "minimize": "bops",
+        "pipeline": {"steps": ["train", "quantize", "evaluate"], "train": QUICK, "weights": "scratch"},
+    }
+    first = search(model, data, [], **given)
+    with torch.no_grad():
+        model[0].weight.fill_(1e-9)
+    again = search(model, data, [], **given)
+    assert [t.metrics["bops"] for t in first] == [t.metrics["bops"] for t in again]

@@ -52,7 +52,7 @@ class TrainingBench(Workbench):
         assert config is None, "the trials of configurations may be ended, and have curves"
         made = self._made(None, seed, self.cheap_metrics(None), None)
         self.trained_baseline = SavedModel.of(made.model)
-        return dict(made.metrics)
+        return {**self._costs(made, None), **made.metrics}
 
     def _evaluate(self, config: Config, bar: Bar | None) -> Outcome:
         cheap = self.cheap_metrics(config)
@@ -61,12 +61,14 @@ class TrainingBench(Workbench):
         made = self._made(config, self.seed_of(config), cheap, bar)
         if made.ended:
             return Outcome("stopped", dict(made.metrics), curve=made.curve)
-        if made.sparsity:  # of the weights that were trained
-            known = replace(self._candidate(config), sparsity=made.sparsity)
-            cheap = measure(self._cheap_for(config), known)
-        metrics = {**cheap, **made.metrics}
+        metrics = {**self._costs(made, config), **made.metrics}
         state: State = "infeasible" if self._violation(metrics) > 0 else "complete"
         return Outcome(state, metrics, None, made.curve, SavedModel.of(made.model))
+
+    def _costs(self, made: Made, config: Config | None) -> dict[str, float]:
+        """The metrics that need no run, of the weights that were trained: some count their zeros."""
+        known = replace(self._candidate(config), sparsity=made.sparsity)
+        return measure([runner.on(made.graph) for runner in self._cheap], known)
 
     def _made(self, config: Config | None, seed: int, cheap: Metrics, bar: Bar | None) -> Made:
         return self._pipeline.run(config, seed, cheap, bar, lambda metrics: self._judge(metrics).losses)

@@ -12,6 +12,7 @@ from torch import nn
 
 from paretobit.errors import BadInput
 from paretobit.formats import ScaledInteger
+from paretobit.graph import ModelGraph
 from paretobit.nn.quantized import formats_of
 from paretobit.passes.transform import Assignment
 from paretobit.passes.transform.batch_norm import reestimate_batch_norm
@@ -49,6 +50,7 @@ class Made:
         curve: Every epoch, of all steps that train.
         ended: Whether it fell behind and was ended.
         sparsity: Path of a layer to the fraction of its weights that is zero.
+        graph: Of the model in full precision, with the weights that it trained.
     """
 
     model: nn.Module
@@ -56,6 +58,7 @@ class Made:
     curve: tuple[Epoch, ...]
     ended: bool
     sparsity: Mapping[str, float]
+    graph: ModelGraph
 
 
 class Pipeline:
@@ -151,7 +154,8 @@ class _Making:
             if then == EVALUATE and step in self.pipeline.settings.stages:
                 self._note(step, self.model)
         metrics = self._last_known() if self.ended else self._measured(self.pipeline.runners, self.model)
-        return Made(self.model.eval(), metrics, tuple(self.curve), self.ended, self.sparsity)
+        graph = self.graph.with_model(self._as_float())
+        return Made(self.model.eval(), metrics, tuple(self.curve), self.ended, self.sparsity, graph)
 
     # Steps
 
