@@ -332,7 +332,7 @@ def test_scales_are_learned_where_there_are_any(model, data):
 
 
 def test_costs_that_count_zeros_count_those_of_the_trained_weights(model, data):
-    """One initial weight that the format makes zero, of a model whose weights are drawn anew, changes nothing."""
+    """One initial weight that the format makes zero, where weights are drawn anew, changes no cost."""
     given = {
         "space": pb.Quantize(
             seed={"default": {"name": "integer", "weight_width": 2, "weight_frac_width": [0, 1]}}
