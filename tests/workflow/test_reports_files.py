@@ -193,3 +193,28 @@ def test_new_files_pass_through_unchanged(tmp_path: Path) -> None:
     assert modernise(document) == []
     assert document.data == data
     assert translated("search.strategy.sampler") == "search.strategy.sampler"
+
+
+def test_widths_are_searched_with_the_reports_training_runner(here: Path) -> None:
+    """Three values for each side: two widths where neighbours agree, four knobs where the last decides."""
+    file = ("--config", "lab4_channel_multiplier.toml", "-q")
+    ok("search", *file, "-o", "agreed")
+    agreed = pb.Study.open(here / "agreed")
+    assert agreed.facts["size"] == str(3**2)
+    assert all(trial.metrics["epochs"] == 2 for trial in agreed)
+    last = ("--set", "search.space.on_conflict=last", "--set", "search.n_trials=12")
+    ok("search", *file, *last, "-o", "last")
+    study = pb.Study.open(here / "last")
+    assert study.facts["size"] == str(3**4)
+    networks = {tuple(list(t.config.values())[-2:]) for t in study if t.state == "complete"}
+    assert len(networks) == study.counts()["complete"] == 12 - study.counts()["duplicate"]
+
+
+@pytest.mark.parametrize("side", [["output_only", "both"], [1], 3])
+def test_a_side_that_is_no_side_is_refused(here: Path, side: object) -> None:
+    key = "search.space.seed.seq_blocks_2.config.name"
+    said = run(
+        "search", "--config", "lab4_channel_multiplier.toml", "--set", f"{key}={json.dumps(side)}", "-o", "x"
+    )
+    assert said.exit_code == 2, said.output
+    assert not (here / "x").exists()

@@ -306,6 +306,12 @@ def read_sides(entry: Any) -> dict[Side, Any]:
         if key not in ("name", *_KEYS):
             raise BadInput("unknown key", key=key, found=key, allowed=["name", *_KEYS])
     name: Any = entry.get("name")
+    if isinstance(name, list | tuple):  # as in the reports' seeds: a list of one choice
+        if len(name) != 1:
+            raise BadInput("the side is no choice", key="name", found=list(name), allowed=list(_SIDES))
+        (name,) = name
+    if not isinstance(name, str | None):
+        raise BadInput("unknown side", key="name", found=name, allowed=list(_SIDES))
     if name in NOT_SET and "name" in entry:
         if len(entry) > 1:
             raise BadInput("a multiplier without a side", key="name", found=name, allowed=list(_SIDES))
