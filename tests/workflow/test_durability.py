@@ -31,13 +31,13 @@ RESULTS = ("trials.csv", "front.csv", "front.png", "best/weights.safetensors")
 
 @pytest.mark.slow
 def test_a_search_of_two_workers_killed_again_and_again_ends_like_one_that_was_not():
-    command = [sys.executable, str(KILLS), "--json", "--kills", "6", "--trials", "80"]
+    command = [sys.executable, str(KILLS), "--json", "--kills", "4", "--trials", "40"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.stdout, done.stderr
     found = json.loads(done.stdout)
-    assert found["trials"] == 80
+    assert found["trials"] == 40
     assert [found[bad] for bad in ("lost", "run_again", "orphans", "different")] == [0, 0, 0, 0]
-    assert len(set(found["at"])) > 2, "the kills fell on different trials"
+    assert len(set(found["at"])) > 1, "the kills fell on different trials"
 
 
 @pytest.mark.slow

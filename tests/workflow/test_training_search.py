@@ -66,9 +66,8 @@ def test_the_winner_and_every_point_of_the_front_load_with_the_weights_that_were
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_kill_in_the_middle_of_a_training_loses_at_most_the_trials_in_flight(training, workers):
-    training.change("n_trials = 8", f"n_trials = 8\nworkers = {workers}")
+def test_a_kill_in_the_middle_of_a_training_loses_at_most_the_trials_in_flight(training):
+    training.change("n_trials = 8", "n_trials = 8\nworkers = 2")
     training.finish("-c", "search.toml", "-o", "whole")
     process = training.start("-c", "search.toml", "-o", "killed")
     training.wait_for("killed", 3, process)
