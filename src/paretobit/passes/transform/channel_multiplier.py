@@ -316,7 +316,7 @@ def read_sides(entry: Any) -> dict[Side, Any]:
         if len(entry) > 1:
             raise BadInput("a multiplier without a side", key="name", found=name, allowed=list(_SIDES))
         return {}
-    if name not in _SIDES:
+    if name is None or name not in _SIDES:
         raise BadInput("unknown side", key="name", found=name, allowed=list(_SIDES))
     sides = _SIDES[name]
     values: dict[Side, Any] = {}
