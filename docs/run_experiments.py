@@ -147,11 +147,13 @@ def told_of_training(names: Mapping[str, object]) -> Iterator[str]:
     for name in names:
         with Study.open(RUNS / name) as study:
             epochs = sum(len(trial.curve) for trial in study)
-            best = max((t for t in study if t.state == "complete"), key=lambda t: t.metrics["accuracy"])
-            test = study.facts["test"].get(str(best.number), {}).get("accuracy", math.nan)
+            judged = study.facts["test"]
+            complete = [trial for trial in study if trial.state == "complete"]
+            best = max(complete, key=lambda t: (t.metrics["accuracy"], str(t.number) in judged))
+            test = f"{judged[str(best.number)]['accuracy']:.4f}" if str(best.number) in judged else "not judged"
             yield (
                 f"{name}: {study.counts()}, {epochs} epochs, best validation accuracy "
-                f"{best.metrics['accuracy']:.4f}, test {test:.4f}"
+                f"{best.metrics['accuracy']:.4f}, test {test}"
             )
 
 

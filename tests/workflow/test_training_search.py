@@ -1,9 +1,11 @@
 """Searches whose trials train, from a file: killed and resumed, taken up by another search, refused."""
 
+import json
 import signal
 
 import pytest
 import torch
+from command_line import ok
 
 import paretobit as pb
 from paretobit.data import DataSettings, load
@@ -84,6 +86,14 @@ def test_a_kill_in_the_middle_of_a_training_loses_at_most_the_trials_in_flight(t
     kept = {path.name for path in (training / "killed/trials").iterdir()}
     front = pb.Study.open(training / "killed").front()
     assert {str(trial.number) for trial in front} | {"baseline"} == kept
+
+
+def test_the_doctor_finds_nothing_wrong_with_trials_that_train(training, monkeypatch):
+    monkeypatch.chdir(training.path)
+    checks = json.loads(ok("doctor", "search.toml", "--json"))["checks"]
+    passed = {check["name"] for check in checks if check["state"] == "ok"}
+    assert {"trials do not leak", "a fresh copy agrees", "a worker process agrees", "seeds reproduce"} <= passed
+    assert not [check for check in checks if check["state"] == "failed"]
 
 
 def test_another_search_goes_on_from_the_winner(training, monkeypatch):
