@@ -136,13 +136,11 @@ def search(
         made = make_runners(runners, evidence, evaluate, wanted.directions, document)
     steps = steps_of(pipeline, space, made, document)
     bound = space.bind(evidence.graph, evidence.calibration)
-    trials = None
-    if steps is not None:
-        trials, made = make_pipeline(steps, space, bound, evidence, made, wanted, has_weights=True)
+    training, made = make_pipeline(steps, space, bound, evidence, made, wanted, has_weights=True)
     check_before_work(wanted, made, best)
-    default = "optuna" if trials else default_strategy(bound, wanted, made)
+    default = "optuna" if training else default_strategy(bound, wanted, made)
     name, settings, number = choose_strategy(strategy, n_trials, bound.tree, wanted, document, default=default)
-    check_strategy(name, trials)
+    check_strategy(name, training)
     folder = None if out is None else RunFolder.choose(out, "search", resume=resume)
     begun = folder is not None and folder.begun
     assembled = Search(
@@ -162,7 +160,7 @@ def search(
         space.name,
         None if begun or warm_start is None else Study.open(warm_start),
         {"source": None},
-        pipeline=trials,
+        pipeline=training,
     )
     assembled.check_given(trained=True)
     if folder is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from paretobit.data import Data
 from paretobit.document import Document
@@ -29,7 +29,7 @@ from paretobit.workflow.run_folder import RunFolder
 from paretobit.workflow.search import OnTrial, Search, execute
 from paretobit.workflow.settings import Settings
 from paretobit.workflow.train import check_trainable, load_data, manifest, train
-from paretobit.workflow.trials import check_strategy, make_pipeline, steps_of, with_augmentation
+from paretobit.workflow.trials import check_strategy, make_pipeline, steps_of
 
 
 @dataclass(frozen=True)
@@ -53,19 +53,15 @@ def assemble(settings: Settings, document: Document, begun: bool = False) -> Ass
     model = build_model(settings.model, data, settings.seed)
     splits = splits_of(data)
     evidence = evidence_for(model, splits, calibration=asked.calibration, loss=asked.loss)
-    evidence = with_augmentation(evidence, data.augment)
+    evidence = replace(evidence, augment=data.augment)
     runners = make_runners(asked.runners or None, evidence, asked.evaluate, wanted.directions, document)
     steps = steps_of(asked.pipeline, space, runners, document, settings.train, has_weights=settings.model.given)
     try:
         bound = space.bind(evidence.graph, evidence.calibration)
     except BadInput as error:
         raise document.place(error, "search.space") from None
-    pipeline = None
-    if steps is not None:
-        has_weights = settings.model.given or not steps.from_nothing
-        pipeline, runners = make_pipeline(
-            steps, space, bound, evidence, runners, wanted, has_weights=has_weights
-        )
+    has_weights = settings.model.given or steps is None or not steps.from_nothing
+    pipeline, runners = make_pipeline(steps, space, bound, evidence, runners, wanted, has_weights=has_weights)
     check_before_work(wanted, runners, asked.best)
     if trains_first(settings, pipeline):
         check_trainable(model, data, settings.train)

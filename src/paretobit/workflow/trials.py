@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from paretobit.document import Document, validate
@@ -70,7 +69,7 @@ def steps_of(
 
 
 def make_pipeline(
-    settings: PipelineSettings,
+    settings: PipelineSettings | None,
     space: Space,
     bound: BoundSpace,
     evidence: Evidence,
@@ -78,11 +77,11 @@ def make_pipeline(
     wanted: Wanted,
     *,
     has_weights: bool,
-) -> tuple[Pipeline, tuple[Runner, ...]]:
+) -> tuple[Pipeline | None, tuple[Runner, ...]]:
     """The steps over one model, and the runners with one more, which tells what happened on the way.
 
     Args:
-        settings: From `steps_of`.
+        settings: From `steps_of`; None: trials train nothing, and runners stay as they are.
         space: What varies.
         bound: The same over the model.
         evidence: Graph and data.
@@ -93,6 +92,8 @@ def make_pipeline(
     Raises:
         BadInput: The model cannot be trained so, or the data is not enough.
     """
+    if settings is None:
+        return None, tuple(runners)
     weights = settings.weights or ("given" if has_weights else "scratch")
     settings = settings.model_copy(update={"weights": weights})
     try:
@@ -170,8 +171,3 @@ def check_strategy(name: str, pipeline: Pipeline | None) -> None:
     if name == "guided" and pipeline is not None and pipeline.settings.weights == "scratch":
         problem = "guided asks the given weights which layer matters, and trials start from scratch"
         raise BadInput(problem, key="search.strategy", found=name, allowed=[*SAMPLERS, "brute_force"])
-
-
-def with_augmentation(evidence: Evidence, augment: Any) -> Evidence:
-    """The evidence, with what is done to rows that are trained on."""
-    return evidence if augment is None else replace(evidence, augment=augment)

@@ -11,8 +11,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, get_args
 
-from torch import nn
-
 from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph
 from paretobit.graph.names import node_name
@@ -165,10 +163,6 @@ class BoundArchitecture(OwnModels):
     def graph(self, config: Config) -> ModelGraph:
         """The traced network of a configuration; the last few are kept, for costs as for measuring."""
         return self._graph_of(self._row(config), tuple(self.replaced(config)))
-
-    def fresh(self, config: Config, seed: int) -> nn.Module:
-        """A new model of a configuration with weights of another seed, in evaluation mode."""
-        return self._pattern.build(self.values(config), seed, self.replaced(config))
 
     def describe(self) -> dict[str, Any]:
         """What `Architecture.explain` needs."""
