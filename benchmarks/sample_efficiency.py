@@ -34,10 +34,16 @@ from output import show
 import paretobit as pb
 from paretobit.document import Document
 from paretobit.runtime import derive_seed, seed_everything, use_one_thread
-from paretobit.search import STRATEGIES, Config, Knob, Problem, Trial, Wanted, Workbench
-from paretobit.search.runners import BasicEvaluation, Candidate
-from paretobit.search.strategies.optuna_samplers import OptunaSettings
-from paretobit.workflow.assemble import evidence_for, fingerprint, make_runners
+from paretobit.spaces.knobs import Config, Knob
+from paretobit.strategies import STRATEGIES
+from paretobit.strategies.optuna_samplers import OptunaSettings
+from paretobit.strategies.problem import Problem
+from paretobit.studies.trial import Trial
+from paretobit.trials.bench import Workbench
+from paretobit.trials.evidence import fingerprint
+from paretobit.trials.runners import BasicEvaluation, Candidate
+from paretobit.wanted.wanted import Wanted
+from paretobit.workflow.assemble import evidence_for, make_runners
 
 GUIDED = "guided"
 LIMITS = {"cases.resnet20_wa": {"accuracy": 0.80, "loss": 0.70}}

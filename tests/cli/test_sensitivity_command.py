@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 import paretobit as pb
 from paretobit.cli.main import app
-from paretobit.passes.transform import apply_assignment
+from paretobit.passes.layers.assignment import apply_assignment
 from paretobit.workflow.train import open_saved
 
 

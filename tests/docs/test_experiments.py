@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from paretobit.cli.main import app
 from paretobit.document import Document
 from paretobit.report.figures import FIGURES
-from paretobit.search import Study
+from paretobit.studies.study import Study
 from paretobit.workflow.run import assemble
 from paretobit.workflow.settings import Settings
 

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from paretobit.formats import FORMATS, BlockFormat, Integer, MinifloatIEEE, make, parameters_of
-from paretobit.passes.entries import slot_formats
+from paretobit.passes.layers.entries import slot_formats
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "formats.md").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from paretobit.document import Document
 from paretobit.passes.transform import PASSES
-from paretobit.search import SPACES
+from paretobit.spaces import SPACES
 from paretobit.workflow.run import assemble
 from paretobit.workflow.settings import Settings
 

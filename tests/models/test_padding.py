@@ -18,7 +18,7 @@ from paretobit.models import build, load, save, source_of
 from paretobit.models.huggingface import example_input
 from paretobit.nn.functions import FUNCTIONS, possible_function_slots
 from paretobit.passes.analysis import cost
-from paretobit.passes.transform import apply_assignment
+from paretobit.passes.layers.assignment import apply_assignment
 from paretobit.training import TrainSettings, evaluate, fit
 
 VOCABULARY, PAD, LONGEST = 60, 0, 12

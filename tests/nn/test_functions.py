@@ -12,7 +12,7 @@ from paretobit.formats import Integer
 from paretobit.graph import trace
 from paretobit.nn import FUNCTIONS, QuantizedFunction, TensorCache, add_site, function_slots, layer_at
 from paretobit.nn.functions import function_terms, read_site
-from paretobit.passes.quantizable import function_name
+from paretobit.passes.layers.quantizable import function_name
 
 DATA, WEIGHT, BIAS, WIDE = Integer(8, 5), Integer(6, 4), Integer(5, 3), Integer(28, 20)
 

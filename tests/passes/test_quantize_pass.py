@@ -13,7 +13,8 @@ from paretobit.graph import trace
 from paretobit.models import MODELS
 from paretobit.nn import Quantized
 from paretobit.passes.analysis import compare, report_graph, summarize_quantization
-from paretobit.passes.transform import QuantizeSettings, apply_assignment, assignment_of, quantize
+from paretobit.passes.layers.assignment import apply_assignment, assignment_of
+from paretobit.passes.transform import QuantizeSettings, quantize
 
 LAB2 = {  # the pass_args of the second report
     "linear": {

@@ -16,7 +16,7 @@ from paretobit.models import build
 from paretobit.nn import Quantized
 from paretobit.passes.analysis import DEFAULT_FORMATS, sensitivity
 from paretobit.passes.analysis.sensitivity_trials import for_data
-from paretobit.passes.transform import apply_assignment
+from paretobit.passes.layers.assignment import apply_assignment
 
 INT8, INT4 = ScaledInteger(8, per="channel"), ScaledInteger(4, per="channel")
 

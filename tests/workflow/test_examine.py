@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from paretobit.doctor import CHECKS
 from paretobit.document import Document
 from paretobit.errors import BadInput
-from paretobit.search.doctor import CHECKS
-from paretobit.workflow.assemble import fingerprint
+from paretobit.trials.evidence import fingerprint
 from paretobit.workflow.doctor import examine
 from paretobit.workflow.run import assemble
 from paretobit.workflow.settings import Settings

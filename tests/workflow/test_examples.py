@@ -8,7 +8,7 @@ import pytest
 
 import paretobit as pb
 from paretobit.document import Document
-from paretobit.search import Study
+from paretobit.studies.study import Study
 from paretobit.workflow.run import run
 from paretobit.workflow.run_folder import RunFolder
 from paretobit.workflow.settings import Settings

@@ -13,10 +13,12 @@ from torch import nn
 
 from paretobit.document import Document
 from paretobit.runtime import one_thread, seeded
-from paretobit.search import Config, Study, Trial
-from paretobit.search.paired import RowResults
-from paretobit.search.runners import FunctionRunner
-from paretobit.workflow import judge as judging
+from paretobit.session import judge as judging
+from paretobit.spaces.knobs import Config
+from paretobit.studies.study import Study
+from paretobit.studies.trial import Trial
+from paretobit.training.per_row import RowResults
+from paretobit.trials.runners import FunctionRunner
 from paretobit.workflow.judge import judge, optimism
 from paretobit.workflow.run import assemble
 from paretobit.workflow.search import Search

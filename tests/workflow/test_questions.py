@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 import paretobit as pb
 from paretobit.cli.main import app
 from paretobit.errors import BadInput
-from paretobit.search import Study
-from paretobit.search.studies.answers import knee_of
+from paretobit.studies.answers import knee_of
+from paretobit.studies.study import Study
 
 SEARCH = """
 seed = 3

@@ -68,7 +68,7 @@ def enumerate_(
 
 
 def _print(path: Path, quiet: bool, json_: bool) -> None:
-    from paretobit.search.comparing.table import Table
+    from paretobit.comparing.table import Table
 
     table = Table.open(path)
     missing = table.about["evidence_absent"]

@@ -23,7 +23,7 @@ from paretobit.cli.options import Resume, RunOptions, with_run_options
 from paretobit.errors import BadInput
 
 if TYPE_CHECKING:
-    from paretobit.search import Study
+    from paretobit.studies.study import Study
     from paretobit.workflow.run_folder import RunFolder
 
 
@@ -96,7 +96,7 @@ def search(
 
 def _print(study: Study, folder: RunFolder, options: RunOptions) -> None:
     from paretobit.report import baseline_row, front_rows
-    from paretobit.search.studies.answers import rejected_unrun
+    from paretobit.studies.answers import rejected_unrun
 
     counts = study.counts()
     if options.json_:

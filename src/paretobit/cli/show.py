@@ -12,7 +12,8 @@ from paretobit.cli.options import Json
 from paretobit.errors import BadInput
 
 if TYPE_CHECKING:
-    from paretobit.search import Study, Trial
+    from paretobit.studies.study import Study
+    from paretobit.studies.trial import Trial
 
 
 @guarded
@@ -33,7 +34,7 @@ def show(
 ) -> None:
     """The front of a study; or two trials side by side, the best, one, the failures, the winner's layers."""
     from paretobit.report import baseline_row, front_rows
-    from paretobit.search import Study
+    from paretobit.studies.study import Study
 
     if trials:
         _check_two(trials, best is not None or trial is not None or failures or layers)

@@ -11,7 +11,8 @@ from paretobit.report.families import layer_cells
 from paretobit.report.figures.format_map import best_trial
 from paretobit.report.metrics import metrics_of, unit_of
 from paretobit.report.tables import Row
-from paretobit.search import Config, Study
+from paretobit.spaces.knobs import Config
+from paretobit.studies.study import Study
 
 FLOAT, BEST = "float", "best"
 ABSENT = "-"

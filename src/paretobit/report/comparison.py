@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from paretobit.comparing.comparison import RANDOM, Comparison, Entry, Quartiles
 from paretobit.report.figures import Picture, style
 from paretobit.report.tables import Row, cell, to_markdown
-from paretobit.search.comparing.comparison import RANDOM, Comparison, Entry, Quartiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

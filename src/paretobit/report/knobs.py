@@ -13,7 +13,8 @@ from typing import Any
 
 from paretobit.errors import BadInput
 from paretobit.formats import FORMATS, parse
-from paretobit.search import Study, Trial
+from paretobit.studies.study import Study
+from paretobit.studies.trial import Trial
 
 _PARAMETER = re.compile(r"\w+=")
 

@@ -8,13 +8,16 @@ from typing import Any
 
 from torch import nn
 
+from paretobit.data.calibration import Loss
 from paretobit.document import Document, validate
 from paretobit.errors import BadInput
 from paretobit.graph import Example
 from paretobit.runtime import is_reference, seeded
-from paretobit.search import Space, Study, Wanted
-from paretobit.search.evidence.calibration import Loss
-from paretobit.search.problem import check_before_work
+from paretobit.session.engines.execution import Execution
+from paretobit.spaces import Space
+from paretobit.studies.study import Study
+from paretobit.trials.vocabulary import check_before_work
+from paretobit.wanted.wanted import Wanted
 from paretobit.workflow.assemble import (
     DEFAULT_CALIBRATION,
     Given,
@@ -25,11 +28,10 @@ from paretobit.workflow.assemble import (
     make_runners,
     splits_from,
 )
-from paretobit.workflow.execution import Execution
+from paretobit.workflow.pipeline import check_strategy, make_pipeline, steps_of
 from paretobit.workflow.run_folder import RunFolder
 from paretobit.workflow.search import OnTrial, Search, execute
 from paretobit.workflow.settings import ForgivingSettings
-from paretobit.workflow.trials import check_strategy, make_pipeline, steps_of
 
 
 def search(

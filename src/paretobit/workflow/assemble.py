@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,18 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from paretobit.data import Data
+from paretobit.data.calibration import Calibration, Loss
 from paretobit.data.text import typical_row
 from paretobit.document import Document, validate
 from paretobit.errors import BadInput
 from paretobit.graph import Example, trace
 from paretobit.models import ModelSettings, build, layout, load_state, read_state
 from paretobit.runtime import is_reference, load_function
-from paretobit.search import RUNNERS, SPACES, STRATEGIES, BoundSpace, Evidence, Runner, Space, Tree, Wanted
-from paretobit.search.evidence.calibration import Calibration, Loss
-from paretobit.search.runners import FileRunner, FunctionRunner
-from paretobit.search.runners.function import Evaluate
-from paretobit.search.strategies import StrategySettings
-from paretobit.search.strategies.optuna_samplers import SAMPLERS
+from paretobit.spaces import SPACES, BoundSpace, Space
+from paretobit.spaces.knobs import Tree
+from paretobit.strategies import STRATEGIES, StrategySettings
+from paretobit.strategies.optuna_samplers import SAMPLERS
+from paretobit.trials.evidence import Evidence
+from paretobit.trials.runners import RUNNERS, FileRunner, FunctionRunner, Runner
+from paretobit.trials.runners.function import Evaluate
+from paretobit.wanted.wanted import Wanted
 from paretobit.workflow.other_run import OtherRun
 from paretobit.workflow.settings import DEFAULT_RUNNERS
 
@@ -295,21 +297,3 @@ def default_strategy(space: BoundSpace, wanted: Wanted, runners: Sequence[Runner
     asked += [constraint.metric for constraint in wanted.constraints]
     both = any(name in known for name in asked) and any(name not in known for name in asked)
     return "guided" if both and space.acts_on() else "optuna"
-
-
-def fingerprint(model: nn.Module, splits: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, str]:
-    """Digests of the model's weights and of the data."""
-    return {
-        "model": _digest(model.state_dict().items()),
-        "data": _digest(
-            (f"{name}.{part}", t) for name, pair in splits.items() for part, t in zip("xy", pair, strict=True)
-        ),
-    }
-
-
-def _digest(tensors: Any) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in tensors:
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -15,11 +15,13 @@ from paretobit.formats import FORMATS
 from paretobit.models import MODELS
 from paretobit.passes.transform import PASSES
 from paretobit.registry import Entry
-from paretobit.search import RUNNERS, SPACES, STRATEGIES
-from paretobit.search.halving import HalvingSettings
-from paretobit.search.steps import CalibrateStep, PipelineSettings, TrainingStep
-from paretobit.search.strategies.optuna_samplers import SAMPLERS
+from paretobit.spaces import SPACES
+from paretobit.strategies import STRATEGIES
+from paretobit.strategies.optuna_samplers import SAMPLERS
 from paretobit.training.distillation import Distillation
+from paretobit.trials.pipeline.halving import HalvingSettings
+from paretobit.trials.pipeline.steps import CalibrateStep, PipelineSettings, TrainingStep
+from paretobit.trials.runners import RUNNERS
 from paretobit.workflow.settings import SECTIONS, ForgivingSettings, MetricSettings, Settings
 
 Row = dict[str, Any]

@@ -11,22 +11,23 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from paretobit.comparing.comparison import Comparison, Entry, entry_of
+from paretobit.comparing.replay import Asked, Play
+from paretobit.comparing.table import Table
+from paretobit.comparing.yardstick import Yardstick
 from paretobit.document import Document
 from paretobit.errors import BadInput
 from paretobit.report.comparison import comparison_page, comparison_picture
 from paretobit.report.figures import FORMATS, save
 from paretobit.runtime import one_thread, seeded
-from paretobit.search import Config, Constraint, Problem, Wanted
-from paretobit.search.comparing.comparison import Comparison, Entry, entry_of
-from paretobit.search.comparing.replay import Asked, Play
-from paretobit.search.comparing.table import Table
-from paretobit.search.comparing.yardstick import Yardstick
-from paretobit.search.objectives import split_constraints
-from paretobit.search.problem import UNJUDGED
-from paretobit.search.runners import BasicEvaluation
-from paretobit.search.trial import Outcome
+from paretobit.spaces.knobs import Config
 from paretobit.storage import write_text_atomic
+from paretobit.strategies.problem import Problem
 from paretobit.training import Epoch
+from paretobit.trials.bench import Outcome
+from paretobit.trials.runners import BasicEvaluation
+from paretobit.wanted.objectives import Constraint, split_constraints
+from paretobit.wanted.wanted import UNJUDGED, Wanted
 from paretobit.workflow.contestants import Asking, Contestant, line_up
 from paretobit.workflow.run import assemble
 from paretobit.workflow.run_folder import RunFolder

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from paretobit.comparing.comparison import RANDOM, SHUFFLED
+from paretobit.comparing.replay import Answer, Play, play
 from paretobit.document import Document, parse_value
 from paretobit.errors import BadInput
-from paretobit.search import STRATEGIES, Problem, Strategy, Wanted
-from paretobit.search.comparing.comparison import RANDOM, SHUFFLED
-from paretobit.search.comparing.replay import Answer, Play, play
-from paretobit.search.strategies import StrategySettings
-from paretobit.search.strategies.optuna_samplers import SAMPLERS
+from paretobit.strategies import STRATEGIES, Strategy, StrategySettings
+from paretobit.strategies.optuna_samplers import SAMPLERS
+from paretobit.strategies.problem import Problem
+from paretobit.wanted.wanted import Wanted
 from paretobit.workflow.assemble import choose_strategy
 
 SEEDS, BUDGET = 20, 200

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from paretobit.doctor import Check, Patient
+from paretobit.doctor import examine as make_checks
+from paretobit.doctor.base import DEFAULT_EVALUATIONS
 from paretobit.runtime import one_thread, seeded
-from paretobit.search import Problem
-from paretobit.search.doctor import Check, Patient
-from paretobit.search.doctor import examine as make_checks
-from paretobit.search.doctor.base import DEFAULT_EVALUATIONS
-from paretobit.search.objectives import Metrics
-from paretobit.workflow.assemble import fingerprint
+from paretobit.strategies.problem import Problem
+from paretobit.trials.evidence import fingerprint
+from paretobit.wanted.objectives import Metrics
 from paretobit.workflow.search import Search
 
 

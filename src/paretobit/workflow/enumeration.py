@@ -8,15 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from paretobit.comparing.table import TEST, Table
 from paretobit.document import Document
 from paretobit.errors import BadInput
 from paretobit.runtime import one_thread, seeded
-from paretobit.search import Candidate, Wanted
-from paretobit.search.comparing.table import TEST, Table
-from paretobit.search.evidence.insight import store
-from paretobit.search.evidence.model_insight import ModelInsight
-from paretobit.search.runners import BasicEvaluation
+from paretobit.strategies.insight.insight import store
+from paretobit.strategies.insight.model_insight import ModelInsight
 from paretobit.training import Epoch
+from paretobit.trials.runners import BasicEvaluation, Candidate
+from paretobit.wanted.wanted import Wanted
 from paretobit.workflow.run import assemble, run
 from paretobit.workflow.run_folder import RunFolder
 from paretobit.workflow.search import OnTrial, Search

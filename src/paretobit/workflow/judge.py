@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from paretobit.runtime import derive_seed, seed_everything
-from paretobit.search import Study, Trial
-from paretobit.search.paired import RowResults, accuracy_change, loss_changes, per_row
-from paretobit.search.runners import BasicEvaluation
+from paretobit.studies.study import Study
+from paretobit.studies.trial import Trial
 from paretobit.training.evaluate import check_classifier
+from paretobit.training.per_row import RowResults, per_row
+from paretobit.trials.runners import BasicEvaluation
+from paretobit.wanted.paired import accuracy_change, loss_changes
 
 if TYPE_CHECKING:
     from paretobit.workflow.search import Search

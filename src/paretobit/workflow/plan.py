@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 from paretobit.passes.analysis import cost
 from paretobit.runtime import one_thread, seeded
-from paretobit.search import Config, Tree
-from paretobit.search.knobs import Value
-from paretobit.search.objectives import Metrics
-from paretobit.search.pipeline import Pipeline
-from paretobit.search.steps import TRAINS, TrainingStep
+from paretobit.spaces.knobs import Config, Tree, Value
 from paretobit.training import fit
+from paretobit.trials.pipeline.pipeline import Pipeline
+from paretobit.trials.pipeline.steps import TRAINS, TrainingStep
+from paretobit.wanted.objectives import Metrics
 from paretobit.workflow.search import Search
 
 _LOOKED_AT = 4096

@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from paretobit.data import Data
 from paretobit.document import Document
 from paretobit.errors import BadInput, StudyError
-from paretobit.search import Study
-from paretobit.search.pipeline import Pipeline
-from paretobit.search.problem import check_before_work
-from paretobit.search.runners import FunctionRunner
+from paretobit.session.engines.execution import Execution
+from paretobit.studies.study import Study
 from paretobit.training import Epoch
+from paretobit.trials.pipeline.pipeline import Pipeline
+from paretobit.trials.runners import FunctionRunner
+from paretobit.trials.vocabulary import check_before_work
 from paretobit.workflow.assemble import (
     build_model,
     choose_strategy,
@@ -24,12 +25,11 @@ from paretobit.workflow.assemble import (
     make_space,
     splits_of,
 )
-from paretobit.workflow.execution import Execution
+from paretobit.workflow.pipeline import check_strategy, make_pipeline, steps_of
 from paretobit.workflow.run_folder import RunFolder
 from paretobit.workflow.search import OnTrial, Search, execute
 from paretobit.workflow.settings import Settings
 from paretobit.workflow.train import check_trainable, load_data, manifest, train
-from paretobit.workflow.trials import check_strategy, make_pipeline, steps_of
 
 
 @dataclass(frozen=True)

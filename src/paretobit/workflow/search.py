@@ -15,37 +15,28 @@ from paretobit.errors import BadInput
 from paretobit.models import SavedModel, resized
 from paretobit.report import draw_front, front_rows, to_csv, trial_rows
 from paretobit.runtime import one_thread, seeded
-from paretobit.search import (
-    STRATEGIES,
-    BoundSpace,
-    Config,
-    Evidence,
-    Problem,
-    Progress,
-    Runner,
-    SearchLoop,
-    Strategy,
-    Study,
-    Trial,
-    Wanted,
-    Workbench,
-)
-from paretobit.search.evidence.model_insight import ModelInsight
-from paretobit.search.halving import Rungs
-from paretobit.search.interrupts import Interrupts
-from paretobit.search.pipeline import Pipeline, TrainingBench
-from paretobit.search.problem import UNJUDGED, Judgement
-from paretobit.search.spaces.architecture import BoundArchitecture
-from paretobit.search.strategies import StrategySettings
-from paretobit.search.studies.models import BASELINE
-from paretobit.search.studies.study import describe_objective
+from paretobit.session.engines.execution import Execution
+from paretobit.session.interrupts import Interrupts
+from paretobit.session.loop import Progress, SearchLoop
+from paretobit.session.provenance import SPACE, check_comparable, check_or_begin
+from paretobit.spaces import BoundSpace
+from paretobit.spaces.architecture import BoundArchitecture
+from paretobit.spaces.knobs import Config
 from paretobit.storage import write_text_atomic
-from paretobit.workflow.assemble import (
-    fingerprint,
-)
-from paretobit.workflow.execution import Execution
+from paretobit.strategies import STRATEGIES, Strategy, StrategySettings
+from paretobit.strategies.insight.model_insight import ModelInsight
+from paretobit.strategies.problem import Problem
+from paretobit.studies.models import BASELINE
+from paretobit.studies.study import Study, describe_objective
+from paretobit.studies.trial import Trial
+from paretobit.trials.bench import Workbench
+from paretobit.trials.evidence import Evidence, fingerprint
+from paretobit.trials.pipeline.bench import TrainingBench
+from paretobit.trials.pipeline.halving import Rungs
+from paretobit.trials.pipeline.pipeline import Pipeline
+from paretobit.trials.runners import Runner
+from paretobit.wanted.wanted import UNJUDGED, Judgement, Wanted
 from paretobit.workflow.judge import judge
-from paretobit.workflow.provenance import SPACE, check_comparable, check_or_begin
 from paretobit.workflow.run_folder import RunFolder
 
 OnTrial = Callable[[Progress], None]

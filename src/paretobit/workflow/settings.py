@@ -12,10 +12,11 @@ from paretobit.document import Document, validate
 from paretobit.errors import BadInput
 from paretobit.models import ModelSettings
 from paretobit.runtime import MAX_SEED, is_reference
-from paretobit.search import RUNNERS, Constraint, Objective, Wanted
-from paretobit.search.objectives import Forgiving, parse_question, split_constraints
-from paretobit.search.problem import Vocabulary, check_answerable
 from paretobit.training import TrainSettings
+from paretobit.trials.runners import RUNNERS
+from paretobit.trials.vocabulary import Vocabulary
+from paretobit.wanted.objectives import Constraint, Forgiving, Objective, parse_question, split_constraints
+from paretobit.wanted.wanted import Wanted, check_answerable
 
 DEFAULT_RUNNERS = ("basic_evaluation", "basic_computation", "average_bitwidth", "model_size")
 Direction = Literal["maximize", "minimize"]

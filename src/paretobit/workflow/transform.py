@@ -23,8 +23,8 @@ from paretobit.passes.analysis import (
     cost,
     summarize_quantization,
 )
+from paretobit.passes.registry import Pass
 from paretobit.passes.transform import PASSES
-from paretobit.passes.transform.quantize import Pass
 from paretobit.runtime import one_thread
 from paretobit.training import Evaluation, evaluate
 from paretobit.training.evaluate import check_classifier

@@ -24,9 +24,9 @@ from paretobit.passes.analysis.cost.counting import products
 from paretobit.passes.analysis.cost.operands import reads, rows_of
 from paretobit.passes.analysis.cost.operations import COMPACTING, bare, takes_no_time
 from paretobit.passes.analysis.memory import Kept, Lifetimes, result_elements
-from paretobit.passes.analysis.sites import Formats, carried_formats, width_of
 from paretobit.passes.analysis.storage import LayerBits, layer_bits
-from paretobit.passes.selection import path_of
+from paretobit.passes.layers.assignment import Assignment, carried_formats, width_of
+from paretobit.passes.layers.selection import path_of
 
 _PAIR = re.compile(r"([1-9]\d*)x([1-9]\d*)")
 
@@ -158,11 +158,11 @@ class Roofline:
         attributes = {node.name for node in graph if node.kind == "get_attr"}
         self._work = tuple(self._work_of(node, lifetimes, attributes) for node in graph)
 
-    def times(self, formats: Formats | None = None) -> tuple[NodeTime, ...]:
+    def times(self, formats: Assignment | None = None) -> tuple[NodeTime, ...]:
         """The time of every node.
 
         Args:
-            formats: Formats by path or site, in place of those the model's layers carry.
+            formats: Assignment by path or site, in place of those the model's layers carry.
 
         Raises:
             BadInput: The device lists no pair of widths that is wide enough for a node.
@@ -171,7 +171,7 @@ class Roofline:
         widths = self._lifetimes.widths(given)
         return tuple(self._time(work, given, widths) for work in self._work)
 
-    def seconds(self, formats: Formats | None = None) -> float:
+    def seconds(self, formats: Assignment | None = None) -> float:
         """The time of all nodes, one after the other."""
         return math.fsum(time.seconds for time in self.times(formats))
 
@@ -194,7 +194,7 @@ class Roofline:
         macs = sum(product.macs for product in products(node, module) or ())
         return _Work(node, path, False, macs, tuple(moved), tuple(stored), gathered)
 
-    def _time(self, work: _Work, formats: Formats, widths: Mapping[int, int]) -> NodeTime:
+    def _time(self, work: _Work, formats: Assignment, widths: Mapping[int, int]) -> NodeTime:
         node = work.node
         if work.free:
             return NodeTime(node.name, node.op)
@@ -214,7 +214,7 @@ class Roofline:
         memory = bits / 8 / self._device.bandwidth
         return NodeTime(node.name, node.op, compute, memory, self._device.overhead)
 
-    def _weights(self, work: _Work, formats: Formats) -> int:
+    def _weights(self, work: _Work, formats: Assignment) -> int:
         """Bits of the parameters that a layer reads; an embedding reads what it looks up."""
         if work.node.kind != "call_module" or work.gathered:
             return 0
@@ -225,7 +225,7 @@ class Roofline:
 
 
 def roofline(
-    graph: ModelGraph, device: Device, *, formats: Formats | None = None, batch: int = 1
+    graph: ModelGraph, device: Device, *, formats: Assignment | None = None, batch: int = 1
 ) -> tuple[NodeTime, ...]:
     """The time of every node of a graph on a device; see `Roofline`."""
     return Roofline(graph, device, batch).times(formats)

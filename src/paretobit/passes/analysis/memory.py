@@ -10,8 +10,8 @@ from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph, Node
 from paretobit.passes.analysis.cost.operands import reads
 from paretobit.passes.analysis.cost.operations import COMPACTING, REORDERING, VIEWS, bare, passes_on
-from paretobit.passes.analysis.sites import Formats, carried_formats, width_of
-from paretobit.passes.selection import path_of
+from paretobit.passes.layers.assignment import Assignment, carried_formats, width_of
+from paretobit.passes.layers.selection import path_of
 
 
 @dataclass
@@ -92,7 +92,7 @@ class Lifetimes:
         memory = self.of.get(node.name)
         return memory is not None and all(self.of.get(source) is not memory for source in node.inputs)
 
-    def widths(self, formats: Formats) -> dict[int, int]:
+    def widths(self, formats: Assignment) -> dict[int, int]:
         """Bits of an element of each activation, by `id`.
 
         Those of the widest format in which an operation reads it, or a copy of it; 32 where one
@@ -104,7 +104,7 @@ class Lifetimes:
             widths[id(memory)] = max([*read, *(widths.get(id(copy), 32) for copy in memory.copies)], default=32)
         return widths
 
-    def alive(self, formats: Formats) -> Iterator[float]:
+    def alive(self, formats: Assignment) -> Iterator[float]:
         """Bytes of one sample that are alive at each node that makes or drops something."""
         change: dict[int, int] = {}
         widths = self.widths(formats)
@@ -118,7 +118,7 @@ class Lifetimes:
             yield bits / 8
 
 
-def peak_memory(graph: ModelGraph, formats: Formats | None = None) -> float:
+def peak_memory(graph: ModelGraph, formats: Assignment | None = None) -> float:
     """Most bytes of activations that are alive at once, for one sample.
 
     An activation is kept in the widest format in which an operation reads it, at 32 bits where one
@@ -126,7 +126,7 @@ def peak_memory(graph: ModelGraph, formats: Formats | None = None) -> float:
 
     Args:
         graph: Traced with example inputs.
-        formats: Formats by path or site, in place of those the model's layers carry.
+        formats: Assignment by path or site, in place of those the model's layers carry.
     """
     return max(Lifetimes(graph).alive(carried_formats(graph) if formats is None else formats), default=0.0)
 

@@ -19,7 +19,7 @@ from paretobit.formats import FULL, MXFP4, Format, ScaledInteger, make
 from paretobit.graph import Example, ModelGraph, at_rest
 from paretobit.nn import Quantized, QuantizedFunction
 from paretobit.passes.analysis.sensitivity_trials import Slots, Trial, make_trials
-from paretobit.passes.selection import By
+from paretobit.passes.layers.selection import By
 from paretobit.passes.streaming import Decibels, Noise, Watched, call, copied, first_tensor, rows_of
 
 LossName = Literal["cross_entropy", "kl"]

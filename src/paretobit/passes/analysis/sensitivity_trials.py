@@ -13,8 +13,15 @@ from paretobit.errors import BadInput
 from paretobit.formats import FULL, Format, ScaledInteger
 from paretobit.graph import ModelGraph, Node, Ref
 from paretobit.nn import FUNCTIONS, Quantized, TensorCache, instrument_at
-from paretobit.passes.quantizable import function_name, is_function, is_product, slots_at, unsupported, why_not
-from paretobit.passes.selection import By, path_of, select
+from paretobit.passes.layers.quantizable import (
+    function_name,
+    is_function,
+    is_product,
+    slots_at,
+    unsupported,
+    why_not,
+)
+from paretobit.passes.layers.selection import By, path_of, select
 
 Slots = Literal["weight", "data", "both"]
 

@@ -19,9 +19,9 @@ from paretobit.formats import FULL
 from paretobit.graph import Example, ModelGraph, Node, at_rest
 from paretobit.nn import LAYERS, Quantized
 from paretobit.nn.masks import masks_in
-from paretobit.passes.selection import select
+from paretobit.passes.layers.selection import select
+from paretobit.passes.registry import PASSES, refuse_keys
 from paretobit.passes.streaming import Moments, call, first_tensor
-from paretobit.passes.transform.quantize import PASSES, refuse_keys
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _TAKES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)

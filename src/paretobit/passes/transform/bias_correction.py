@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from paretobit.errors import BadInput
 from paretobit.graph import Example, ModelGraph, at_rest
 from paretobit.nn import Quantized
+from paretobit.passes.registry import PASSES, refuse_keys
 from paretobit.passes.streaming import Moments, call
-from paretobit.passes.transform.quantize import PASSES, refuse_keys
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _SPATIAL = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}

@@ -18,14 +18,9 @@ from paretobit.formats.scaled_integer import CLIPPINGS
 from paretobit.graph import Example, ModelGraph, at_rest
 from paretobit.nn import FUNCTIONS, Quantized
 from paretobit.nn.functions import read_site
+from paretobit.passes.layers.assignment import apply_assignment, assignment_of, instrument_layers
+from paretobit.passes.registry import PASSES, refuse_keys
 from paretobit.passes.streaming import Magnitudes, Watched, call
-from paretobit.passes.transform.quantize import (
-    PASSES,
-    apply_assignment,
-    assignment_of,
-    instrument_layers,
-    refuse_keys,
-)
 
 Candidates = Mapping[str, Mapping[str, Sequence[Format]]]
 """Path of a layer, or site of a function, to slot to formats."""

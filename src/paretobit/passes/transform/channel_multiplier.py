@@ -17,9 +17,9 @@ from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph, Node
 from paretobit.graph.axes import Axis
 from paretobit.graph.widths import WidthGroup, WidthGroups, width_groups
-from paretobit.passes.selection import select
+from paretobit.passes.layers.selection import select
+from paretobit.passes.registry import PASSES
 from paretobit.passes.transform.inherit import resize_graph
-from paretobit.passes.transform.quantize import PASSES
 from paretobit.passes.transform.width_maps import INHERIT, Inherit
 
 WidthBy = Literal["group", "name", "type"]

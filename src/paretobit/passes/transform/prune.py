@@ -11,12 +11,12 @@ from torch import nn
 from paretobit.errors import BadInput
 from paretobit.graph import Example, ModelGraph
 from paretobit.nn.masks import masks_in, set_mask, zeros_in
+from paretobit.passes.registry import PASSES
 from paretobit.passes.transform.prune_activation import InputPruning, set_input_pruning
 from paretobit.passes.transform.prune_channels import channel_masks, ranked_layers
 from paretobit.passes.transform.prune_layers import input_norms, prunable, untouched
 from paretobit.passes.transform.prune_settings import PruneSettings, WeightPruning, read_settings
 from paretobit.passes.transform.prune_weights import Chosen, Masks, chosen_layers, weight_masks
-from paretobit.passes.transform.quantize import PASSES
 
 
 def prune(

@@ -13,7 +13,7 @@ from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph, Node
 from paretobit.graph.widths import WidthGroup, WidthGroups, width_groups
 from paretobit.nn.masks import masks_in
-from paretobit.passes.selection import select
+from paretobit.passes.layers.selection import select
 from paretobit.passes.transform.prune_layers import output_axis, prunable
 from paretobit.passes.transform.prune_scores import keep_largest, number_removed
 from paretobit.passes.transform.prune_settings import WeightPruning

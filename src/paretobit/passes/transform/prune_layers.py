@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from paretobit.errors import BadInput
 from paretobit.graph import Example, ModelGraph, Node, at_rest, class_name
 from paretobit.nn.linear import is_conv1d
-from paretobit.passes.selection import By, select
+from paretobit.passes.layers.selection import By, select
 from paretobit.passes.streaming import call
 
 _LAYERS = ("Linear", "Conv1d", "Conv2d", "Conv3d")

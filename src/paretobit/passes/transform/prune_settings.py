@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar, get_args
 
 from paretobit.errors import BadInput
-from paretobit.passes.selection import By
+from paretobit.passes.layers.selection import By
 from paretobit.passes.transform.prune_activation import InputPruning, check_one_of, check_sparsity
 from paretobit.passes.transform.prune_layers import Choice
 from paretobit.passes.transform.prune_scores import parse_pattern

@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args
-
-from torch import nn
 
 from paretobit.errors import BadInput
 from paretobit.formats import Format
 from paretobit.graph import ModelGraph, Node
-from paretobit.nn import Quantized, TensorCache, formats_of, instrument_at, run_by_modules
-from paretobit.passes.choice import FIRST, LAST, LayerChoice
-from paretobit.passes.entries import slot_formats, split_entry
-from paretobit.passes.pairs import AllowedPairs
-from paretobit.passes.quantizable import complete, function_name, is_product, unsupported
-from paretobit.passes.selection import By, path_of
-from paretobit.registry import Registry
-
-Pass = Callable[[ModelGraph, Mapping[str, Any]], tuple[ModelGraph, dict[str, Any]]]
-PASSES: Registry[Pass] = Registry("pass")
-"""Transform passes by the name of their table in `[passes]`."""
-
-
-def refuse_keys(table: Mapping[str, Any]) -> None:
-    """Refuse a table with keys, for passes that have none."""
-    for key in table:
-        raise BadInput("this pass has no settings", key=key, found=key, allowed="an empty table")
-
-
-Assignment = Mapping[str, Mapping[str, Format]]
-"""Path of a layer or site of a function to the format of each slot; what is not named is full precision."""
+from paretobit.passes.layers.assignment import apply_assignment
+from paretobit.passes.layers.choice import FIRST, LAST, LayerChoice
+from paretobit.passes.layers.entries import slot_formats, split_entry
+from paretobit.passes.layers.pairs import AllowedPairs
+from paretobit.passes.layers.quantizable import complete, is_product, unsupported
+from paretobit.passes.layers.selection import By, path_of
+from paretobit.passes.registry import PASSES
 
 
 @dataclass(frozen=True)
@@ -49,7 +33,8 @@ class QuantizeSettings:
         first: Entry for the first layer with weights that are multiplied or looked up, in place of
             that of its type, a pattern or the default.
         last: The same for the last one.
-        allowed: Pairs `[data, weight]` of formats that the device multiplies (see `paretobit.passes.pairs`).
+        allowed: Pairs `[data, weight]` of formats that the device multiplies (see
+            `paretobit.passes.layers.pairs`).
     """
 
     by: By
@@ -138,28 +123,3 @@ def _resolve(
         except BadInput as error:
             raise error.under("default") from None
     return assignment
-
-
-def instrument_layers(model: nn.Module, paths: Mapping[str, Any] | tuple[str, ...]) -> dict[str, Quantized]:
-    """Turn the layers at these paths and the functions at these sites into quantised ones, in place.
-
-    They share one cache.
-
-    Raises:
-        BadInput: There is no such layer or function, or it cannot be quantised.
-    """
-    cache = TensorCache()
-    layers = {path: instrument_at(model, path, cache, function_name) for path in paths}
-    run_by_modules(model)
-    return layers
-
-
-def apply_assignment(model: nn.Module, assignment: Assignment) -> None:
-    """Set formats on a model, in place."""
-    for path, layer in instrument_layers(model, tuple(assignment)).items():
-        layer.set_slots(assignment[path])
-
-
-def assignment_of(model: nn.Module) -> dict[str, dict[str, Format]]:
-    """The formats that the quantised layers and functions of a model carry."""
-    return formats_of(model)

@@ -22,7 +22,9 @@ from paretobit.report.metrics import (
 )
 from paretobit.report.runs import Runs
 from paretobit.report.tables import cell
-from paretobit.search import Objective, Study, Trial
+from paretobit.studies.study import Study
+from paretobit.studies.trial import Trial
+from paretobit.wanted.objectives import Objective
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

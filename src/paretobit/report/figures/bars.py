@@ -11,7 +11,8 @@ from paretobit.report.knobs import ABSENT, Knob, short, varying
 from paretobit.report.metrics import baseline_value, label_of, measured, metrics_of, objective_of
 from paretobit.report.runs import Runs
 from paretobit.report.tables import cell
-from paretobit.search import Study, Trial
+from paretobit.studies.study import Study
+from paretobit.studies.trial import Trial
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,7 +16,9 @@ from paretobit.report.knobs import uniform_trials
 from paretobit.report.metrics import baseline_value, measured, objective_label
 from paretobit.report.runs import Runs
 from paretobit.report.tables import cell
-from paretobit.search import Objective, Study, Trial
+from paretobit.studies.study import Study
+from paretobit.studies.trial import Trial
+from paretobit.wanted.objectives import Objective
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

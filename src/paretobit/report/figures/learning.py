@@ -13,7 +13,8 @@ from paretobit.report.figures.registry import Asked, figure
 from paretobit.report.knobs import Knob, knob_named, short, values_of, varying
 from paretobit.report.runs import Run, Runs
 from paretobit.report.tables import cell
-from paretobit.search import Study, Trial
+from paretobit.studies.study import Study
+from paretobit.studies.trial import Trial
 from paretobit.training.history import Epoch
 
 if TYPE_CHECKING:

@@ -15,9 +15,11 @@ from paretobit.report.figures.registry import Asked, figure
 from paretobit.report.metrics import baseline_value, measured, metrics_of, objective_label, objective_of
 from paretobit.report.runs import Runs
 from paretobit.report.tables import cell
-from paretobit.search import Objective, Study, Trial
-from paretobit.search.front import Front
-from paretobit.search.hypervolume import hypervolume as volume_of
+from paretobit.studies.study import Study
+from paretobit.studies.trial import Trial
+from paretobit.wanted.front import Front
+from paretobit.wanted.hypervolume import hypervolume as volume_of
+from paretobit.wanted.objectives import Objective
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -26,9 +26,9 @@ from paretobit.passes.analysis.cost.conventions import (
 from paretobit.passes.analysis.cost.counting import elements, products
 from paretobit.passes.analysis.cost.operations import VIEWS, bare, other_operations
 from paretobit.passes.analysis.memory import peak_memory, result_elements
-from paretobit.passes.analysis.sites import Formats, carried_formats
 from paretobit.passes.analysis.storage import LayerBits, layer_bits
-from paretobit.passes.selection import path_of
+from paretobit.passes.layers.assignment import Assignment, carried_formats
+from paretobit.passes.layers.selection import path_of
 
 Sparsity = Mapping[str, float] | Literal["weights"]
 _NO_SUM = ("node", "op", "counted", "bits", "sparsity")
@@ -97,7 +97,7 @@ def cost(
     *,
     convention: Convention = "standard",
     batch: int = 1,
-    formats: Formats | None = None,
+    formats: Assignment | None = None,
     sparsity: Sparsity | None = None,
 ) -> CostReport:
     """Costs of every node of a graph.
@@ -106,7 +106,7 @@ def cost(
         graph: Traced with example inputs: costs need shapes.
         convention: How to count.
         batch: Rows that `lab2` and `lab3` count; `standard` is per sample.
-        formats: Formats by the path of a layer, or the site of a function, in place of those the
+        formats: Assignment by the path of a layer, or the site of a function, in place of those the
             model's own layers carry. The second operand of a product of two results is its `weight`.
         sparsity: Fraction of zero weights by path or site, 0 to 1; `weights` counts the exact zeros
             of each layer's weights in their format.
@@ -150,7 +150,7 @@ def node_cost(
     Args:
         node: The call.
         module: The layer that is called; None for a function.
-        slots: Formats of its slots.
+        slots: Assignment of its slots.
         convention: How to count.
         batch: Rows that `lab2` and `lab3` count.
         sparsity: Fraction of its weights that is zero.
