@@ -120,26 +120,28 @@ class Document:
 
     def error(self, problem: str, path: str, **details: Any) -> BadInput:
         """A `BadInput` that points at a key of this document."""
-        return self.place(BadInput(problem, key=path, **details))
+        return self._place(BadInput(problem, key=path, **details))
 
-    def place(self, error: BadInput, prefix: str = "") -> BadInput:
+    def _place(self, error: BadInput, prefix: str = "") -> BadInput:
         """The error with its key below `prefix`, and its file and line where they were not known."""
         key = error.key or ""
         if not f"{key}.".startswith(f"{prefix}."):
             key = ".".join(part for part in (prefix, key) if part)
         error.key = key or None
         if error.source is None and self._from_file(key):
-            error.located(self.source, None, self.line(key))
+            error.source = None if self.source is None else str(self.source)
+            error.line = error.line or self.line(key)
         return error
 
     @contextmanager
-    def placing(self) -> Iterator[None]:
-        """Give errors raised inside the block their place, where their key is one of this document's."""
+    def placing(self, prefix: str = "") -> Iterator[None]:
+        """Give errors raised inside the block their place: all below `prefix`, or, without one, those
+        whose key is one of this document's."""
         try:
             yield
         except BadInput as error:
-            if error.key and error.key.split(".")[0] in self.data:
-                self.place(error)
+            if prefix or (error.key and error.key.split(".")[0] in self.data):
+                self._place(error, prefix)
             raise
 
     def _from_file(self, path: str) -> bool:
@@ -158,7 +160,7 @@ def validate(schema: type[Schema], data: Mapping[str, Any], document: Document, 
     try:
         return schema.model_validate(data)
     except BadInput as refused:  # raised by a schema's own checks
-        raise document.place(refused, prefix) from None
+        raise document._place(refused, prefix) from None
     except ValidationError as failure:
         error = failure.errors()[0]
         location = [str(part) for part in error["loc"]]

@@ -43,7 +43,7 @@ def sensitivity(
     """Each layer quantised alone: SQNR at its output and at the model's, change of loss; fragile ones first."""
     document, saved = document_of_model(model, dataset, config, load, set_, quiet or json_)
 
-    from paretobit.errors import BadInput
+    from paretobit.errors import BadInput, under
     from paretobit.formats import parse
     from paretobit.passes.analysis import DEFAULT_FORMATS
     from paretobit.report import cell
@@ -53,10 +53,8 @@ def sensitivity(
 
     if saved is not None and load is not None:
         raise BadInput("the folder has weights of its own", key="--load", found=str(load))
-    try:
+    with under("--format"):
         candidates = [parse(text) for text in formats] if formats else DEFAULT_FORMATS
-    except BadInput as error:
-        raise error.under("--format") from None
     settings = Settings.from_document(document)
     given = dataset is not None or config is not None or bool(set_)
     with document.placing():

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, get_args
 
 from paretobit.data.calibration import Calibration
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, under
 from paretobit.graph import ModelGraph
 from paretobit.graph.names import node_name
 from paretobit.passes.layers.selection import By
@@ -266,12 +266,10 @@ class BoundArchitecture(OwnModels):
         """The seed by the keys of the type."""
         choices: dict[str, tuple[Value, ...]] = {}
         for given, values in space.seed.items():
-            try:
+            with under("seed"):
                 key = self._pattern.key(given)
                 if key in choices:
                     raise BadInput(f"this is '{key}', which is there already", key=given)
-            except BadInput as error:
-                raise error.under("seed") from None
             choices[key] = values
         return choices
 
@@ -283,11 +281,9 @@ class BoundArchitecture(OwnModels):
         for path, wide, out in (one for shape in shapes for one in shape.linear):
             sizes.setdefault(path, set()).add((wide, out))
         for key, kinds in sorted(space.linear.items(), key=lambda item: item[0] == "default"):
-            try:
+            with under(f"linear.{key}"):
                 for path in self._meant(key, space.by, sizes, chosen):
                     chosen[path] = tuple(str(kind) for kind in kinds)
-            except BadInput as error:
-                raise error.under(f"linear.{key}") from None
         return {path: kinds for path, kinds in chosen.items() if kinds != (LINEAR,)}
 
     def _meant(

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Any, ClassVar, Literal, get_args
 
 from paretobit.data.calibration import Calibration
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, under
 from paretobit.graph import ModelGraph
 from paretobit.graph.widths import WidthGroup, width_groups
 from paretobit.passes.transform.channel_multiplier import (
@@ -122,12 +122,10 @@ class BoundChannelMultiplier(OwnModels):
         self._groups = width_groups(graph)
         self._dropped: list[Dropped] = []
         self._built: OrderedDict[tuple[tuple[str, int], ...], ModelGraph] = OrderedDict()
-        try:
+        with under("seed"):
             asked = demands(graph, self._groups, space.settings)
             self._targets = [self._target(*item) for item in self._shared(asked.wanted, space.share)]
             idle = [self._without_effect(demand) for demand in asked.overruled]
-        except BadInput as error:
-            raise error.under("seed") from None
         if not self._targets:
             raise BadInput("no width of the model varies", key="seed")
         knobs = [Knob(t.knob, tuple(map(Option, t.values))) for t in self._targets if t.knob]
@@ -197,7 +195,7 @@ class BoundChannelMultiplier(OwnModels):
 
     def _target(self, name: str, key: str, choices: Any, groups: Sequence[WidthGroup]) -> _Target:
         """The options that differ in a width; of those that do not, the first stays."""
-        try:
+        with under(key):
             listed = list(choices) if isinstance(choices, list | tuple) else [choices]
             if not listed:
                 raise BadInput("a knob needs at least one option", found=[])
@@ -208,8 +206,6 @@ class BoundChannelMultiplier(OwnModels):
                 if kept.setdefault(widths, _plain(choice)) != _plain(choice):
                     reason = f"multiplier {choice} gives the widths of {kept[widths]}"
                     self._dropped.append(Dropped(f"{name}.multiplier", reason))
-        except BadInput as error:
-            raise error.under(key) from None
         per_group = {group.name: tuple(widths[k] for widths in kept) for k, group in enumerate(groups)}
         return _Target(f"{name}.multiplier" if len(kept) > 1 else None, tuple(kept.values()), per_group)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Container, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, under
 from paretobit.formats import FORMATS, FULL, Format, parse_block_size
 from paretobit.passes.layers.entries import (
     DEFAULT_FORMAT,
@@ -117,10 +117,8 @@ def knobs_of(prefix: str, entry: SearchEntry) -> tuple[Knob, ...]:
     for name in entry.families:
         if name not in names:
             raise BadInput("the entry does not choose this format", key=name, found=name, allowed=names)
-        try:
+        with under(name):
             _check_parameters(entry.families[name], [name])
-        except BadInput as error:
-            raise error.under(name) from None
     if not any(entry.says(slot) for slot in SLOTS):
         return ()
     if not isinstance(entry.name, list | tuple):
@@ -163,15 +161,11 @@ def _format_knobs(prefix: str, name: str, entry: SearchEntry) -> tuple[Knob, ...
     return tuple(knobs)
 
 
-@contextmanager
-def _of_family(entry: SearchEntry, name: str, slot: str) -> Iterator[None]:
+def _of_family(entry: SearchEntry, name: str, slot: str) -> AbstractContextManager[None]:
     """Errors about a slot that a family's own table says something of are laid to that table."""
-    try:
-        yield
-    except BadInput as error:
-        own = entry.families.get(name)
-        said = own is not None and (slot in own.whole or slot in own.parameters)
-        raise (error.under(name) if said else error) from None
+    own = entry.families.get(name)
+    said = own is not None and (slot in own.whole or slot in own.parameters)
+    return under(name) if said else nullcontext()
 
 
 def whole_knob(prefix: str, slot: str, name: str, entry: Entry) -> str:
@@ -269,12 +263,10 @@ def read_entry(raw: Mapping[str, Any]) -> SearchEntry:
         return SearchEntry(shared.name, shared.whole, shared.parameters, shared.written)
     families = {}
     for name, table in tables.items():
-        try:
+        with under(name):
             if isinstance(table, Mapping) and "name" in table:
                 raise BadInput("a table of one format has no name of its own", key="name", found=table["name"])
             families[name] = _read(table)
-        except BadInput as error:
-            raise error.under(name) from None
     if not shared.written:  # the slots are the families' to say; those that say none take the usual ones
         usual = Entry(parameters={slot: {} for slot in DEFAULT_SLOTS})
         left = [n for n in as_list(shared.name) if isinstance(n, str) and n in FORMATS and n not in families]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from torch import nn
 
 from paretobit.data.calibration import Calibration
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, under
 from paretobit.graph import ModelGraph
 from paretobit.passes.layers.assignment import Assignment
 from paretobit.spaces.architecture import IDENTITY, Architecture, Placed, layer_knob
@@ -63,10 +63,8 @@ class Product(Space):
                 raise BadInput("unknown key", key=key, found=key, allowed=["name", *names])
         spaces = []
         for name in names:
-            try:
+            with under(name):
                 spaces.append(SPACES[name].from_settings(settings.get(name, {})))
-            except BadInput as error:
-                raise error.under(name) from None
         return cls(spaces)
 
     @property
@@ -335,10 +333,8 @@ class BoundProduct(BoundSpace):
         return None if fitting is None else self._bound_to(fitting, graph)
 
     def _bound_to(self, space: Bindable[Bound], graph: ModelGraph) -> Bound:
-        try:
+        with under(space.name):
             return space.bind(graph, self._calibration)
-        except BadInput as error:
-            raise error.under(space.name) from None
 
 
 Kept = TypeVar("Kept")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from paretobit.data.calibration import Calibration
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, under
 from paretobit.graph import Example, ModelGraph, Node
 from paretobit.nn.masks import masks_in, place_masks, set_mask, zeros_in
 from paretobit.passes.layers.selection import By, select
@@ -227,13 +227,11 @@ class BoundPrune(BoundSpace):
     def _check(self, target: _Target, knobs: tuple[Knob, ...]) -> None:
         """Refuse, before any work, what cannot be: words of all options, masks of every first one."""
         tree = Tree(knobs)
-        try:
+        with under(f"seed.{target.prefix}"):
             for index in range(tree.size):
                 self._settings(target, _decoded(target.prefix, target.entry, tree.at(index)))
             for config in one_of_each_name(knobs):
                 self._masks(target, _decoded(target.prefix, target.entry, config))
-        except BadInput as error:
-            raise error.under(f"seed.{target.prefix}") from None
 
 
 def _targets(space: Prune, graph: ModelGraph) -> Iterator[_Target]:
@@ -241,7 +239,7 @@ def _targets(space: Prune, graph: ModelGraph) -> Iterator[_Target]:
     for key, raw in space.seed.items():
         if key == "default":
             continue
-        try:
+        with under(f"seed.{key}"):
             layers = select(graph, space.by, key)
             for node in layers:
                 if not prunable(graph.module(node)):
@@ -251,14 +249,10 @@ def _targets(space: Prune, graph: ModelGraph) -> Iterator[_Target]:
                     raise BadInput(f"layer '{node.name}' is chosen twice", found=[chosen[node.owner], key])
                 chosen[node.owner] = key
             yield from _shared(space, key, layers, _entry(raw))
-        except BadInput as error:
-            raise error.under(f"seed.{key}") from None
     if "default" in space.seed:
         rest = tuple(n for n in graph.layers if n.owner not in chosen and prunable(graph.module(n)))
-        try:
+        with under("seed.default"):
             yield from _shared(space, "default", rest, _entry(space.seed["default"]))
-        except BadInput as error:
-            raise error.under("seed.default") from None
 
 
 def _shared(space: Prune, key: str, layers: tuple[Node, ...], entry: Mapping[str, Any]) -> Iterator[_Target]:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, get_args
 from torch import nn
 
 from paretobit.data.calibration import Calibration
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, under
 from paretobit.formats import FULL, Format
 from paretobit.graph import ModelGraph, Node
 from paretobit.nn import layer_at
@@ -293,51 +293,44 @@ class BoundQuantize(BoundSpace):
     def _make_groups(self, space: Quantize, choice: LayerChoice) -> Iterator[_Group]:
         """The layers that share knobs, before any ties."""
         for end, raw in space.ends.items():
-            try:
+            with under(end):
                 yield from _grouped(space, end, end, (choice.end(end),), read_entry(raw))
-            except BadInput as error:
-                raise error.under(end) from None
         for key, raw in space.seed.items():
-            try:
+            with under(f"seed.{key}"):
                 entry = read_entry(raw)
                 if key != "default":
                     layers = choice.by_key(key, entry.written)
                     yield from _grouped(space, f"seed.{key}", key, layers, entry)
-            except BadInput as error:
-                raise error.under(f"seed.{key}") from None
         if "default" not in space.seed:
             return
-        try:
+        with under("seed.default"):
             default = read_entry(space.seed["default"])
             if default.name is None or not is_float(default.name):
                 yield from _grouped(space, "seed.default", "default", choice.rest(), default)
-        except BadInput as error:
-            raise error.under("seed.default") from None
 
     def _target(self, group: _Group, space: Quantize) -> _Target:
         """The knobs of a group, without those that have no effect, and without pairs that are not allowed."""
         prefix, entry = group.prefix, group.entry
         here = {n.name: self._ties.of(n) for n in group.layers}
         present = {s for n in group.layers for s in slots_at(self._graph, n) if s not in here[n.name]}
-        try:
-            every = knobs_of(prefix, entry)
-            kept, knobs = entry, every
-            if not present.issuperset(slot for slot in SLOTS if entry.says(slot)):
-                kept = entry.restricted(present)
-                knobs = knobs_of(prefix, kept)
-                self._report(every, knobs, group, present)
-            if any(is_product(self._graph, node) for node in group.layers):
-                knobs = self._allowed(group, every, kept, knobs, space.pairs)
-        except BadInput as error:  # a knob is known by its prefix, an entry's key is not
-            error.key = error.key and error.key.removeprefix(f"{prefix}.")
-            raise error.under(group.key) from None
-        borrowed = {name: ties for name, ties in here.items() if ties}
-        target = _Target(prefix, kept, tuple(s for s in SLOTS if s in present), group.layers, knobs, borrowed)
-        try:
+        with under(group.key):
+            try:
+                every = knobs_of(prefix, entry)
+                kept, knobs = entry, every
+                if not present.issuperset(slot for slot in SLOTS if entry.says(slot)):
+                    kept = entry.restricted(present)
+                    knobs = knobs_of(prefix, kept)
+                    self._report(every, knobs, group, present)
+                if any(is_product(self._graph, node) for node in group.layers):
+                    knobs = self._allowed(group, every, kept, knobs, space.pairs)
+            except BadInput as error:  # a knob is known by its prefix, an entry's key is not
+                error.key = error.key and error.key.removeprefix(f"{prefix}.")
+                raise
+            borrowed = {name: ties for name, ties in here.items() if ties}
+            slots = tuple(slot for slot in SLOTS if slot in present)
+            target = _Target(prefix, kept, slots, group.layers, knobs, borrowed)
             for config in one_of_each_name(knobs):
                 decode(target, config)  # refuses what cannot be made before any work
-        except BadInput as error:
-            raise error.under(group.key) from None
         return target
 
     def _allowed(

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from paretobit.data.calibration import Calibration
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, located
 from paretobit.graph import ModelGraph
 from paretobit.spaces.base import SPACES, BoundSpace, Dropped, Space, check_keys
 from paretobit.spaces.knobs import Config, Knob, Tree
@@ -128,13 +128,12 @@ def _checked(seed: Mapping[str, Any], step: str, place: str) -> dict[str, list[A
             raise BadInput("no setting of training", key=f"{place}.{key}", found=key, allowed=allowed)
         listed = list(choices) if isinstance(choices, list | tuple) else [choices]
         for value in listed:
-            try:
+            with located(key=f"{place}.{key}"):
                 if not isinstance(value, str | int | float | bool | None):
                     raise BadInput("not a plain value", found=value)
-                TrainSettings.model_validate({key: value})
-            except ValidationError as error:
-                raise BadInput(error.errors()[0]["msg"], key=f"{place}.{key}", found=value) from None
-            except BadInput as error:
-                raise error.located(None, f"{place}.{key}") from None
+                try:
+                    TrainSettings.model_validate({key: value})
+                except ValidationError as error:
+                    raise BadInput(error.errors()[0]["msg"], found=value) from None
         found[f"{step}.{key}"] = listed
     return found

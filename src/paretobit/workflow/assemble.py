@@ -13,7 +13,7 @@ from paretobit.data import Data
 from paretobit.data.calibration import Calibration, Loss
 from paretobit.data.text import typical_row
 from paretobit.document import Document, validate
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, located
 from paretobit.graph import Example, trace
 from paretobit.models import ModelSettings, build, layout, load_state, read_state
 from paretobit.runtime import is_reference, load_function
@@ -54,10 +54,8 @@ def build_model(settings: ModelSettings, data: Data, seed: int) -> nn.Module:
         config=settings.config, head=settings.head, tokens=data.tokens,
     )  # fmt: skip
     if settings.load is not None:
-        try:
+        with located(key="model.load"):
             load_state(model, read_state(settings.load), settings.load)
-        except BadInput as error:
-            raise error.located(None, "model.load") from None
     return model.eval()
 
 
@@ -204,19 +202,15 @@ def make_runners(
     runners: list[Runner] = []
     for name, table in tables.items():
         prefix = f"search.runners.{name}"
-        try:
+        with located(key=prefix):
             if is_reference(name):
                 runners.append(FileRunner(evidence, name, table, directions))
                 continue
             runner = RUNNERS[name]
             runners.append(runner(evidence, validate(runner.Settings, table, document, prefix)))
-        except BadInput as error:
-            raise error.located(None, prefix) from None
     if isinstance(evaluate, str):
-        try:
+        with located(key="search.evaluate"):
             runners.append(FileRunner(evidence, evaluate, {}, directions))
-        except BadInput as error:
-            raise error.located(None, "search.evaluate") from None
     elif evaluate is not None:
         runners.append(FunctionRunner(evidence, evaluate, directions))
     return tuple(runners)
@@ -230,10 +224,8 @@ def _loaded(reference: str, key: str) -> Any:
     """
     if not is_reference(reference):
         raise _no_function(key, reference)
-    try:
+    with located(key=f"search.{key}"):
         return load_function(reference)
-    except BadInput as error:
-        raise error.located(None, f"search.{key}") from None
 
 
 def _no_function(key: str, found: str) -> BadInput:
@@ -246,12 +238,10 @@ def make_space(table: Mapping[str, Any], document: Document) -> Space:
     name = settings.pop("name", "quantize")
     if isinstance(name, list):
         name, settings = ("product", {"spaces": name, **settings}) if len(name) > 1 else (name[0], settings)
-    try:
+    with document.placing("search.space"):
         if name not in SPACES:
             raise BadInput(f"unknown {SPACES.noun}", key="name", found=name, allowed=SPACES.names())
         return SPACES[name].from_settings(settings)
-    except BadInput as error:
-        raise document.place(error, "search.space") from None
 
 
 def choose_strategy(
@@ -278,15 +268,13 @@ def choose_strategy(
         name = "brute_force" if tree.size <= EXHAUSTIVE_UP_TO else default
     if name in SAMPLERS:
         name, table = "optuna", {"sampler": name, **table}
-    try:
+    with document.placing("search.strategy"):
         if name not in STRATEGIES:
             allowed = [*STRATEGIES.names(), *SAMPLERS]
             raise BadInput(f"unknown {STRATEGIES.noun}", key="name", found=name, allowed=allowed)
         strategy = STRATEGIES[name]
         settings = validate(strategy.Settings, table, document, "search.strategy")
         strategy.check(settings, tree, len(wanted.objectives))
-    except BadInput as error:
-        raise document.place(error, "search.strategy") from None
     return name, settings, n_trials or (tree.size if name == "brute_force" else DEFAULT_TRIALS)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paretobit.document import Document, validate
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, located, under
 from paretobit.runtime import seeded
 from paretobit.spaces import BoundSpace, Space
 from paretobit.spaces.training import BoundTraining
@@ -55,7 +55,7 @@ def steps_of(
     if table is None and not needed:
         return None
     given = dict(table or {})
-    try:
+    with document.placing(PLACE):
         if basic is not None and "train" in given:
             raise BadInput("the training is given twice: here, and as settings of basic_train", key="train")
         if not isinstance(given.get("train", {}), Mapping):
@@ -67,8 +67,6 @@ def steps_of(
         return validate(PipelineSettings, given, document, PLACE).completed(
             names, has_weights or basic is not None
         )
-    except BadInput as error:
-        raise document.place(error, PLACE) from None
 
 
 def make_pipeline(
@@ -99,10 +97,8 @@ def make_pipeline(
         return None, tuple(runners)
     weights = settings.weights or ("given" if has_weights else "scratch")
     settings = settings.model_copy(update={"weights": weights})
-    try:
+    with located(key=PLACE):
         _check(settings, space, bound, evidence, runners, wanted)
-    except BadInput as error:
-        raise error.located(None, PLACE) from None
     runners = (*runners, StageRunner(evidence, settings, runners))
     return Pipeline(space, bound, evidence, settings, runners), runners
 
@@ -125,12 +121,8 @@ def _check(
     for step, own in steps.items():
         if loss is not None:
             continue  # of the user's own: known once it runs
-        with seeded(0):
-            try:
-                check_fit(model, evidence.split("train"), evidence.splits.get("val"), _without_scales(own))
-            except BadInput as error:
-                known = error.key is not None and error.key.split(".")[0] in TrainingStep.model_fields
-                raise (error.under(f"{PLACE}.{step}") if known else error) from None
+        with seeded(0), under(f"{PLACE}.{step}", TrainingStep.model_fields):
+            check_fit(model, evidence.split("train"), evidence.splits.get("val"), _without_scales(own))
     if space.name == "training" or "training" in {part.name for part in space.parts}:
         for part in bound.parts(bound.tree.at(0)).values():
             if isinstance(part, BoundTraining):

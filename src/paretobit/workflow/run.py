@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from paretobit.data import Data
 from paretobit.document import Document
-from paretobit.errors import BadInput, StudyError
+from paretobit.errors import StudyError
 from paretobit.session.engines.execution import Execution
 from paretobit.studies.study import Study
 from paretobit.training import Epoch
@@ -56,10 +56,8 @@ def assemble(settings: Settings, document: Document, begun: bool = False) -> Ass
     evidence = replace(evidence, augment=data.augment)
     runners = make_runners(asked.runners or None, evidence, asked.evaluate, wanted.directions, document)
     steps = steps_of(asked.pipeline, space, runners, document, settings.train, has_weights=settings.model.given)
-    try:
+    with document.placing("search.space"):
         bound = space.bind(evidence.graph, evidence.calibration)
-    except BadInput as error:
-        raise document.place(error, "search.space") from None
     has_weights = settings.model.given or steps is None or not steps.from_nothing
     pipeline, runners = make_pipeline(steps, space, bound, evidence, runners, wanted, has_weights=has_weights)
     check_before_work(wanted, runners, asked.best)

@@ -13,7 +13,7 @@ from torch import nn
 from paretobit import data as data_room
 from paretobit.data import Data, DataSettings
 from paretobit.document import Document, validate
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, under
 from paretobit.models import load, read_manifest, source_of, write_manifest
 from paretobit.runtime import device, one_thread
 from paretobit.training import Epoch, Evaluation, History, TrainSettings, check_fit, evaluate, fit
@@ -96,10 +96,8 @@ def load_data(settings: Settings) -> Data:
 
 def check_device(settings: Settings, document: Document) -> None:
     """Refuse, before any work, a device to train on that this machine lacks."""
-    try:
+    with document.placing("train"):
         device(settings.train.device)
-    except BadInput as error:
-        raise document.place(error, "train") from None
 
 
 def check_trainable(model: nn.Module, data: Data, settings: TrainSettings) -> None:
@@ -109,11 +107,8 @@ def check_trainable(model: nn.Module, data: Data, settings: TrainSettings) -> No
         BadInput: The model is no classifier of this data, or training would refuse it.
     """
     check_classifier(model, data.train.x, data.train.y)
-    try:
+    with under("train", TrainSettings.model_fields):
         check_fit(model, (data.train.x, data.train.y), (data.val.x, data.val.y), settings)
-    except BadInput as error:
-        known = error.key is not None and error.key.split(".")[0] in TrainSettings.model_fields
-        raise (error.under("train") if known else error) from None
 
 
 def manifest(settings: Settings, data: Data) -> dict[str, Any]:

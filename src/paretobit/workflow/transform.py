@@ -75,12 +75,10 @@ def transform(settings: Settings, document: Document, folder: RunFolder) -> Tran
     widths: dict[str, int] = {}
     told: dict[str, Mapping[str, Any]] = {}
     for name, table in settings.passes.items():
-        try:
+        with document.placing(f"passes.{name}"):
             graph, info = _run(PASSES[name], graph, table, data)
             told[name] = info
             widths |= {group: after for group, (_, after) in info.get("widths", {}).items()}
-        except BadInput as error:
-            raise document.place(error, f"passes.{name}") from None
     with one_thread():
         sides = [Side(cost(g), _results(g, data)) for g in (before, graph)]
         sums = accumulators(graph, [data.train.x[:_ROWS]])

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, under
 from paretobit.formats import FORMATS, FULL, Format, make, parameters_of, parse
 
 SLOTS = ("data_in", "weight", "bias")
@@ -120,10 +120,8 @@ def slot_formats(entry: Mapping[str, Any]) -> dict[str, Format]:
 
 def slot_whole(slot: str, value: Any, name: str) -> Format:
     """A whole format; errors name the slot."""
-    try:
+    with under(slot):
         return whole_format(value, name)
-    except BadInput as error:
-        raise error.under(slot) from None
 
 
 def slot_format(name: str, slot: str, parameters: Mapping[str, Any]) -> Format:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paretobit.document import parse_value
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, under
 from paretobit.formats import FORMATS, FULL, Format, parameters_of
 
 _PATTERN = re.compile(r"(?P<name>[\w*?]+)\s*(?:\((?P<parameters>.*)\))?")
@@ -89,10 +89,8 @@ class AllowedPairs:
         for pair in pairs:
             if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
                 raise BadInput("not a pair of formats", key="allowed", found=pair, allowed="[data, weight]")
-            try:
+            with under("allowed"):
                 read.append((FormatPattern.read(pair[0]), FormatPattern.read(pair[1])))
-            except BadInput as error:
-                raise error.under("allowed") from None
         return cls(tuple(read))
 
     def allow(self, slots: Mapping[str, Format]) -> bool:

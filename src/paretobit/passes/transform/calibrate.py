@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, under
 from paretobit.formats import FULL, Format, Integer, ScaledInteger
 from paretobit.formats.integer import MAX_FRAC_WIDTH
 from paretobit.formats.scaled_integer import CLIPPINGS
@@ -280,10 +280,8 @@ class _Stream:
         Raises:
             BadInput: None holds it: infinity, or values close to the largest of float32.
         """
-        try:
+        with under(self.name):
             return self._fit(number_format)
-        except BadInput as error:
-            raise error.under(self.name) from None
 
     def _fit(self, number_format: Format) -> Format:
         if isinstance(number_format, Integer):

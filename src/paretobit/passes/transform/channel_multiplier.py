@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, under
 from paretobit.graph import ModelGraph, Node
 from paretobit.graph.axes import Axis
 from paretobit.graph.widths import WidthGroup, WidthGroups, width_groups
@@ -128,10 +128,8 @@ def channel_multiplier(
     asked = demands(graph, groups, settings)
     widths = {}
     for demand in asked.wanted:
-        try:
+        with under(demand.key):
             multiplier = as_multiplier(demand.value)
-        except BadInput as error:
-            raise error.under(demand.key) from None
         widths[demand.group.name] = scaled(demand.group, multiplier, settings.divisor)
     new = resize_graph(graph, widths, settings.inherit, settings.seed, groups=groups)
     changes = {name: (groups[name].width, width) for name, width in widths.items()}
@@ -187,21 +185,17 @@ def demands(graph: ModelGraph, groups: WidthGroups, settings: ChannelMultiplierS
     for key, entry in settings.entries.items():
         if key == REST:
             continue
-        try:
+        with under(key):
             if settings.by == "group":
                 asked += _of_group(groups, key, entry)
             else:
                 asked += _of_layers(graph, groups, settings.by, key, entry, left)
-        except BadInput as error:
-            raise error.under(key) from None
     order = {name: k for k, name in enumerate(node.name for node in graph)}
     asked.sort(key=lambda demand: order.get(demand.layer.split(" ")[0], -1))
     wanted = _agreed(asked, settings.on_conflict)
     rest = settings.entries.get(REST)
-    try:
+    with under(REST):
         wanted += _of_rest(groups, {d.group.name for d in wanted}, rest)
-    except BadInput as error:
-        raise error.under(REST) from None
     place = {group.name: k for k, group in enumerate(groups)}
     overruled = [demand for demand in asked if not any(demand is other for other in wanted)]
     if settings.on_conflict == "error":

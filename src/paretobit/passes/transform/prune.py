@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, under
 from paretobit.graph import Example, ModelGraph
 from paretobit.nn.masks import masks_in, set_mask, zeros_in
 from paretobit.passes.registry import PASSES
@@ -41,16 +41,12 @@ def prune(
     model = copy.deepcopy(graph.model)
     inputs: dict[str, InputPruning] = {}
     if settings.weight is not None:
-        try:
+        with under("weight"):
             chosen = masks_for(graph, settings.weight, batches)
-        except BadInput as error:
-            raise error.under("weight") from None
         apply_masks(model, chosen.masks)
     if settings.activation is not None:
-        try:
+        with under("activation"):
             nodes = settings.activation.choice.nodes(graph)
-        except BadInput as error:
-            raise error.under("activation") from None
         inputs = {node.owner: settings.activation.inputs for node in nodes}
         for path, pruning in inputs.items():
             set_input_pruning(model.get_submodule(path), pruning)

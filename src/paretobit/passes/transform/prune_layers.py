@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, located
 from paretobit.graph import Example, ModelGraph, Node, at_rest, class_name
 from paretobit.nn.linear import is_conv1d
 from paretobit.passes.layers.selection import By, select
@@ -57,10 +57,8 @@ class Choice:
 
 
 def _named(key: str, graph: ModelGraph, by: By, name: str) -> tuple[Node, ...]:
-    try:
+    with located(key=key):
         return select(graph, by, name)
-    except BadInput as error:
-        raise error.located(None, key) from None
 
 
 def prunable(module: nn.Module) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar, get_args
 
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, under
 from paretobit.passes.layers.selection import By
 from paretobit.passes.transform.prune_activation import InputPruning, check_one_of, check_sparsity
 from paretobit.passes.transform.prune_layers import Choice
@@ -141,10 +141,8 @@ def read_settings(table: Mapping[str, Any]) -> PruneSettings:
         if name in table:
             if not isinstance(table[name], Mapping):
                 raise BadInput("not a table", key=name, found=table[name])
-            try:
+            with under(name):
                 parts[name] = read(table[name])
-            except BadInput as error:
-                raise error.under(name) from None
     return PruneSettings(**parts)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, under
 from paretobit.formats import Format
 from paretobit.graph import ModelGraph, Node
 from paretobit.passes.layers.assignment import apply_assignment
@@ -111,15 +111,11 @@ def _resolve(
                 assignment[path_of(node)] = slots
 
     for key, entry in [*_ends(settings).items(), *settings.entries.items()]:
-        try:
+        with under(key):
             formats, written = slot_formats(entry), split_entry(entry).written
             is_end = entry is _ends(settings).get(key)
             give((choice.end(key),) if is_end else choice.by_key(key, written), formats)
-        except BadInput as error:
-            raise error.under(key) from None
     if settings.default is not None:
-        try:
+        with under("default"):
             give(choice.rest(), slot_formats(settings.default))
-        except BadInput as error:
-            raise error.under("default") from None
     return assignment
