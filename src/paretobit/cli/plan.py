@@ -41,11 +41,11 @@ def plan(
     require_space(document)
 
     from paretobit.workflow.plan import plan as make
-    from paretobit.workflow.run import assemble
     from paretobit.workflow.settings import Settings
+    from paretobit.workflow.setup import assemble
 
     with document.placing():
-        planned = make(assemble(Settings.from_document(document), document).search)
+        planned = make(assemble(Settings.from_document(document), document).session)
     if json_:
         print_json(
             {**asdict(planned), "configurations": str(planned.configurations), "seconds": planned.seconds}

@@ -237,6 +237,16 @@ def _under(key: str, call: Callable[..., T], *arguments: Any) -> T:
         raise
 
 
+class GivenSettings(_Section):
+    """What of a run only Python had; a run folder records it, nobody writes it."""
+
+    model: str | None = Field(None, description="type of the model")
+    data: tuple[str, ...] = Field((), description="splits, or the example in their place")
+    evaluate: str | None = Field(None, description="the function that measured")
+    loss: str | None = Field(None, description="the loss")
+    calibration: bool = Field(False, description="whether calibration rows were given apart from the data")
+
+
 class Settings(_Section):
     """Everything a run is made of."""
 
@@ -247,6 +257,7 @@ class Settings(_Section):
     train: TrainSettings = Field(default_factory=lambda: TrainSettings())
     passes: dict[str, dict[str, Any]] = Field({}, description="passes of `paretobit transform`, in order")
     search: SearchSettings = Field(default_factory=lambda: SearchSettings())
+    given: GivenSettings = Field(default_factory=lambda: GivenSettings())
 
     @classmethod
     def from_document(cls, document: Document) -> Settings:
@@ -268,8 +279,41 @@ class Settings(_Section):
         return validate(cls, data, document)
 
     def resolved(self) -> dict[str, Any]:
-        """Every key with its value, as the run folder's `config.toml` keeps it."""
-        return self.model_dump()
+        """Every key with its value, as the run folder's `config.toml` keeps it.
+
+        What only Python had stands in `[given]`, in place of the section that nobody wrote.
+        """
+        page = self.model_dump()
+        if not self.given.model_fields_set:
+            del page["given"]
+        for section in self._unnamed:
+            del page[section]
+        return page
+
+    def check_all_named(self) -> None:
+        """Refuse to go on without what only Python had.
+
+        Raises:
+            BadInput: What it is, and how it is given.
+        """
+        hints = {
+            "model": ("model", "pass --model, or model= from Python"),
+            "data": ("data", "pass --data, or train= and val= from Python"),
+        }
+        for section in self._unnamed:
+            what, hint = hints[section]
+            raise BadInput(f"this {what} was given from Python: {hint}", key=section)
+        for key in ("evaluate", "loss", "calibration"):
+            if getattr(self.given, key):
+                problem = f"'{key}' was given from Python: go on from there, with {key}="
+                raise BadInput(problem, key=f"given.{key}", found=getattr(self.given, key))
+
+    @property
+    def _unnamed(self) -> list[str]:
+        """Sections whose place something given from Python takes."""
+        sections: dict[str, BaseModel] = {"model": self.model, "data": self.data}
+        named = {section for section, own in sections.items() if "name" in own.model_fields_set}
+        return [section for section in sections if getattr(self.given, section) and section not in named]
 
 
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -277,6 +321,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "data": DataSettings,
     "train": TrainSettings,
     "search": SearchSettings,
+    "given": GivenSettings,
 }
 _SEEDED = ("data", "train")
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from paretobit.spaces.knobs import Config
-from paretobit.trials.bench import Outcome, Workbench
+from paretobit.trials.bench import Bench
+from paretobit.trials.outcome import Outcome
 from paretobit.trials.pipeline.halving import Bar
+from paretobit.wanted.wanted import Judge, nothing_wanted
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class SerialEngine:
 
     workers = 1
 
-    def __init__(self, workbench: Workbench) -> None:
-        self._workbench = workbench
+    def __init__(self, bench: Bench, judge: Judge = nothing_wanted) -> None:
+        self._bench, self._judge = bench, judge
         self._queue: deque[tuple[Config, Bar | None]] = deque()
 
     def submit(self, config: Config, bar: Bar | None = None) -> None:
@@ -53,7 +55,7 @@ class SerialEngine:
         """Evaluate the oldest one."""
         config, bar = self._queue.popleft()
         start = time.perf_counter()
-        outcome = self._workbench.evaluate(config, bar)
+        outcome = self._bench.evaluate(config, self._judge, bar)
         return Finished(config, outcome, time.perf_counter() - start)
 
     def close(self) -> None:

@@ -21,8 +21,10 @@ from paretobit.errors import BadInput, ParetoBitError
 from paretobit.session.engines.base import Finished
 from paretobit.session.engines.worker import Surroundings
 from paretobit.spaces.knobs import Config
-from paretobit.trials.bench import Outcome, Workbench
+from paretobit.trials.bench import Bench
+from paretobit.trials.outcome import Outcome
 from paretobit.trials.pipeline.halving import Bar
+from paretobit.wanted.wanted import Judge, nothing_wanted
 
 _CODE = "import sys; from paretobit.session.engines.worker import main; main(int(sys.argv[1]))"
 _ATTEMPTS = 2
@@ -84,7 +86,8 @@ class ProcessEngine:
     A worker that dies costs its trial one retry in a fresh worker; a second death is a failure.
 
     Args:
-        make_workbench: Makes a worker's workbench; travels by value.
+        make_bench: Makes a worker's bench; travels by value.
+        judge: What metrics mean; travels by value.
         workers: How many processes.
         trial_timeout: Seconds a trial may take; its worker is killed and the trial fails.
 
@@ -93,10 +96,14 @@ class ProcessEngine:
     """
 
     def __init__(
-        self, make_workbench: Callable[[], Workbench], workers: int, trial_timeout: float | None = None
+        self,
+        make_bench: Callable[[], Bench],
+        judge: Judge = nothing_wanted,
+        workers: int = 1,
+        trial_timeout: float | None = None,
     ) -> None:
         self.workers = workers
-        self._recipe = _packed(make_workbench)
+        self._recipe = _packed((make_bench, judge))
         self._timeout = trial_timeout
         self._pool: list[_Worker] = []
         self._order: deque[_Task] = deque()
@@ -204,13 +211,13 @@ class ProcessEngine:
             task.finished = Finished(task.config, Outcome("failed", {}, message), seconds)
 
 
-def _packed(make_workbench: Callable[[], Workbench]) -> bytes:
+def _packed(recipe: tuple[Callable[[], Bench], Judge]) -> bytes:
     """A recipe that another process can follow: what it could not import travels by value."""
     modules = list(_unimportable())
     for module in modules:
         cloudpickle.register_pickle_by_value(module)
     try:
-        packed: bytes = cloudpickle.dumps(make_workbench)
+        packed: bytes = cloudpickle.dumps(recipe)
     except Exception as error:  # whatever the user's own objects raise
         reason = f"{type(error).__name__}: {error}"
         raise BadInput(f"the search cannot be sent to worker processes: {reason}", key="workers") from error

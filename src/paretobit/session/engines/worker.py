@@ -1,4 +1,4 @@
-"""A worker process: makes its own workbench and evaluates what it is sent.
+"""A worker process: makes its own bench and evaluates what it is sent.
 
 Its parent starts it as a plain Python process, so that a user's script needs no main guard, and speaks
 pickles with it over one socket. What a trial prints goes to standard error. A worker never outlives its
@@ -22,7 +22,7 @@ import cloudpickle
 import torch
 
 from paretobit.runtime import use_one_thread
-from paretobit.trials.bench import Outcome
+from paretobit.trials.outcome import Outcome
 
 
 @dataclass(frozen=True)
@@ -76,17 +76,18 @@ def _serve(connection: Connection[Any, Any]) -> None:
     surroundings, recipe = connection.recv()
     surroundings.take_on()
     try:
-        workbench = cloudpickle.loads(recipe)()
+        make_bench, judge = cloudpickle.loads(recipe)
+        bench = make_bench()
     except Exception as error:
         traceback.print_exc()
         connection.send(f"{type(error).__name__}: {error}")
         raise SystemExit(1) from None
-    del recipe
+    del recipe, make_bench
     connection.send(None)
     while True:
         config, bar = connection.recv()
         start = time.perf_counter()
-        outcome: Outcome = workbench.evaluate(config, bar)
+        outcome: Outcome = bench.evaluate(config, judge, bar)
         connection.send((outcome, time.perf_counter() - start))
 
 

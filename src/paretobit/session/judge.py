@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from paretobit.runtime import derive_seed, seed_everything
+from paretobit.session.session import Session
 from paretobit.studies.study import Study
 from paretobit.studies.trial import Trial
 from paretobit.training.evaluate import check_classifier
@@ -16,15 +17,14 @@ from paretobit.training.per_row import RowResults, per_row
 from paretobit.trials.runners import BasicEvaluation
 from paretobit.wanted.paired import accuracy_change, loss_changes
 
-if TYPE_CHECKING:
-    from paretobit.workflow.search import Search
-
+OnJudged = Callable[[int, int], None]
+"""Called with the points judged on the test split and their number."""
 _BASELINE = "baseline"
 _POINTS_AT_ONCE = 32  # of which the results of every row are in memory
 _BETTER = {"accuracy": 1, "loss": -1}
 
 
-def judge(search: Search, study: Study) -> None:
+def judge(session: Session, study: Study, on_judged: OnJudged = lambda done, total: None) -> None:
     """Measure baseline, front and winner on the test split and compare each with the baseline, row by row.
 
     What was judged before is kept, also where it left the front. Records, JSON-able:
@@ -35,36 +35,37 @@ def judge(search: Search, study: Study) -> None:
     `paired_absent`: why nothing was compared, where nothing was.
     `optimism`: see `optimism`.
     """
-    evaluation = next((r for r in search.runners if isinstance(r, BasicEvaluation)), None)
-    absent = _not_judged(evaluation, search.splits)
+    evaluation = next((r for r in session.runners if isinstance(r, BasicEvaluation)), None)
+    absent = _not_judged(evaluation, session.splits)
     if absent is not None or evaluation is None:
         study.record(paired_absent=absent)
         return
-    x, y = search.splits["test"]
-    check_classifier(search.build(None), x, y)
-    trials = {str(trial.number): trial for trial in _points(search, study)}
+    x, y = session.splits["test"]
+    delivery = session.delivery
+    check_classifier(delivery.build(None), x, y)
+    trials = {str(trial.number): trial for trial in _points(session, study)}
     test, paired = dict(study.facts.get("test", {})), dict(study.facts.get("paired", {}))
     new = [name for name in trials if name not in test or name not in paired]
     done, total = 1 + len(trials) - len(new), 1 + len(trials)
 
     def results(name: str) -> RowResults:
-        seed_everything(derive_seed(search.seed, "test", name))
+        seed_everything(derive_seed(session.seed, "test", name))
         trial = trials.get(name)
-        model = search.baseline_model(study) if trial is None else search.model_of(study, trial)
-        model.train(not search.eval_mode)
+        model = delivery.of_baseline(study) if trial is None else delivery.of_trial(study, trial)
+        model.train(not session.eval_mode)
         return per_row(model, x, y, evaluation.rows)
 
     if new or _BASELINE not in test:
         reference = results(_BASELINE)
         test[_BASELINE] = _finite(reference.metrics)
-    _tell(search, done, total)
+    on_judged(done, total)
     for first in range(0, len(new), _POINTS_AT_ONCE):
         names, rows = new[first : first + _POINTS_AT_ONCE], []
         for name in names:
             rows.append(results(name))
             done += 1
-            _tell(search, done, total)
-        changes = _changes(rows, reference, derive_seed(search.seed, "test", "bootstrap"))
+            on_judged(done, total)
+        changes = _changes(rows, reference, derive_seed(session.seed, "test", "bootstrap"))
         test.update(zip(names, (_finite(row.metrics) for row in rows), strict=True))
         paired.update(zip(names, changes, strict=True))
         study.record(test=test, paired=paired)
@@ -108,11 +109,11 @@ def _not_judged(evaluation: BasicEvaluation | None, splits: Mapping[str, Any]) -
     return None
 
 
-def _points(search: Search, study: Study) -> Iterator[Trial]:
+def _points(session: Session, study: Study) -> Iterator[Trial]:
     """The front, and the winner where its question leads elsewhere."""
     front = study.front()
     yield from front
-    winner = search.winner(study)
+    winner = session.winner(study)
     if winner is not None and all(winner.number != trial.number for trial in front):
         yield winner
 
@@ -142,8 +143,3 @@ def _not_finite(values: Tensor) -> int:
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
     """The metrics that are numbers: `loss_absent` tells of the others."""
     return {name: value for name, value in metrics.items() if value == value}
-
-
-def _tell(search: Search, done: int, total: int) -> None:
-    if search.on_judged:
-        search.on_judged(done, total)

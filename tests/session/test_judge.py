@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from paretobit.workflow.judge import judge, optimism
+from paretobit.workflow.search import Search
 from scipy.stats import binomtest
 from torch import nn
 
@@ -19,9 +21,7 @@ from paretobit.studies.study import Study
 from paretobit.studies.trial import Trial
 from paretobit.training.per_row import RowResults
 from paretobit.trials.runners import FunctionRunner
-from paretobit.workflow.judge import judge, optimism
 from paretobit.workflow.run import assemble
-from paretobit.workflow.search import Search
 from paretobit.workflow.settings import Settings
 
 TEXT = """
