@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "paretobit"
 FLOORS = (
     {"errors", "_version"},  # the ground floor in two steps: everything may raise
     {"registry", "runtime", "document", "storage", "plugins", "deprecation"},
+    {"schemas"},
     {"formats", "graph"},
     {"data"},  # calibration rows are inputs as a graph is traced with
     {"nn"},

@@ -344,7 +344,7 @@ def edit(name: str, old: str, new: str, *words: str) -> Any:
             "",
             "bad.toml:11, search.space.seed",
             "missing key",
-            "a table per type",
+            "Key to entry",
         ),
         edit(
             "metric",

@@ -115,8 +115,6 @@ class LayerChoice:
 
     def _to_skip(self, skip: Sequence[str]) -> dict[str, str]:
         """Path of what is skipped to the text that says so."""
-        if isinstance(skip, str) or not all(isinstance(text, str) for text in skip):
-            raise BadInput("not a list of names", key="skip", found=skip, allowed="names, paths or patterns")
         return {path_of(node): text for text in skip for node in meant(self._graph, text, "skip")}
 
     @property

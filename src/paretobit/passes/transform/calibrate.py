@@ -19,8 +19,9 @@ from paretobit.graph import Example, ModelGraph, at_rest
 from paretobit.nn import FUNCTIONS, Quantized
 from paretobit.nn.functions import read_site
 from paretobit.passes.layers.assignment import apply_assignment, assignment_of, instrument_layers
-from paretobit.passes.registry import PASSES, refuse_keys
+from paretobit.passes.registry import PASSES
 from paretobit.passes.streaming import Magnitudes, Watched, call
+from paretobit.passes.taking import takes
 
 Candidates = Mapping[str, Mapping[str, Sequence[Format]]]
 """Path of a layer, or site of a function, to slot to formats."""
@@ -104,11 +105,11 @@ def freeze_scales(graph: ModelGraph, batches: Iterable[Example]) -> tuple[ModelG
 
 
 @PASSES.register("calibrate", summary="scales of scaled integers, fixed to what calibration data need")
+@takes()
 def calibrate_pass(
     graph: ModelGraph, table: Mapping[str, Any], batches: Iterable[Example] = ()
 ) -> tuple[ModelGraph, dict[str, Any]]:
     """`freeze_scales` as a pass; its table is empty."""
-    refuse_keys(table)
     return freeze_scales(graph, batches)
 
 

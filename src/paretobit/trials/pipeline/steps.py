@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from paretobit.errors import BadInput
+from paretobit.spaces import SPACES, Space
+from paretobit.spaces.base import Stage, Step
 from paretobit.training import TrainSettings
 from paretobit.training.distillation import Distillation
 from paretobit.trials.pipeline.halving import HalvingSettings
 
-EVALUATE = "evaluate"
-SHAPES = ("build", "channel_multiplier")
+CALIBRATE, EVALUATE = "calibrate", "evaluate"
 TRAINS = ("train", "finetune")
-COMPRESSES = ("quantize", "prune")
-STEPS = (*SHAPES, *TRAINS, *COMPRESSES, "calibrate", EVALUATE)
-SHAPE_OF = {"build": "architecture", "channel_multiplier": "channel_multiplier"}
-"""Step that gives a model its shape to the space that says which."""
+OF_NO_SPACE = (*TRAINS, CALIBRATE, EVALUATE)
+"""Steps that are there whatever varies."""
+
+
+def words(stage: Stage, steps: Iterable[Step] | None = None) -> list[str]:
+    """The words of steps at a stage, in the order in which they come by themselves; unset: all registered."""
+    known = (entry.value.acts_at() for entry in SPACES) if steps is None else steps
+    found = sorted((step for step in known if step.stage == stage and step.word), key=lambda step: step.order)
+    return list(dict.fromkeys(step.word for step in found))
 
 
 class TrainingStep(TrainSettings):
@@ -69,9 +75,9 @@ class PipelineSettings(BaseModel):
 
     steps: tuple[str, ...] = Field(
         (),
-        description="in order: build, channel_multiplier, train, quantize, prune, calibrate, finetune, "
-        "evaluate; unset: shapes, quantize, prune, train, evaluate, as far as the space has them; train comes "
-        "before quantize where there are no weights to start from",
+        description="in order: those of the spaces (`paretobit list spaces`: build, channel_multiplier, "
+        "quantize, prune), train, finetune, calibrate, evaluate; unset: what makes the shape, what "
+        "compresses, train, evaluate; train comes before that where there are no weights to start from",
     )
     weights: Literal["given", "scratch"] | None = Field(
         None,
@@ -89,9 +95,10 @@ class PipelineSettings(BaseModel):
     @field_validator("steps")
     @classmethod
     def _known(cls, steps: tuple[str, ...]) -> tuple[str, ...]:
+        allowed = [*words("shape"), *words("compress"), *OF_NO_SPACE]
         for step in steps:
-            if step not in STEPS:
-                raise BadInput("unknown step", key="steps", found=step, allowed=STEPS)
+            if step not in allowed:
+                raise BadInput("unknown step", key="steps", found=step, allowed=allowed)
         for step in set(steps) - {EVALUATE}:
             if steps.count(step) > 1:
                 raise BadInput("a step is there twice", key="steps", found=step, allowed=f"{EVALUATE} only")
@@ -104,9 +111,10 @@ class PipelineSettings(BaseModel):
             return self
         if steps[-1] != EVALUATE:
             raise BadInput("a trial ends with its evaluation", key="steps", found=steps[-1], allowed=[EVALUATE])
-        others = [step not in SHAPES for step in steps]
+        shapes = words("shape")
+        others = [step not in shapes for step in steps]
         if others != sorted(others):
-            late = next(s for i, s in enumerate(steps) if s in SHAPES and any(others[:i]))
+            late = next(s for i, s in enumerate(steps) if s in shapes and any(others[:i]))
             raise BadInput("a model has its shape before anything else is done", key="steps", found=late)
         if any(a == b == EVALUATE for a, b in itertools.pairwise(steps)) or steps[0] == EVALUATE:
             raise BadInput("nothing happened since the last evaluation", key="steps", found=list(steps))
@@ -114,13 +122,13 @@ class PipelineSettings(BaseModel):
             if step in self.model_fields_set and step not in steps:
                 raise BadInput("settings of a step that is not there", key=step, allowed=list(steps))
         if self.control and not self._compressed_before("finetune"):
-            problem = "the control needs a step finetune after quantize or prune"
+            problem = "the control needs a step finetune after one that compresses"
             raise BadInput(problem, key="control", found=list(steps))
         return self
 
     def _compressed_before(self, step: str) -> bool:
         before = self.steps[: self.steps.index(step)] if step in self.steps else ()
-        return any(s in COMPRESSES for s in before)
+        return any(s in words("compress") for s in before)
 
     @property
     def trains(self) -> bool:
@@ -141,31 +149,42 @@ class PipelineSettings(BaseModel):
     def _first(self, wanted: Sequence[str]) -> str | None:
         return next((step for step in self.steps if step in wanted), None)
 
-    def completed(self, spaces: Sequence[str], has_weights: bool) -> PipelineSettings:
+    def completed(self, spaces: Sequence[Space], has_weights: bool) -> PipelineSettings:
         """The same with the steps that were left to be decided.
 
         Args:
-            spaces: Names of the spaces that vary at once.
+            spaces: What varies at once.
             has_weights: Whether there are weights worth compressing before the training.
 
         Raises:
             BadInput: A step has nothing to apply, or a space no step that applies it.
         """
-        if not self.steps:
-            shapes = [step for step, space in SHAPE_OF.items() if space in spaces]
-            compresses = [step for step in COMPRESSES if step in spaces]
-            middle = [*compresses, "train"] if has_weights else ["train", *compresses]
-            steps = (*shapes, *middle, EVALUATE)
-            return type(self).model_validate({**self.model_dump(exclude_unset=True), "steps": steps})
-        for step in self.steps:
-            if step in (*SHAPES, *COMPRESSES) and SHAPE_OF.get(step, step) not in spaces:
-                problem = f"the space has nothing for the step '{step}'"
-                raise BadInput(problem, key="steps", found=step, allowed=[*spaces, *TRAINS, EVALUATE])
-        needs = {SHAPE_OF.get(step, step): step for step in (*SHAPES, *COMPRESSES)} | {"correct": "calibrate"}
-        for space in spaces:
-            if needs.get(space, EVALUATE) not in self.steps:
-                problem = f"the space '{space}' varies what no step applies"
-                raise BadInput(problem, key="steps", found=list(self.steps), allowed=f"with '{needs[space]}'")
-        if "training" in spaces and not self.trains:
-            raise BadInput("the space 'training' varies what no step does", key="steps", allowed=list(TRAINS))
-        return self
+        acting = [space.acts_at() for space in spaces]
+        steps = self.steps
+        if not steps:
+            compress = words("compress", acting)
+            middle = [*compress, "train"] if has_weights else ["train", *compress]
+            steps = (*words("shape", acting), *middle, EVALUATE)
+        for step in steps:
+            if step not in OF_NO_SPACE and step not in (one.word for one in acting):
+                problem, allowed = f"the space has nothing for the step '{step}'", words("shape", acting)
+                allowed += [*words("compress", acting), *OF_NO_SPACE]
+                raise BadInput(problem, key="steps", found=step, allowed=allowed)
+        for space, step_of in zip(spaces, acting, strict=True):
+            applying = _applying(step_of)
+            if not any(step in applying for step in steps):
+                problem = f"the space '{space.name}' varies what no step applies"
+                said = " or ".join(f"with '{word}'" for word in applying) or "a space with a word of its own"
+                raise BadInput(problem, key="steps", found=list(steps), allowed=said)
+        if self.steps:
+            return self
+        return type(self).model_validate({**self.model_dump(exclude_unset=True), "steps": steps})
+
+
+def _applying(step: Step) -> tuple[str, ...]:
+    """The words at which a step is taken."""
+    if step.stage == "train":
+        return TRAINS
+    if step.stage == "calibrate":
+        return (CALIBRATE,)
+    return () if step.word in OF_NO_SPACE else (step.word,)
