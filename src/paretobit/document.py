@@ -179,9 +179,14 @@ def validate(schema: type[Schema], data: Mapping[str, Any], document: Document, 
             ) from None
         kind = "list_type" if error.get("ctx", {}).get("class") == "Sequence" else error["type"]
         problem = _NOT.get(kind, error["msg"].removeprefix("Value error, "))
-        raise document.error(problem[0].lower() + problem[1:], path, found=error.get("input")) from None
+        bounds = {key: text for key, text in _BOUNDS.items() if key in error.get("ctx", {})}
+        within = next((text.format(error["ctx"][key]) for key, text in bounds.items()), None)
+        problem = problem[0].lower() + problem[1:]
+        raise document.error(problem, path, found=error.get("input"), allowed=within) from None
 
 
+_BOUNDS = {"ge": "{} or more", "gt": "above {}", "le": "{} or less", "lt": "below {}"}
+"""What a bound that is broken allows, by what pydantic calls it."""
 _NOT = {"list_type": "not a list", "sequence_str": "not a list", "tuple_type": "not a list"}
 _NOT |= dict.fromkeys(("dict_type", "mapping_type", "model_type"), "not a table")
 """What pydantic calls what it finds, and what the rest of the house does."""

@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from paretobit.workflow.judge import judge, optimism
-from paretobit.workflow.search import Search
 from scipy.stats import binomtest
 from torch import nn
 
 from paretobit.document import Document
 from paretobit.runtime import one_thread, seeded
 from paretobit.session import judge as judging
+from paretobit.session.judge import judge, optimism
+from paretobit.session.session import Session
 from paretobit.spaces.knobs import Config
 from paretobit.studies.study import Study
 from paretobit.studies.trial import Trial
 from paretobit.training.per_row import RowResults
 from paretobit.trials.runners import FunctionRunner
-from paretobit.workflow.run import assemble
 from paretobit.workflow.settings import Settings
+from paretobit.workflow.setup import assemble
 
 TEXT = """
 model = "jsc-tiny"
@@ -39,12 +39,12 @@ weight_width = [2, 3, 4, 8]
 
 
 @pytest.fixture
-def search(tmp_path: Path) -> Search:
+def search(tmp_path: Path) -> Session:
     """Eight configurations of a network that has learnt a little."""
     (tmp_path / "search.toml").write_text(TEXT)
     document = Document.read(tmp_path / "search.toml")
     settings = Settings.from_document(document)
-    found = assemble(settings, document).search
+    found = assemble(settings, document).session
     x, y = found.splits["train"]
     optimizer = torch.optim.Adam(found.model.parameters(), 3e-2)
     for _ in range(25):
@@ -55,14 +55,14 @@ def search(tmp_path: Path) -> Search:
     return found
 
 
-def searched(search: Search) -> Study:
+def searched(search: Session) -> Study:
     study = Study()
     with one_thread(), seeded(search.seed):
-        search.run(study)
+        search.begin(study).run()
     return study
 
 
-def plain(model: nn.Module, search: Search) -> tuple[torch.Tensor, torch.Tensor]:
+def plain(model: nn.Module, search: Session) -> tuple[torch.Tensor, torch.Tensor]:
     """Which test rows a model gets right, and the loss of each, in plain torch."""
     x, y = search.splits["test"]
     with torch.no_grad():
@@ -70,7 +70,7 @@ def plain(model: nn.Module, search: Search) -> tuple[torch.Tensor, torch.Tensor]
     return logits.argmax(1) == y, nn.functional.cross_entropy(logits, y, reduction="none").double()
 
 
-def test_both_numbers_and_the_comparison_are_those_of_plain_torch(search: Search) -> None:
+def test_both_numbers_and_the_comparison_are_those_of_plain_torch(search: Session) -> None:
     study = searched(search)
     judge(search, study)
     test, paired = study.facts["test"], study.facts["paired"]
@@ -78,7 +78,7 @@ def test_both_numbers_and_the_comparison_are_those_of_plain_torch(search: Search
     assert set(test) == {"baseline", *front}
     assert set(paired) == set(front)
     assert len(front) >= 3
-    right, loss = plain(search.build(None), search)
+    right, loss = plain(search.delivery.build(None), search)
     assert test["baseline"] == {
         "accuracy": pytest.approx(right.double().mean().item(), abs=1e-12),
         "loss": pytest.approx(loss.mean().item(), rel=1e-6),
@@ -99,7 +99,7 @@ def test_both_numbers_and_the_comparison_are_those_of_plain_torch(search: Search
 
 
 def test_what_was_judged_is_kept_and_only_new_points_are_run(
-    search: Search, monkeypatch: pytest.MonkeyPatch
+    search: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[int] = []
     told: list[tuple[int, int]] = []
@@ -110,14 +110,17 @@ def test_what_was_judged_is_kept_and_only_new_points_are_run(
 
     real = judging.per_row
     monkeypatch.setattr(judging, "per_row", counted)
-    search.on_judged = lambda done, total: told.append((done, total))
     study = searched(search)
-    judge(search, study)
+
+    def tell(done: int, total: int) -> None:
+        told.append((done, total))
+
+    judge(search, study, tell)
     points = 1 + len(study.front())
     assert len(ran) == points
     assert told == [(k, points) for k in range(1, points + 1)]
     before, ran[:], told[:] = dict(study.facts), [], []
-    judge(search, study)
+    judge(search, study, tell)
     assert ran == []
     assert told == [(points, points)]
     assert study.facts == before
@@ -132,7 +135,7 @@ def test_what_was_judged_is_kept_and_only_new_points_are_run(
     assert study.facts["paired"][dropped]["accuracy"] == before["paired"][dropped]["accuracy"]
 
 
-def test_a_cut_leaves_the_points_judged_so_far(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cut_leaves_the_points_judged_so_far(search: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     left = iter(range(3))
 
     def cut(*arguments: object) -> RowResults:
@@ -154,8 +157,8 @@ def test_a_cut_leaves_the_points_judged_so_far(search: Search, monkeypatch: pyte
     assert len(study.facts["paired"]) == len(study.front())
 
 
-def test_a_winner_beside_the_front_is_judged_as_well(search: Search) -> None:
-    search.best = "max loss"
+def test_a_winner_beside_the_front_is_judged_as_well(search: Session) -> None:
+    search = dataclasses.replace(search, best="max loss")
     study = searched(search)
     winner = search.winner(study)
     assert winner is not None
@@ -165,7 +168,7 @@ def test_a_winner_beside_the_front_is_judged_as_well(search: Search) -> None:
 
 
 def test_the_mode_of_the_measurement_is_that_of_the_trials(
-    search: Search, monkeypatch: pytest.MonkeyPatch
+    search: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modes: list[bool] = []
 
@@ -181,7 +184,7 @@ def test_the_mode_of_the_measurement_is_that_of_the_trials(
 
 
 def test_losses_that_are_not_finite_are_named_and_never_numbers(
-    search: Search, monkeypatch: pytest.MonkeyPatch
+    search: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
 
@@ -203,13 +206,14 @@ def test_losses_that_are_not_finite_are_named_and_never_numbers(
     assert all("loss" in study.facts["paired"][number] for number in others)
 
 
-def test_a_function_has_no_rows_to_compare_and_the_study_says_so(search: Search) -> None:
+def test_a_function_has_no_rows_to_compare_and_the_study_says_so(search: Session) -> None:
     study = searched(search)
     judge(dataclasses.replace(search, runners=(FunctionRunner(search.evidence, len, {}),)), study)
     assert "a function does not" in study.facts["paired_absent"]
     assert "paired" not in study.facts
     alone = {name: pair for name, pair in search.splits.items() if name != "test"}
-    judge(dataclasses.replace(search, splits=alone), study)
+    evidence = dataclasses.replace(search.evidence, splits=alone)
+    judge(dataclasses.replace(search, evidence=evidence), study)
     assert study.facts["paired_absent"] == "the data has no test split"
 
 

@@ -14,7 +14,7 @@ from paretobit.nn.masks import effective_weight, masks_of, sparsity_of, zeros_in
 from paretobit.passes.transform import QuantizeSettings, quantize
 from paretobit.spaces import SPACES, ChannelMultiplier, Prune, Quantize
 from paretobit.spaces.knobs import Config
-from paretobit.trials.bench import Workbench
+from paretobit.trials.bench import Bench
 from paretobit.trials.evidence import Evidence
 from paretobit.trials.runners import FunctionRunner
 
@@ -131,7 +131,7 @@ def test_layers_that_share_a_weight_have_one_knob():
     assert zeros_in(applied(bound, bound.tree.at(1))[2].weight) == 8
 
 
-def test_a_workbench_measures_the_baseline_and_trials_in_any_order(graph):
+def test_a_bench_measures_the_baseline_and_trials_in_any_order(graph):
     seen = []
 
     def evaluate(model):
@@ -145,8 +145,8 @@ def test_a_workbench_measures_the_baseline_and_trials_in_any_order(graph):
 
     bound = Prune(seed={"linear": {"sparsity": [0.0, 0.25, 0.5]}}, share="type").bind(graph)
     runner = FunctionRunner(Evidence(graph, {}), evaluate, {})
-    bench = Workbench(pickle.loads(pickle.dumps(bound)), [runner], lambda _: 0.0, 0)
-    assert bench.baseline() == {"zeros": 0.0}
+    bench = Bench(pickle.loads(pickle.dumps(bound)), [runner], 0)
+    assert bench.baseline().metrics == {"zeros": 0.0}
     measured = [bench.evaluate(bound.tree.at(i)) for i in (2, 0, 1, 2)]
     assert [outcome.metrics["zeros"] for outcome in measured] == [200.0, 0.0, 100.0, 200.0]
 

@@ -283,7 +283,7 @@ class BoundQuantize(BoundSpace):
                 for prefix in {target.prefix, *lenders}:
                     for knob in self._by_prefix[prefix].knobs:
                         acts.setdefault(knob.name, []).append(path_of(node))
-        return {knob.name: tuple(acts[knob.name]) for knob in self.tree.knobs}
+        return {knob.name: tuple(acts[knob.name]) for knob in self.tree.knobs if knob.name in acts}
 
     def describe(self) -> dict[str, Any]:
         """The targets: prefix, entry, the slots of each layer, and from where those that it borrows come."""

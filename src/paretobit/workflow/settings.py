@@ -98,7 +98,7 @@ class SearchSettings(_Section):
     direction: Direction = Field("maximize", description="which way that sum is better")
     n_trials: int | None = Field(
         None,
-        gt=0,
+        ge=1,
         description="trials at most, those included that a constraint rejects before the model runs; unset: "
         "all of a brute force, 100 otherwise",
     )
@@ -154,22 +154,20 @@ class SearchSettings(_Section):
         for name in self.runners:
             if not is_reference(name):
                 _under(f"runners.{name}", RUNNERS.__getitem__, name)
-        if self._asks_for_something:
-            self._check_words()
         return self
 
-    @property
-    def _asks_for_something(self) -> bool:
-        return bool(self.metrics or self.sum_scaled_metrics or self.maximize or self.minimize or self.forgiving)
+    def check_words(self, *, measured_otherwise: bool = False) -> None:
+        """Refuse what is no objective, constraint or question, and metrics that no runner provides.
 
-    def _check_words(self) -> None:
-        """Refuse what is no objective, constraint or question, and metrics that no runner provides."""
+        Args:
+            measured_otherwise: Whether metrics come from a function that these settings do not name.
+        """
         wanted = self.wanted()
         question = None if self.best is None else _under("best", parse_question, self.best)
         if question is not None:
             _under("best", check_answerable, question, len(wanted.objectives))
         named = [name for name in self.runners if not is_reference(name)]
-        own = self.evaluate is not None or len(named) < len(self.runners)
+        own = measured_otherwise or self.evaluate is not None or len(named) < len(self.runners)
         if own or any(RUNNERS[name].metrics_from_settings for name in named):
             return  # known once the runner has read its file, or has measured the unmodified model
         known = Vocabulary([RUNNERS[name] for name in self.runners or DEFAULT_RUNNERS])

@@ -61,6 +61,8 @@ def assemble(
         BadInput: Before any work, for whatever does not fit.
     """
     given, asked = given or Given(), settings.search
+    with document.placing("search"):
+        asked.check_words(measured_otherwise=given.evaluate is not None)
     wanted = asked.wanted()
     space = make_space(asked.space, document) if given.space is None else given.space
     if not isinstance(space, Space):

@@ -138,7 +138,7 @@ def test_steps_that_nobody_wrote_down_are_those_of_the_spaces(has_weights, steps
 def test_a_space_without_a_step_and_a_step_without_a_space_are_refused(data, space, steps, said):
     with pytest.raises(BadInput, match=said) as refused:
         losses(data, space(), {"steps": steps})
-    assert refused.value.key == "search.pipeline.steps"
+    assert refused.value.key == "pipeline.steps"
 
 
 def test_a_correction_that_no_step_applies_is_refused(data):

@@ -40,4 +40,4 @@ class Execution:
         """
         if self.kind != "processes" and self.workers == 1 and self.trial_timeout is None:
             return SerialEngine(bench, judge)
-        return ProcessEngine(make_bench, judge, self.workers, self.trial_timeout)
+        return ProcessEngine(make_bench, self.workers, self.trial_timeout, judge)

@@ -87,9 +87,9 @@ class ProcessEngine:
 
     Args:
         make_bench: Makes a worker's bench; travels by value.
-        judge: What metrics mean; travels by value.
         workers: How many processes.
         trial_timeout: Seconds a trial may take; its worker is killed and the trial fails.
+        judge: What metrics mean; travels by value.
 
     Raises:
         BadInput: Something that a trial needs cannot travel to another process.
@@ -98,9 +98,9 @@ class ProcessEngine:
     def __init__(
         self,
         make_bench: Callable[[], Bench],
-        judge: Judge = nothing_wanted,
         workers: int = 1,
         trial_timeout: float | None = None,
+        judge: Judge = nothing_wanted,
     ) -> None:
         self.workers = workers
         self._recipe = _packed((make_bench, judge))
