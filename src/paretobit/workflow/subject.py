@@ -86,9 +86,22 @@ class Subject:
             BadInput: The model or the data was given from Python once, and is not now.
         """
         if given.model is not None:
-            return cls(given.model, splits_from(given.pairs, given.model), {"source": None}, True)
+            splits = splits_from(given.pairs, given.model)
+            return cls(given.model, splits, _page(given, splits), True)
         settings.check_all_named()
         data = load_data(settings)
         model = build_model(settings.model, data, settings.seed)
         has_weights = settings.model.given or settings.given.model is not None
         return cls(model, splits_of(data), manifest(settings, data), has_weights, data)
+
+
+def _page(given: Given, splits: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Any]:
+    """What a saved model can say of one that was given from Python: no source, but what it takes."""
+    if not splits:
+        example = given.example
+        shape = list(example.shape[1:]) if isinstance(example, Tensor) else [1]
+        return {"source": None, "sample": {"input_shape": shape, "num_classes": 1}}
+    labels = [y for _, y in splits.values()]
+    classes = 1 if labels[0].is_floating_point() else 1 + max(int(y.max()) for y in labels)
+    shape = list(next(iter(splits.values()))[0].shape[1:])
+    return {"source": None, "sample": {"input_shape": shape, "num_classes": classes}}
