@@ -16,7 +16,7 @@ import paretobit as pb
 from paretobit.doctor import CHECKS, Patient
 from paretobit.doctor import trials as doctor_trials
 from paretobit.doctor.examine import examined
-from paretobit.doctor.knobs import Ladder, full_precision, is_width
+from paretobit.doctor.ladder import Ladder, full_precision, is_width
 from paretobit.errors import BadInput
 from paretobit.graph import trace
 from paretobit.registry import Entry

@@ -71,7 +71,7 @@ def _check_two(trials: list[str], more: bool) -> None:
 
 
 def _compare(study: Study, a: str, b: str, json_: bool) -> None:
-    from paretobit.report.compare import compare_trials
+    from paretobit.report.two_trials import compare_trials
 
     both = compare_trials(study, a, b)
     one, other = both.sides

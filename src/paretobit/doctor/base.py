@@ -24,7 +24,7 @@ from paretobit.trials.runners import Runner
 from paretobit.trials.runners.latency import Latency
 from paretobit.wanted.objectives import Metrics
 
-State = Literal["ok", "failed", "not applicable"]
+CheckState = Literal["ok", "failed", "not applicable"]
 LEAST_EVALUATIONS = 12
 DEFAULT_EVALUATIONS = 20
 _MOST_SAMPLES = 8
@@ -40,7 +40,7 @@ class Finding:
         evidence: The numbers, JSON-able.
     """
 
-    state: State
+    state: CheckState
     said: str
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
@@ -58,7 +58,7 @@ class Check:
     """
 
     name: str
-    state: State
+    state: CheckState
     said: str
     evidence: Mapping[str, Any]
     evaluations: int

@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from paretobit.comparing.comparison import Comparison, Entry, entry_of
+from paretobit.comparing.comparison import Comparison, Standing, entry_of
 from paretobit.comparing.replay import Asked, Play
 from paretobit.comparing.table import Table
 from paretobit.comparing.yardstick import Yardstick
@@ -273,7 +273,7 @@ def _samples(about: Mapping[str, Any]) -> int | None:
 
 def _entries(
     contestants: Sequence[Contestant], plays: Iterable[Play], stick: Yardstick, budget: int, charged: bool
-) -> tuple[Entry, ...]:
+) -> tuple[Standing, ...]:
     all_ = list(plays)
     each = len(all_) // len(contestants)
     return tuple(
@@ -288,7 +288,7 @@ def _comparison(
     stick: Yardstick,
     asking: Asking,
     budget: int,
-    entries: tuple[Entry, ...],
+    entries: tuple[Standing, ...],
     left_out: Mapping[str, str],
     *,
     exact: bool,

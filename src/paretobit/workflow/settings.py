@@ -15,11 +15,11 @@ from paretobit.runtime import MAX_SEED, is_reference
 from paretobit.training import TrainSettings
 from paretobit.trials.runners import RUNNERS
 from paretobit.trials.vocabulary import Vocabulary
+from paretobit.wanted.metric import Direction
 from paretobit.wanted.objectives import Constraint, Forgiving, Objective, parse_question, split_constraints
 from paretobit.wanted.wanted import Wanted, check_answerable
 
 DEFAULT_RUNNERS = ("basic_evaluation", "basic_computation", "average_bitwidth", "model_size")
-Direction = Literal["maximize", "minimize"]
 T = TypeVar("T")
 _OF_WORDS = ("metric", "objectives")
 """Keys of errors that do not know where the word came from."""

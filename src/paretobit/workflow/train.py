@@ -26,7 +26,7 @@ _ROWS = 1024
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """A trained model, what happened, and what each split says."""
 
     model: nn.Module
@@ -62,7 +62,7 @@ def train(
     data: Data | None = None,
     resume: bool = False,
     on_epoch: Callable[[Epoch], None] | None = None,
-) -> Trained:
+) -> TrainedModel:
     """Train a model from settings into a folder.
 
     Args:
@@ -83,7 +83,7 @@ def train(
         )  # fmt: skip
         model.cpu()
         results = {split.name: evaluate(model, split.x, split.y, _ROWS) for split in data.splits}
-    return Trained(model, data, history, results)
+    return TrainedModel(model, data, history, results)
 
 
 def load_data(settings: Settings) -> Data:

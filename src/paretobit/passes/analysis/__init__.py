@@ -11,7 +11,6 @@ from paretobit.passes.analysis.cost import (
     zero_fraction,
 )
 from paretobit.passes.analysis.cost_table import CostTable
-from paretobit.passes.analysis.latency import Device, NodeTime, Roofline, roofline
 from paretobit.passes.analysis.memory import peak_memory
 from paretobit.passes.analysis.report import (
     GraphReport,
@@ -21,6 +20,7 @@ from paretobit.passes.analysis.report import (
     report_graph,
     summarize_quantization,
 )
+from paretobit.passes.analysis.roofline import Device, NodeTime, Roofline, roofline
 from paretobit.passes.analysis.sensitivity import (
     DEFAULT_FORMATS,
     SensitivityReport,

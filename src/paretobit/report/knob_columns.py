@@ -20,7 +20,7 @@ _PARAMETER = re.compile(r"\w+=")
 
 
 @dataclass(frozen=True)
-class Knob:
+class KnobColumn:
     """A knob, or all knobs of an ending.
 
     Attributes:
@@ -67,17 +67,17 @@ def endings(study: Study, trials: Sequence[Trial] | None = None) -> dict[str, st
     return {name: _ending(name, prefixes) for name in names}
 
 
-def knobs_of(study: Study) -> dict[str, Knob]:
+def knobs_of(study: Study) -> dict[str, KnobColumn]:
     """Endings that several layers share, then the knobs one by one."""
     by_ending: dict[str, list[str]] = {}
     for name, ending in endings(study).items():
         by_ending.setdefault(ending, []).append(name)
-    shared = {e: Knob(e, tuple(names), e) for e, names in by_ending.items() if len(names) > 1}
-    single = {name: Knob(name, (name,), e) for e, names in by_ending.items() for name in names}
+    shared = {e: KnobColumn(e, tuple(names), e) for e, names in by_ending.items() if len(names) > 1}
+    single = {name: KnobColumn(name, (name,), e) for e, names in by_ending.items() for name in names}
     return {**shared, **{name: knob for name, knob in single.items() if name not in shared}}
 
 
-def knob_named(study: Study, name: str, key: str = "knob") -> Knob:
+def knob_named(study: Study, name: str, key: str = "knob") -> KnobColumn:
     """A knob by its name, or by the ending of several.
 
     Raises:
@@ -109,12 +109,12 @@ def uniform_trials(study: Study, trials: Sequence[Trial]) -> list[Trial]:
     return [trial for trial in trials if is_uniform(trial)]
 
 
-def varying(study: Study, trials: Sequence[Trial]) -> list[Knob]:
+def varying(study: Study, trials: Sequence[Trial]) -> list[KnobColumn]:
     """The knobs that take two values or more in these trials."""
     return [k for k in knobs_of(study).values() if len(values_of(k, trials)) > 1]
 
 
-def values_of(knob: Knob, trials: Sequence[Trial]) -> list[Any]:
+def values_of(knob: KnobColumn, trials: Sequence[Trial]) -> list[Any]:
     """The values a knob takes: numbers ascending, formats by their bits, other text by the alphabet."""
     found = {_key(value): value for trial in trials if (value := knob.value(trial)) is not ABSENT}
     return [value for _, value in sorted(found.items(), key=lambda item: item[0])]

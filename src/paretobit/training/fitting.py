@@ -22,7 +22,7 @@ from paretobit.training.history import Epoch, History
 from paretobit.training.optimizers import Schedule, build_optimizer
 from paretobit.training.rows import Loss, Split, batch_sizes, check_rows, is_classes
 from paretobit.training.settings import TrainSettings
-from paretobit.training.state import RunFolder, Saved, put_back, restore, snapshot
+from paretobit.training.state import Saved, TrainingFolder, put_back, restore, snapshot
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 OnEpoch = Callable[[Epoch], bool | None]
@@ -85,7 +85,7 @@ def fit(
         trainer = _Trainer(model, train, val, settings, augment, loss, _Lesson(teacher, distillation))
         history = trainer.history
         history.scales_not_learned = scales.left if scales else {}
-        _run(trainer, None if folder is None else RunFolder(folder), resume, on_epoch)
+        _run(trainer, None if folder is None else TrainingFolder(folder), resume, on_epoch)
     finally:
         if scales:
             if history is None or not history.epochs:
@@ -95,7 +95,7 @@ def fit(
     return history
 
 
-def _run(trainer: _Trainer, run: RunFolder | None, resume: bool, on_epoch: OnEpoch | None) -> None:
+def _run(trainer: _Trainer, run: TrainingFolder | None, resume: bool, on_epoch: OnEpoch | None) -> None:
     """All epochs; the model is left as `fit` says, its learned scales still parameters."""
     model, settings, history = trainer.model, trainer.settings, trainer.history
     saved = run.load(settings) if run and resume else None

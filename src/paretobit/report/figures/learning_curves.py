@@ -10,7 +10,7 @@ from paretobit.errors import BadInput
 from paretobit.report.figures import style
 from paretobit.report.figures.bands import draw_curves, last, quartiles
 from paretobit.report.figures.registry import Asked, figure
-from paretobit.report.knobs import Knob, knob_named, short, values_of, varying
+from paretobit.report.knob_columns import KnobColumn, knob_named, short, values_of, varying
 from paretobit.report.runs import Run, Runs
 from paretobit.report.tables import cell
 from paretobit.studies.study import Study
@@ -125,7 +125,7 @@ def trial_curves(runs: Runs, asked: Asked) -> style.Picture:
     return style.Picture(reading, paint, _size(len(panels)))
 
 
-def _knob_of_lines(study: Study, trials: Sequence[Trial], name: str | None) -> tuple[Knob, list[Any]]:
+def _knob_of_lines(study: Study, trials: Sequence[Trial], name: str | None) -> tuple[KnobColumn, list[Any]]:
     """The knob whose values have a line each, and these values; unset: the first with few enough of them.
 
     Raises:
