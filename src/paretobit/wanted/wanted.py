@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from paretobit.errors import BadInput
+from paretobit.wanted.metric import Direction
 from paretobit.wanted.objectives import (
     Constraint,
-    Direction,
     Forgiving,
     Knee,
     Metrics,
