@@ -76,7 +76,7 @@ def steps_of(graph: ModelGraph, model: nn.Module, example: Tensor) -> tuple[Inst
 
         args, kwargs = filled(node.args, fx.Node, current), filled(node.kwargs, fx.Node, current)
         target = node.target if callable(node.target) else str(node.target)
-        steps.append(Instruction(known, target, args, dict(kwargs), writers._in_place(node)))
+        steps.append(Instruction(known, target, args, dict(kwargs), known.in_place))
         writers.take(node)
     return tuple(steps)
 

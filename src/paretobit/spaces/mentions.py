@@ -9,7 +9,6 @@ from typing import Any, Literal
 from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph
 from paretobit.graph.widths import width_groups
-from paretobit.nn import FUNCTIONS
 from paretobit.passes.layers.choice import meant
 from paretobit.passes.layers.selection import By, select
 
@@ -36,7 +35,7 @@ class Mention:
         try:
             if self.by is None:
                 return bool(meant(graph, self.text, ""))
-            return any(node.op != _LEFT_OUT for node in select(graph, self.by, self.text, FUNCTIONS))
+            return any(node.op != _LEFT_OUT for node in select(graph, self.by, self.text, functions=True))
         except BadInput:
             return False
 

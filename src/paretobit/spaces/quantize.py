@@ -327,7 +327,7 @@ class BoundQuantize(BoundSpace):
                     kept = entry.restricted(present)
                     knobs = knobs_of(prefix, kept)
                     self._report(every, knobs, group, present)
-                if any(is_product(self._graph, node) for node in group.layers):
+                if any(is_product(node) for node in group.layers):
                     knobs = self._allowed(group, every, kept, knobs, space.pairs)
             except BadInput as error:  # a knob is known by its prefix, an entry's key is not
                 error.key = error.key and error.key.removeprefix(f"{prefix}.")

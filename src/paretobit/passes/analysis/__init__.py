@@ -28,7 +28,7 @@ from paretobit.passes.analysis.sensitivity import (
     sensitivity,
 )
 from paretobit.passes.analysis.statistics import TensorStatistics, statistics
-from paretobit.passes.analysis.storage import LayerBits, layer_bits
+from paretobit.passes.analysis.storage import LayerBits, Owner, owners
 
 __all__ = [
     "CONVENTIONS",
@@ -43,6 +43,7 @@ __all__ = [
     "LayerComparison",
     "NodeCost",
     "NodeTime",
+    "Owner",
     "Roofline",
     "SensitivityReport",
     "SensitivityRow",
@@ -51,8 +52,8 @@ __all__ = [
     "accumulators",
     "compare",
     "cost",
-    "layer_bits",
     "node_cost",
+    "owners",
     "peak_memory",
     "report_graph",
     "roofline",

@@ -18,13 +18,15 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from paretobit.document import Document, validate
 from paretobit.errors import BadInput
+from paretobit.formats import FULL
 from paretobit.graph import ModelGraph, Node
+from paretobit.graph.operations import row_of
+from paretobit.nn import parameter_uses
 from paretobit.passes.analysis.cost.conventions import NO_FORMATS
-from paretobit.passes.analysis.cost.counting import products
+from paretobit.passes.analysis.cost.counting import products, takes_no_time
 from paretobit.passes.analysis.cost.operands import reads, rows_of
-from paretobit.passes.analysis.cost.operations import COMPACTING, bare, takes_no_time
 from paretobit.passes.analysis.memory import Kept, Lifetimes, result_elements
-from paretobit.passes.analysis.storage import LayerBits, layer_bits
+from paretobit.passes.analysis.storage import statistics_bits
 from paretobit.passes.layers.assignment import Assignment, carried_formats, width_of
 from paretobit.passes.layers.selection import path_of
 
@@ -155,8 +157,8 @@ class Roofline:
     def __init__(self, graph: ModelGraph, device: Device, batch: int = 1) -> None:
         self._graph, self._device, self._batch = graph, device, batch
         self._lifetimes = lifetimes = Lifetimes(graph)
-        attributes = {node.name for node in graph if node.kind == "get_attr"}
-        self._work = tuple(self._work_of(node, lifetimes, attributes) for node in graph)
+        self._uses = parameter_uses(graph)
+        self._work = tuple(self._work_of(node, lifetimes) for node in graph)
 
     def times(self, formats: Assignment | None = None) -> tuple[NodeTime, ...]:
         """The time of every node.
@@ -175,19 +177,21 @@ class Roofline:
         """The time of all nodes, one after the other."""
         return math.fsum(time.seconds for time in self.times(formats))
 
-    def _work_of(self, node: Node, lifetimes: Lifetimes, attributes: set[str]) -> _Work:
+    def _work_of(self, node: Node, lifetimes: Lifetimes) -> _Work:
         path = path_of(node)
-        in_another_order = bare(node.op) in COMPACTING and lifetimes.makes(node)
+        in_another_order = row_of(node.op).order == "restores" and lifetimes.makes(node)
         if takes_no_time(node) and not in_another_order:
             return _Work(node, path, True, 0, (), (), 0)
         module = self._graph.module(node) if node.kind == "call_module" else None
-        gathered = (node.output_elements or 0) if bare(node.op) == "embedding" else 0
+        gathered = (node.output_elements or 0) if row_of(node.op).looks_up else 0
         moved, stored = [], []
         for operand, slot in reads(node):
-            elements = math.prod(operand.shape or ())
+            if operand.shape is None:
+                continue
+            elements = math.prod(operand.shape)
             if operand.node in lifetimes.of:
                 moved.append((elements // rows_of(node), lifetimes.of[operand.node]))
-            elif operand.node in attributes and not gathered:
+            elif not gathered:  # of a parameter or buffer
                 stored.append((elements, slot))
         if node.name in lifetimes.of:
             moved.append((result_elements(node), lifetimes.of[node.name]))
@@ -219,9 +223,8 @@ class Roofline:
         if work.node.kind != "call_module" or work.gathered:
             return 0
         slots = formats.get(work.site, NO_FORMATS)
-        parts = (layer_bits(None, part, slots) for part in self._graph.module(work.node).modules())
-        bits = sum(parts, LayerBits())
-        return bits.weight_bits + bits.statistics_bits
+        read = sum(slots.get(use.slot, FULL).bits(use.shape) for use in self._uses.at(work.site))
+        return read + sum(statistics_bits(part) for part in self._graph.module(work.node).modules())
 
 
 def roofline(

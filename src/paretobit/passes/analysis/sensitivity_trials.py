@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from paretobit.errors import BadInput
 from paretobit.formats import FULL, Format, ScaledInteger
-from paretobit.graph import ModelGraph, Node, Ref
-from paretobit.nn import FUNCTIONS, Quantized, TensorCache, instrument_at
+from paretobit.graph import ModelGraph, Node
+from paretobit.nn import Quantized, TensorCache, instrument_at, parameter_uses
 from paretobit.passes.layers.quantizable import (
     function_name,
     is_function,
@@ -111,11 +111,11 @@ def for_data(number_format: Format) -> Format:
 def _chosen(graph: ModelGraph, by: By, keys: Sequence[str] | None) -> tuple[list[Node], dict[str, str]]:
     """The nodes to look at, in order of execution, and of the others those that might have been meant."""
     if keys is not None:
-        names = {node.name for key in keys for node in select(graph, by, key, FUNCTIONS)}
+        names = {node.name for key in keys for node in select(graph, by, key, functions=True)}
         return [node for node in graph if node.name in names], {}
     layers = {node.name for node in graph.layers if slots_at(graph, node)}
     functions = [node for node in graph if is_function(node)]
-    products = {node.name for node in functions if is_product(graph, node)}
+    products = {node.name for node in functions if is_product(node)}
     skipped = {
         node.name: f"the function {node.op} is tried where a key names it"
         for node in functions
@@ -138,5 +138,4 @@ def _is_stored(graph: ModelGraph, node: Node, slot: str) -> bool:
     """Whether a parameter goes through a slot, not what the model computed."""
     if node.kind == "call_module":
         return isinstance(getattr(graph.module(node), slot, None), Tensor)
-    values = [o.find(node.args, node.kwargs) for o in FUNCTIONS[node.op] if o.slot == slot]
-    return all(isinstance(value, Ref) and graph[value.node].kind == "get_attr" for value in values)
+    return any(use.slot == slot for use in parameter_uses(graph).at(node.site))

@@ -249,7 +249,10 @@ def _obstacle_of(graph: ModelGraph, node: Node, module: nn.Module) -> str | None
         return f"{node.name} is shared: {max(calls, paths)} calls or names"
     if isinstance(module, _BatchNorm) and (module.running_mean is None or module.running_var is None):
         return _UNTRACKED
-    if type(module) not in (*_TAKES, *LAYERS, *LAYERS.values()) and type(module) not in _PLAIN_NORMS:
+    if (
+        type(module) not in (*_TAKES, *LAYERS.types, *(entry.value for entry in LAYERS))
+        and type(module) not in _PLAIN_NORMS
+    ):
         return f"{node.name} is a {type(module).__name__}, which may compute something else"
     masked = masks_in(module)  # a masked layer has one hook; zeros stay zeros
     if module._forward_hooks or len(module._forward_pre_hooks) > bool(masked):

@@ -112,7 +112,7 @@ def _resolve(
     def give(nodes: Iterable[Node], formats: Mapping[str, Format]) -> None:
         for node in nodes:
             slots = complete(graph, node, formats)
-            if is_product(graph, node):
+            if is_product(node):
                 pairs.check(node.name, slots)
             if slots:
                 assignment[path_of(node)] = slots
