@@ -21,18 +21,11 @@ from paretobit.passes.analysis.report import (
     report_graph,
     summarize_quantization,
 )
-from paretobit.passes.analysis.sensitivity import (
-    DEFAULT_FORMATS,
-    SensitivityReport,
-    SensitivityRow,
-    sensitivity,
-)
 from paretobit.passes.analysis.statistics import TensorStatistics, statistics
 from paretobit.passes.analysis.storage import LayerBits, layer_bits
 
 __all__ = [
     "CONVENTIONS",
-    "DEFAULT_FORMATS",
     "Accumulator",
     "Convention",
     "CostReport",
@@ -44,8 +37,6 @@ __all__ = [
     "NodeCost",
     "NodeTime",
     "Roofline",
-    "SensitivityReport",
-    "SensitivityRow",
     "TensorStatistics",
     "TypeSummary",
     "accumulators",
@@ -56,7 +47,6 @@ __all__ = [
     "peak_memory",
     "report_graph",
     "roofline",
-    "sensitivity",
     "statistics",
     "summarize_quantization",
     "zero_fraction",

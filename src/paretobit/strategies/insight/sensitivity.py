@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import torch
@@ -15,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from paretobit.errors import BadInput
-from paretobit.formats import FULL, MXFP4, Format, ScaledInteger, make
+from paretobit.formats import MXFP4, Format, ScaledInteger, make
 from paretobit.graph import Example, ModelGraph, at_rest
-from paretobit.nn import Quantized, QuantizedFunction
-from paretobit.passes.analysis.sensitivity_trials import Slots, Trial, make_trials
 from paretobit.passes.layers.selection import By
-from paretobit.passes.streaming import Decibels, Noise, Watched, call, copied, first_tensor, rows_of
+from paretobit.passes.streaming import Decibels, Noise, call, first_tensor, rows_of
+from paretobit.strategies.insight.alone import Call, Runs, watching
+from paretobit.strategies.insight.sensitivity_trials import Slots, Trial, make_trials
 
 LossName = Literal["cross_entropy", "kl"]
 LossFunction = Callable[[Any, Any], Any]
@@ -89,10 +88,10 @@ def sensitivity(
     """Quantise one layer at a time, run the batches, and compare with the float model.
 
     Functions that multiply (`matmul`, attention) are tried as layers are; other functions where a key
-    names them. One pass of the float model gives its outputs. One more measures the noise of all
-    formats at all layers (and one at all functions): at each call a layer is run once more per
-    format. Then one pass per layer and format. In memory: one copy of the model, the batches, and the
-    float model's outputs on them. The model runs in evaluation mode; a bias stays in full precision.
+    names them. Of each batch, one run of the float model measures the noise of all formats at all layers:
+    at each call a layer is run once more per format. Then one run per layer and format, from that layer
+    on where the model can be run by its operations. In memory: one copy of the model, and results of its
+    layers on one batch. The model runs in evaluation mode; a bias stays in full precision.
 
     Args:
         graph: The model, which is left as it was; formats it carries are taken off the copy.
@@ -118,19 +117,23 @@ def sensitivity(
     model = copy.deepcopy(graph.model)
     with at_rest(model), torch.no_grad():
         trials, skipped = make_trials(graph, model, formats, slots, by, keys)
-        baseline = _baseline(model, pairs, loss)
-        # Apart, as a layer that is run for itself would count as a caller of functions.
-        in_layers = [trial for trial in trials if not isinstance(trial.layer, QuantizedFunction)]
-        in_functions = [trial for trial in trials if isinstance(trial.layer, QuantizedFunction)]
-        noises = _local_noise(model, in_layers, inputs, skipped)
-        noises |= _local_noise(model, in_functions, inputs, skipped)
-        rows = [
-            _measured(model, trial, noises[trial], pairs, baseline)
-            for trial in trials
-            if trial.name not in skipped
-        ]
-    ordered = tuple(sorted(rows, key=_fragility))
-    return SensitivityReport(ordered, _named(baseline.loss), baseline.samples, skipped)
+        figures = {trial: _Figures() for trial in trials}
+        run, base, samples = Runs(graph, model), 0.0, 0
+        for batch, target in pairs:
+            called = _local_noise(model, batch, figures, skipped)
+            rows, result = rows_of(batch), run(batch)
+            reference = first_tensor(result).clone()
+            base += _mean_loss(loss, result, target, reference) * rows
+            samples += rows
+            for trial, own in figures.items():
+                if trial.name not in skipped:
+                    with trial.change.applied() if trial.change.layer in called else nullcontext():
+                        result = run(batch)
+                    own.model.add(reference, first_tensor(result))
+                    own.loss += _mean_loss(loss, result, target, reference) * rows
+    skipped |= {t.name: "it did not run on this data" for t, own in figures.items() if not own.called}
+    found = [_row(t, own, base, samples) for t, own in figures.items() if t.name not in skipped]
+    return SensitivityReport(tuple(sorted(found, key=_fragility)), _named(base / samples), samples, skipped)
 
 
 def _check_words(formats: Sequence[Format], slots: Sequence[str], loss: LossName | LossFunction) -> None:
@@ -152,95 +155,49 @@ def _aligned(targets: Iterable[Any] | None, inputs: list[Example]) -> list[Any]:
     return found
 
 
-@dataclass(frozen=True)
-class _Baseline:
-    """The float model on the batches."""
+@dataclass
+class _Figures:
+    """What one trial does, summed over batches."""
 
-    outputs: list[Tensor]
-    loss: float
-    samples: int
-    measure: Callable[[Any, Any, Tensor], float]
-
-
-def _baseline(model: nn.Module, pairs: list[tuple[Example, Any]], loss: LossName | LossFunction) -> _Baseline:
-    """Run the float model."""
-    measure = partial(_mean_loss, loss)
-    outputs, total, samples = [], 0.0, 0
-    for batch, target in pairs:
-        result = call(model, batch)
-        outputs.append(first_tensor(result).clone())
-        total += measure(result, target, outputs[-1]) * rows_of(batch)
-        samples += rows_of(batch)
-    return _Baseline(outputs, total / samples, samples, measure)
+    layer: Noise = field(default_factory=Noise)
+    model: Noise = field(default_factory=Noise)
+    loss: float = 0.0
+    called: bool = False
 
 
 def _local_noise(
-    model: nn.Module, trials: list[Trial], inputs: list[Example], skipped: dict[str, str]
-) -> dict[Trial, Noise]:
-    """Run the float model once more: each trial's noise where it arises."""
-    noises = {trial: Noise() for trial in trials}
-    by_layer: dict[Quantized, list[Trial]] = {}
-    for trial in trials:
-        by_layer.setdefault(trial.layer, []).append(trial)
-    reached: set[nn.Module] = set()
-    with ExitStack() as stack:
-        for layer, own in by_layer.items():
-            if isinstance(layer, QuantizedFunction):  # is called only where it carries a format
-                layer.set_slots({slot: Watched(FULL) for slot in layer.slot_names})
-            hook = partial(_try_formats, own, noises, skipped, reached)
-            stack.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
-        for batch in inputs if trials else ():
-            call(model, batch)
-    for trial in trials:
-        trial.layer.set_slots({})
-        if trial.layer not in reached:
-            skipped[trial.name] = "it did not run on this data"
-    return noises
+    model: nn.Module, batch: Example, figures: Mapping[Trial, _Figures], skipped: dict[str, str]
+) -> set[nn.Module]:
+    """Run the float model: each trial's noise where it arises; the layers that were called."""
+    trials: dict[nn.Module, list[Trial]] = {}
+    for trial in figures:
+        trials.setdefault(trial.change.layer, []).append(trial)
+    called: set[nn.Module] = set()
+
+    def visit(one: Call) -> None:
+        called.add(one.layer)
+        for trial in trials[one.layer]:
+            figures[trial].called = True
+            try:
+                with trial.change.applied():
+                    figures[trial].layer.add(one.output, one.now())
+            except BadInput as error:
+                skipped[trial.name] = str(error)
+
+    with watching(trials, visit):
+        call(model, batch)
+    return called
 
 
-def _try_formats(
-    trials: list[Trial],
-    noises: Mapping[Trial, Noise],
-    skipped: dict[str, str],
-    reached: set[nn.Module],
-    layer: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> None:
-    """A forward pre-hook: what the layer is about to compute, with each trial's formats."""
-
-    def computed() -> Tensor:
-        named = {key: copied(value) for key, value in kwargs.items()}
-        return first_tensor(layer.forward(*map(copied, args), **named)).clone()
-
-    reached.add(layer)
-    reference = computed()
-    for trial in trials:
-        try:
-            with trial.applied():
-                noises[trial].add(reference, computed())
-        except BadInput as error:
-            skipped[trial.name] = str(error)
-
-
-def _measured(
-    model: nn.Module, trial: Trial, noise: Noise, pairs: list[tuple[Example, Any]], baseline: _Baseline
-) -> SensitivityRow:
-    """All batches with one layer quantised."""
-    at_end, total = Noise(), 0.0
-    with trial.applied():
-        for (batch, target), reference in zip(pairs, baseline.outputs, strict=True):
-            result = call(model, batch)
-            at_end.add(reference, first_tensor(result))
-            total += baseline.measure(result, target, reference) * rows_of(batch)
+def _row(trial: Trial, own: _Figures, base: float, samples: int) -> SensitivityRow:
     return SensitivityRow(
         layer=trial.node.name,
         op=trial.node.op,
         format=str(trial.candidate),
-        slots={slot: str(f) for slot, f in trial.formats.items()},
-        layer_sqnr=noise.ratio,
-        model_sqnr=at_end.ratio,
-        loss_change=_named(total / baseline.samples - baseline.loss),
+        slots={slot: str(f) for slot, f in trial.change.formats.items()},
+        layer_sqnr=own.layer.ratio,
+        model_sqnr=own.model.ratio,
+        loss_change=_named(own.loss / samples - base / samples),
     )
 
 
