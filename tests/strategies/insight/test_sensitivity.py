@@ -119,6 +119,16 @@ def test_the_divergence_from_the_float_output_needs_no_labels(net):
     assert row.loss_change == pytest.approx((p.exp() * (p - q)).sum(1).mean().item(), rel=1e-5)
 
 
+def test_for_a_model_of_one_number_the_divergence_is_half_the_squared_error():
+    torch.manual_seed(0)
+    model, x = nn.Linear(6, 1).eval(), torch.randn(40, 6)
+    net = nn.Sequential(model)
+    (row,) = sensitivity(trace(net, x), [x[:30], x[30:]], [INT4], loss="kl", slots=["weight"]).rows
+    with torch.no_grad():
+        change = x @ (INT4.quantize(model.weight) - model.weight).T
+    assert row.loss_change == pytest.approx(0.5 * change.square().mean().item(), rel=1e-4)
+
+
 def test_a_loss_of_ones_own(net):
     x, _ = data()
     targets = [torch.randn(16, 5) for _ in x]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from paretobit.trials.evaluation.operation import MANY_ROWS
 from paretobit.trials.evaluation.reuse import Kept
 from paretobit.trials.evaluation.stepwise import Stepwise
 
+_Carried = tuple[Mapping[str, Format], tuple[Tensor, Tensor] | None]
 _KEPT = 256 * 2**20  # bytes: as much as a search keeps by default (`reuse_mb`)
 
 
@@ -45,31 +45,28 @@ class Change:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """The layer is changed inside the block, and as it was after it."""
-        if self.pruned is not None:
-            weight = self.layer.get_parameter("weight")
-            before = weight.detach().clone(), masks_in(self.layer)["weight"].clone()
-            try:
-                _prune(self.layer, *self.pruned)
-                yield
-            finally:
-                _prune(self.layer, *before)
-            return
-        assert isinstance(self.layer, Quantized)
-        carried = dict(self.layer.slots)
+        before = self._set(self.formats, self.pruned)
         try:
-            self.layer.set_slots({**carried, **self.formats})
             yield
         finally:
-            self.layer.set_slots(carried)
+            self._set(*before)
+
+    def _set(self, formats: Mapping[str, Format], pruned: tuple[Tensor, Tensor] | None) -> _Carried:
+        """What the layer carried until now."""
+        if pruned is None:
+            assert isinstance(self.layer, Quantized)
+            carried = self.layer.slots
+            self.layer.set_slots({**carried, **formats})
+            return carried, None
+        weight = self.layer.get_parameter("weight")
+        before = weight.detach().clone(), masks_in(self.layer)["weight"].clone()
+        with torch.no_grad():
+            weight.copy_(pruned[0])
+        set_mask(self.layer, pruned[1])
+        return {}, before
 
 
-def _prune(layer: nn.Module, weight: Tensor, mask: Tensor) -> None:
-    with torch.no_grad():
-        layer.get_parameter("weight").copy_(weight)
-    set_mask(layer, mask)
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Call:
     """One call of a layer in a run.
 
@@ -94,37 +91,35 @@ class Call:
 @contextmanager
 def watching(layers: Iterable[nn.Module], visit: Callable[[Call], None]) -> Iterator[None]:
     """Calls of these layers inside the block are shown, and of functions, also where they carry no format."""
+    begun: dict[nn.Module, tuple[Any, Any]] = {}
+
+    def before(layer: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        """The layer may work in place: what goes in is copied before it runs."""
+        begun[layer] = tuple(map(_kept, args)), {key: _kept(value) for key, value in kwargs.items()}
+
+    def after(layer: nn.Module, _: Any, output: Any) -> Any:
+        """What follows may work in place: it is given a copy of what comes out."""
+        result = first_tensor(output)
+        if torch.is_grad_enabled() and not result.requires_grad:
+            result = result.detach().requires_grad_()
+        visit(Call(layer, *begun.pop(layer), result))
+        copy = result.clone()
+        if isinstance(output, Tensor):
+            return copy
+        return type(output)([copy, *output[1:]]) if isinstance(output, tuple | list) else output
+
     with ExitStack() as stack:
         for layer in dict.fromkeys(layers):
             if isinstance(layer, QuantizedFunction) and not layer.carries_formats:
                 layer.set_slots({slot: Watched(FULL) for slot in layer.slot_names})
                 stack.callback(layer.set_slots, {})
-            begun: list[tuple[Any, Any]] = []
-            before, after = partial(_begin, begun), partial(_end, begun, visit)
             stack.callback(layer.register_forward_pre_hook(before, with_kwargs=True).remove)
             stack.callback(layer.register_forward_hook(after).remove)
         yield
 
 
-def _begin(begun: list[tuple[Any, Any]], layer: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-    """A forward pre-hook: the layer may work in place, so what goes in is copied before it runs."""
-    begun.append((tuple(map(_kept, args)), {key: _kept(value) for key, value in kwargs.items()}))
-
-
 def _kept(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, Tensor) else value
-
-
-def _end(begun: list[tuple[Any, Any]], visit: Callable[[Call], None], layer: Any, _: Any, output: Any) -> Any:
-    """A forward hook: what comes out is shown, and passed on as a copy, as what follows may work in place."""
-    result = first_tensor(output)
-    if torch.is_grad_enabled() and not result.requires_grad:
-        result = result.detach().requires_grad_()
-    visit(Call(layer, *begun.pop(), result))
-    passed_on = result.clone()
-    if isinstance(output, Tensor):
-        return passed_on
-    return type(output)([passed_on, *output[1:]]) if isinstance(output, tuple | list) else output
 
 
 class Runs:

@@ -15,8 +15,8 @@ first-order term too, `1/N sum g D`: of the user's loss, or else of the divergen
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ from paretobit.strategies.insight.alone import Call, watching
 from paretobit.strategies.insight.groups import Unit
 
 ROWS_AT_A_TIME = 32
-"""Gradients of every layer are in memory for at least so many rows."""
+"""Gradients of every layer are in memory for at least so many rows: fewer would be slower row by row."""
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Recorded:
     """One call of a layer in a run, and the gradients at its output.
 
     Attributes:
-        call: The call; its output has its gradient function until `settle`.
+        call: The call.
         drawn: Gradients of the draws of labels, until `settle`.
         gradients: Of every draw, `(samples, draws, elements)`, once settled.
         squares: Their squares, summed over draws, `(elements of all samples,)`.
@@ -90,9 +90,8 @@ class Recorded:
 
     def settle(self, rows: int) -> None:
         """Lay gradients out for many changes to come: nothing of them is read twice a change."""
-        output = self.call.output.detach()
-        self.call = replace(self.call, output=output)
-        samples = rows if output.ndim and output.shape[0] % rows == 0 else 1
+        self.call.output = output = self.call.output.detach()
+        samples = rows if output.ndim and len(output) % rows == 0 else 1
         self.gradients = torch.stack([g.reshape(samples, -1) for g in self.drawn], 1)
         self.squares = self.gradients.square().sum(1).flatten()
         self.drawn.clear()
@@ -107,22 +106,22 @@ class Recorder:
 
     Args:
         model: Instrumented; as it is, it is what harm is relative to.
-        layers: Path to the layer or function.
+        layers: Layers and functions.
         calibration: Says what the loss is.
         draws: How often labels are drawn for each row.
         seed: Of the draws.
 
     Attributes:
-        unreached: Paths of layers that ran where no gradient reached, on any rows so far.
+        unreached: Layers that ran where no gradient reached, on any rows so far.
     """
 
     def __init__(
-        self, model: nn.Module, layers: Mapping[str, nn.Module], calibration: Calibration, draws: int, seed: int
+        self, model: nn.Module, layers: Iterable[nn.Module], calibration: Calibration, draws: int, seed: int
     ) -> None:
-        self._model, self._layers, self._calibration = model, layers, calibration
+        self._model, self._layers, self._calibration = model, tuple(layers), calibration
         self._draws = 1 if calibration.loss else draws
         self._generator = torch.Generator().manual_seed(seed)
-        self.unreached: set[str] = set()
+        self.unreached: set[nn.Module] = set()
 
     def run(
         self, batch: Any, target: Any, scores: Scores, reference: Tensor | None = None
@@ -138,7 +137,7 @@ class Recorder:
         Raises:
             BadInput: No gradient reaches the layers.
         """
-        calls: dict[nn.Module, list[Recorded]] = {layer: [] for layer in self._layers.values()}
+        calls: dict[nn.Module, list[Recorded]] = {layer: [] for layer in self._layers}
         seen: list[Recorded] = []
 
         def visit(one: Call) -> None:
@@ -161,8 +160,7 @@ class Recorder:
                         one.drawn.append(gradient)
                     if reference is not None and i + 1 == len(losses):
                         one.slope = gradient
-        silent = {one.call.layer for one in seen if id(one.call.output) not in reached}
-        self.unreached |= {path for path, layer in self._layers.items() if layer in silent}
+        self.unreached |= {one.call.layer for one in seen if id(one.call.output) not in reached}
         for one in seen:
             one.settle(rows_of(batch))
         return calls

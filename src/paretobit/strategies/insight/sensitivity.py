@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -17,8 +17,9 @@ from paretobit.errors import BadInput
 from paretobit.formats import MXFP4, Format, ScaledInteger, make
 from paretobit.graph import Example, ModelGraph, at_rest
 from paretobit.passes.layers.selection import By
-from paretobit.passes.streaming import Decibels, Noise, call, first_tensor, rows_of
+from paretobit.passes.streaming import Decibels, call, first_tensor, rows_of
 from paretobit.strategies.insight.alone import Call, Runs, watching
+from paretobit.strategies.insight.scores import divergence, labels_of
 from paretobit.strategies.insight.sensitivity_trials import Slots, Trial, make_trials
 
 LossName = Literal["cross_entropy", "kl"]
@@ -99,9 +100,10 @@ def sensitivity(
         formats: Candidates. Scales per channel are meant for weights, whose first axis is the output
             channel: data then has one scale a tensor, unless the format names an axis.
         targets: One for each batch: class labels `(rows,)` for `cross_entropy`, or what a user's loss takes.
-        loss: `cross_entropy` of logits `(rows, classes)`; `kl`, the divergence from the float model's
-            distribution over the last axis, which needs no targets; or a function of (the model's
-            result, the batch's target) that gives the mean over the batch.
+        loss: `cross_entropy` of logits `(rows, classes)`; `kl`, which needs no targets, as in the score
+            tables of `guided`: the divergence from the float model's distribution over the last axis, for
+            a model of one number half its squared error; or a function of (the model's result, the
+            batch's target) that gives the mean over the batch.
         slots: What to quantise at a time: `weight`, `data`, or `both`.
         by: How `keys` choose layers.
         keys: Types, names or patterns; all layers where None.
@@ -113,26 +115,27 @@ def sensitivity(
     inputs = list(batches)
     if not inputs:
         raise BadInput("sensitivity needs data", key="batches", found="no batch")
-    pairs = list(zip(inputs, _aligned(targets, inputs), strict=True))
+    given = [None] * len(inputs) if targets is None else list(targets)
+    if len(given) != len(inputs):
+        raise BadInput("batches and targets differ in number", key="targets", found=[len(inputs), len(given)])
     model = copy.deepcopy(graph.model)
     with at_rest(model), torch.no_grad():
         trials, skipped = make_trials(graph, model, formats, slots, by, keys)
-        figures = {trial: _Figures() for trial in trials}
         run, base, samples = Runs(graph, model), 0.0, 0
-        for batch, target in pairs:
-            called = _local_noise(model, batch, figures, skipped)
+        for batch, target in zip(inputs, given, strict=True):
+            called = _local_noise(model, batch, trials, skipped)
             rows, result = rows_of(batch), run(batch)
             reference = first_tensor(result).clone()
             base += _mean_loss(loss, result, target, reference) * rows
             samples += rows
-            for trial, own in figures.items():
+            for trial in trials:
                 if trial.name not in skipped:
                     with trial.change.applied() if trial.change.layer in called else nullcontext():
                         result = run(batch)
-                    own.model.add(reference, first_tensor(result))
-                    own.loss += _mean_loss(loss, result, target, reference) * rows
-    skipped |= {t.name: "it did not run on this data" for t, own in figures.items() if not own.called}
-    found = [_row(t, own, base, samples) for t, own in figures.items() if t.name not in skipped]
+                    trial.model_noise.add(reference, first_tensor(result))
+                    trial.loss += _mean_loss(loss, result, target, reference) * rows
+    skipped |= {trial.name: "it did not run on this data" for trial in trials if not trial.called}
+    found = [_row(trial, base, samples) for trial in trials if trial.name not in skipped]
     return SensitivityReport(tuple(sorted(found, key=_fragility)), _named(base / samples), samples, skipped)
 
 
@@ -146,58 +149,39 @@ def _check_words(formats: Sequence[Format], slots: Sequence[str], loss: LossName
         raise BadInput("unknown loss", key="loss", found=loss, allowed=[*get_args(LossName), "a function"])
 
 
-def _aligned(targets: Iterable[Any] | None, inputs: list[Example]) -> list[Any]:
-    if targets is None:
-        return [None] * len(inputs)
-    found = list(targets)
-    if len(found) != len(inputs):
-        raise BadInput("batches and targets differ in number", key="targets", found=[len(inputs), len(found)])
-    return found
-
-
-@dataclass
-class _Figures:
-    """What one trial does, summed over batches."""
-
-    layer: Noise = field(default_factory=Noise)
-    model: Noise = field(default_factory=Noise)
-    loss: float = 0.0
-    called: bool = False
-
-
 def _local_noise(
-    model: nn.Module, batch: Example, figures: Mapping[Trial, _Figures], skipped: dict[str, str]
+    model: nn.Module, batch: Example, trials: Sequence[Trial], skipped: dict[str, str]
 ) -> set[nn.Module]:
     """Run the float model: each trial's noise where it arises; the layers that were called."""
-    trials: dict[nn.Module, list[Trial]] = {}
-    for trial in figures:
-        trials.setdefault(trial.change.layer, []).append(trial)
+    of_layer: dict[nn.Module, list[Trial]] = {}
+    for trial in trials:
+        of_layer.setdefault(trial.change.layer, []).append(trial)
     called: set[nn.Module] = set()
 
     def visit(one: Call) -> None:
         called.add(one.layer)
-        for trial in trials[one.layer]:
-            figures[trial].called = True
+        for trial in of_layer[one.layer]:
+            trial.called = True
             try:
                 with trial.change.applied():
-                    figures[trial].layer.add(one.output, one.now())
+                    trial.layer_noise.add(one.output, one.now())
             except BadInput as error:
                 skipped[trial.name] = str(error)
 
-    with watching(trials, visit):
+    with watching(of_layer, visit):
         call(model, batch)
     return called
 
 
-def _row(trial: Trial, own: _Figures, base: float, samples: int) -> SensitivityRow:
+def _row(trial: Trial, base: float, samples: int) -> SensitivityRow:
     return SensitivityRow(
         layer=trial.node.name,
         op=trial.node.op,
         format=str(trial.candidate),
         slots={slot: str(f) for slot, f in trial.change.formats.items()},
-        layer_sqnr=own.layer.ratio,
-        model_sqnr=own.model.ratio,
-        loss_change=_named(own.loss / samples - base / samples),
+        layer_sqnr=trial.layer_noise.ratio,
+        model_sqnr=trial.model_noise.ratio,
+        loss_change=_named(trial.loss / samples - base / samples),
     )
 
 
@@ -209,11 +193,9 @@ def _mean_loss(loss: LossName | LossFunction, result: Any, target: Any, referenc
     """The loss of one batch, mean over its rows."""
     if callable(loss):
         return float(loss(result, target))
-    output = first_tensor(result).double()
     if loss == "kl":
-        float_log, own_log = reference.double().log_softmax(-1), output.log_softmax(-1)
-        divergence = F.kl_div(own_log, float_log, log_target=True, reduction="none").sum(-1)
-        return float(divergence.mean())
+        return divergence(result, reference) / labels_of(reference)
+    output = first_tensor(result).double()
     if not isinstance(target, Tensor):
         raise BadInput(
             "cross-entropy needs labels",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from torch import Tensor, nn
@@ -21,24 +21,33 @@ from paretobit.passes.layers.quantizable import (
     why_not,
 )
 from paretobit.passes.layers.selection import By, path_of, select
+from paretobit.passes.streaming import Noise
 from paretobit.strategies.insight.alone import Change
 
 Slots = Literal["weight", "data", "both"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Trial:
-    """One layer or function of the copy, and the formats to set there.
+    """One layer or function of the copy with other formats, and what that does, summed over batches.
 
     Attributes:
         node: Of the graph.
         change: To the copy.
         candidate: The format, as it was given.
+        called: Whether the layer ran.
+        layer_noise: At its output.
+        model_noise: At the model's.
+        loss: Of the model.
     """
 
     node: Node
     change: Change
     candidate: Format
+    called: bool = False
+    layer_noise: Noise = field(default_factory=Noise)
+    model_noise: Noise = field(default_factory=Noise)
+    loss: float = 0.0
 
     @property
     def name(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,7 +37,6 @@ class UnitTrials:
     Attributes:
         model: The model that harm is relative to.
         graph: Of the float model of the same shape.
-        layers: Path to each layer or function that units are about.
         changes: What each unit does.
     """
 
@@ -52,29 +51,23 @@ class UnitTrials:
         self._space, self._prepared, self._treatments, self._around = space, prepared, treatments, around
         self.graph = space.graph(treatments.config())
         found = dict(self._collected(shown))
-        self.model = self._rest()
-        self.layers: dict[str, nn.Module] = {
-            path: self.model.get_submodule(path) for path in dict.fromkeys(path for path, _, _ in found)
-        }
-        self.changes = {unit: self._change(unit, what) for unit, what in found.items()}
+        self.model = self._set(around)
+        self.changes = {unit: self._change(*unit[:2], what) for unit, what in found.items()}
 
-    @property
-    def relative(self) -> bool:
-        """Whether harm is relative to a configuration, not to full precision."""
-        return self._around is not None
-
-    def references(self, batches: Iterable[Any]) -> list[Any]:
-        """What full precision gives, where harm is relative to something else; before that is applied."""
-        plain = self._space.plain(self._prepared, self._treatments.config())
+    def references(self, batches: Sequence[Any]) -> list[Tensor | None]:
+        """What full precision gives, where harm is relative to something else."""
+        if self._around is None:
+            return [None] * len(batches)
+        plain = self._set(None)
         try:
             with at_rest(plain), torch.no_grad():
                 return [first_tensor(call(plain, batch)) for batch in batches]
         finally:
-            self._rest()
+            self._set(self._around)
 
-    def _rest(self) -> nn.Module:
-        if self._around is not None:
-            return self._space.apply(self._prepared, self._around)
+    def _set(self, config: Config | None) -> nn.Module:
+        if config is not None:
+            return self._space.apply(self._prepared, config)
         return self._space.plain(self._prepared, self._treatments.config())
 
     def _collected(self, shown: Sequence[Mapping[Unit, Values]]) -> Iterator[tuple[Unit, Format | Tensor]]:
@@ -92,12 +85,11 @@ class UnitTrials:
                     assert layer is not None
                     yield unit, layer.slots[slot]
 
-    def _change(self, unit: Unit, what: Format | Tensor) -> Change:
-        path, slot, _ = unit
+    def _change(self, path: str, slot: str, what: Format | Tensor) -> Change:
+        layer = self.model.get_submodule(path)
         if isinstance(what, Format):
-            return Change(self.layers[path], {slot: what})
-        weight = self.graph.model.get_submodule(path).get_parameter("weight").detach()
-        return Change(self.layers[path], pruned=(weight, what))
+            return Change(layer, {slot: what})
+        return Change(layer, pruned=(self.graph.model.get_submodule(path).get_parameter("weight"), what))
 
 
 def fisher_scores(trials: UnitTrials, calibration: Calibration, draws: int, seed: int, rows: int) -> Scores:
@@ -115,8 +107,9 @@ def fisher_scores(trials: UnitTrials, calibration: Calibration, draws: int, seed
     """
     scores = Scores()
     parts = list(slices(calibration, rows))
-    references = trials.references([batch for batch, _ in parts]) if trials.relative else [None] * len(parts)
-    recorder = Recorder(trials.model, trials.layers, calibration, draws, seed)
+    references = trials.references([batch for batch, _ in parts])
+    layers = [change.layer for change in trials.changes.values()]
+    recorder = Recorder(trials.model, layers, calibration, draws, seed)
     for (batch, target), reference in zip(parts, references, strict=True):
         calls = recorder.run(batch, target, scores, reference)
         with torch.no_grad():
@@ -128,12 +121,12 @@ def fisher_scores(trials: UnitTrials, calibration: Calibration, draws: int, seed
     return scores
 
 
-def _refuse_silence(trials: UnitTrials, unreached: set[str], batch: Any) -> None:
+def _refuse_silence(trials: UnitTrials, unreached: set[nn.Module], batch: Any) -> None:
     """Refuse to call layers harmless that no gradient reaches although the output depends on them."""
     with at_rest(trials.model), torch.no_grad():
         reference = first_tensor(call(trials.model, batch)).clone()
         for (path, _, _), change in trials.changes.items():
-            if path in unreached:
+            if change.layer in unreached:
                 with change.applied():
                     output = first_tensor(call(trials.model, batch))
                 if not torch.equal(output, reference):

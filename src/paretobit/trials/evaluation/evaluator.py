@@ -45,8 +45,9 @@ class Evaluator:
         self._kept = Kept(budget_mb * _MB)
         self._stepwise: WeakKeyDictionary[nn.Module, Stepwise | None] = WeakKeyDictionary()
         layout = layout_of(graph, x)
-        whole = "operations" if runs_by_operations(graph, self._laid_out(x[:_FEW_ROWS], layout)) else "whole"
-        self.path = {"layout": layout, "run": whole}
+        few = self._laid_out(x[:_FEW_ROWS], layout)
+        by_operations = stepwise_of(graph, graph.model, few, Kept(0)) is not None
+        self.path = {"layout": layout, "run": "operations" if by_operations else "whole"}
 
     def __reduce__(self) -> tuple[type[Evaluator], tuple[Any, ...]]:
         return Evaluator, (self._graph, self._given, self._y, self._rows, self._budget_mb)
@@ -79,11 +80,6 @@ class Evaluator:
                 made = None
             self._stepwise[model] = made
         return self._stepwise[model]
-
-
-def runs_by_operations(graph: ModelGraph, batch: Tensor) -> bool:
-    """Whether the operations of a graph's model give its bits, and nothing else happens in a run."""
-    return stepwise_of(graph, graph.model, batch, Kept(0)) is not None
 
 
 def stepwise_of(graph: ModelGraph, model: nn.Module, batch: Tensor, kept: Kept) -> Stepwise | None:
