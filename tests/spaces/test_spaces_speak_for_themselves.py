@@ -35,8 +35,8 @@ def asked_for(path, text=None):
 
 
 def is_of_passes(path):
-    """Passes have names of their own, which some spaces share."""
-    return "passes" in path.parts
+    """Passes and kinds of operations have names of their own, which some spaces share."""
+    return bool({"passes", "operations"} & {*path.parts})
 
 
 def test_nothing_asks_for_a_space_by_name_or_class():

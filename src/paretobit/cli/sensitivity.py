@@ -49,9 +49,9 @@ def sensitivity(
 
     from paretobit.errors import BadInput, under
     from paretobit.formats import parse
-    from paretobit.passes.analysis import DEFAULT_FORMATS
     from paretobit.report import cell
     from paretobit.report.sensitivity import sensitivity_rows, skipped_rows
+    from paretobit.strategies.insight.sensitivity import DEFAULT_FORMATS
     from paretobit.workflow.sensitivity import fragile_layers
     from paretobit.workflow.settings import Settings
 

@@ -9,8 +9,8 @@ import torch
 from paretobit.errors import BadInput
 from paretobit.formats import Format
 from paretobit.graph import trace
-from paretobit.passes.analysis import DEFAULT_FORMATS, SensitivityReport, sensitivity
 from paretobit.runtime import one_thread, seeded
+from paretobit.strategies.insight.sensitivity import DEFAULT_FORMATS, SensitivityReport, sensitivity
 from paretobit.training.evaluate import check_classifier
 from paretobit.workflow.assemble import build_model
 from paretobit.workflow.opening import named, open_saved

@@ -21,18 +21,11 @@ from paretobit.passes.analysis.report import (
     summarize_quantization,
 )
 from paretobit.passes.analysis.roofline import Device, NodeTime, Roofline, roofline
-from paretobit.passes.analysis.sensitivity import (
-    DEFAULT_FORMATS,
-    SensitivityReport,
-    SensitivityRow,
-    sensitivity,
-)
 from paretobit.passes.analysis.statistics import TensorStatistics, statistics
 from paretobit.passes.analysis.storage import LayerBits, Owner, owners
 
 __all__ = [
     "CONVENTIONS",
-    "DEFAULT_FORMATS",
     "Accumulator",
     "Convention",
     "CostReport",
@@ -45,8 +38,6 @@ __all__ = [
     "NodeTime",
     "Owner",
     "Roofline",
-    "SensitivityReport",
-    "SensitivityRow",
     "TensorStatistics",
     "TypeSummary",
     "accumulators",
@@ -57,7 +48,6 @@ __all__ = [
     "peak_memory",
     "report_graph",
     "roofline",
-    "sensitivity",
     "statistics",
     "summarize_quantization",
     "zero_fraction",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from torch import Tensor, nn
@@ -22,40 +21,38 @@ from paretobit.passes.layers.quantizable import (
     why_not,
 )
 from paretobit.passes.layers.selection import By, path_of, select
+from paretobit.passes.streaming import Noise
+from paretobit.strategies.insight.alone import Change
 
 Slots = Literal["weight", "data", "both"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Trial:
-    """One layer or function of the copy, and the formats to set there.
+    """One layer or function of the copy with other formats, and what that does, summed over batches.
 
     Attributes:
         node: Of the graph.
-        layer: Of the copy.
-        candidate: As it was given.
-        formats: Slot to format; what is not named is full precision.
+        change: To the copy.
+        candidate: The format, as it was given.
+        called: Whether the layer ran.
+        layer_noise: At its output.
+        model_noise: At the model's.
+        loss: Of the model.
     """
 
     node: Node
-    layer: Quantized
+    change: Change
     candidate: Format
-    formats: Mapping[str, Format]
+    called: bool = False
+    layer_noise: Noise = field(default_factory=Noise)
+    model_noise: Noise = field(default_factory=Noise)
+    loss: float = 0.0
 
     @property
     def name(self) -> str:
         """As the list of what was skipped calls it."""
-        return f"{self.node.name} in {self.candidate} ({', '.join(self.formats)})"
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """The layer with these formats inside the block; with what it carried after it."""
-        carried = self.layer.slots
-        self.layer.set_slots(self.formats)
-        try:
-            yield
-        finally:
-            self.layer.set_slots(carried)
+        return f"{self.node.name} in {self.candidate} ({', '.join(self.change.formats)})"
 
 
 def make_trials(
@@ -92,7 +89,7 @@ def make_trials(
             if settings not in distinct:
                 distinct.append(settings)
                 layer = instrument_at(model, path_of(node), cache, function_name)
-                trials.append(Trial(node, layer, candidate, settings))
+                trials.append(Trial(node, Change(layer, settings), candidate))
         if len(distinct) == 1:
             skipped[node.name] = f"a {node.op} has no such slot"
     if not trials:

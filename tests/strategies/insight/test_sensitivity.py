@@ -14,9 +14,9 @@ from paretobit.formats import parse as make_format
 from paretobit.graph import trace
 from paretobit.models import build
 from paretobit.nn import Quantized
-from paretobit.passes.analysis import DEFAULT_FORMATS, sensitivity
-from paretobit.passes.analysis.sensitivity_trials import for_data
 from paretobit.passes.layers.assignment import apply_assignment
+from paretobit.strategies.insight.sensitivity import DEFAULT_FORMATS, sensitivity
+from paretobit.strategies.insight.sensitivity_trials import for_data
 
 INT8, INT4 = ScaledInteger(8, per="channel"), ScaledInteger(4, per="channel")
 
@@ -117,6 +117,16 @@ def test_the_divergence_from_the_float_output_needs_no_labels(net):
         p = torch.cat([net.model.eval()(b) for b in x]).double().log_softmax(1)
         q = torch.cat([quantised(b) for b in x]).double().log_softmax(1)
     assert row.loss_change == pytest.approx((p.exp() * (p - q)).sum(1).mean().item(), rel=1e-5)
+
+
+def test_for_a_model_of_one_number_the_divergence_is_half_the_squared_error():
+    torch.manual_seed(0)
+    model, x = nn.Linear(6, 1).eval(), torch.randn(40, 6)
+    net = nn.Sequential(model)
+    (row,) = sensitivity(trace(net, x), [x[:30], x[30:]], [INT4], loss="kl", slots=["weight"]).rows
+    with torch.no_grad():
+        change = x @ (INT4.quantize(model.weight) - model.weight).T
+    assert row.loss_change == pytest.approx(0.5 * change.square().mean().item(), rel=1e-4)
 
 
 def test_a_loss_of_ones_own(net):
@@ -253,6 +263,26 @@ def test_shared_layers_functions_and_outputs_in_containers():
     with torch.no_grad():
         assert row.model_sqnr == pytest.approx(db(model(x)["logits"], quantised(x)["logits"]), rel=1e-5)
     assert report.skipped["relu"] == "the function relu is tried where a key names it"
+
+
+def test_a_layer_that_only_some_batches_reach_is_harmless_on_the_others():
+    torch.manual_seed(0)
+    without, reaching = torch.full((8, 4), 1e9), torch.randn(8, 4)
+    graph = trace(Shared(), {"x": reaching})
+
+    def changes(*batches):
+        given = [{"x": batch} for batch in batches]
+        report = sensitivity(graph, given, [INT4], loss=mean_of)
+        return {row.layer: row.loss_change for row in report.rows}
+
+    alone, both = changes(reaching), changes(without, reaching)
+    assert set(alone) == {"twice"}
+    assert both == pytest.approx({layer: change / 2 for layer, change in alone.items()}, rel=1e-3, abs=1e-6)
+    assert changes(without) == {}
+
+
+def mean_of(result, target):
+    return result["logits"].double().mean() if isinstance(result, dict) else 0.0
 
 
 def test_a_layer_in_place_and_the_residual_beside_it_are_not_disturbed():
