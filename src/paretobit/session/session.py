@@ -25,8 +25,8 @@ from paretobit.studies.study import Study
 from paretobit.studies.trial import Trial
 from paretobit.trials.bench import Bench
 from paretobit.trials.evidence import Evidence, fingerprint
+from paretobit.trials.halving import Rungs
 from paretobit.trials.outcome import Outcome
-from paretobit.trials.pipeline.halving import Rungs
 from paretobit.trials.pipeline.pipeline import Pipeline
 from paretobit.trials.runners import Runner
 from paretobit.wanted.wanted import Wanted

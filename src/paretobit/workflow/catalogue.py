@@ -20,9 +20,9 @@ from paretobit.spaces import SPACES
 from paretobit.strategies import STRATEGIES
 from paretobit.strategies.optuna_samplers import SAMPLERS
 from paretobit.training.distillation import Distillation
-from paretobit.trials.pipeline.halving import HalvingSettings
-from paretobit.trials.pipeline.steps import CalibrateStep, PipelineSettings, TrainingStep
+from paretobit.trials.halving import HalvingSettings
 from paretobit.trials.runners import RUNNERS
+from paretobit.trials.steps import CalibrateStep, PipelineSettings, TrainingStep
 from paretobit.workflow.settings import SECTIONS, ForgivingSettings, MetricSettings, Settings
 
 Row = dict[str, Any]

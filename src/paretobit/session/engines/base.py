@@ -9,8 +9,8 @@ from typing import Protocol
 
 from paretobit.spaces.knobs import Config
 from paretobit.trials.bench import Bench
+from paretobit.trials.halving import Bar
 from paretobit.trials.outcome import Outcome
-from paretobit.trials.pipeline.halving import Bar
 from paretobit.wanted.wanted import Judge, nothing_wanted
 
 

@@ -22,8 +22,8 @@ from paretobit.session.engines.base import Finished
 from paretobit.session.engines.worker import Surroundings
 from paretobit.spaces.knobs import Config
 from paretobit.trials.bench import Bench
+from paretobit.trials.halving import Bar
 from paretobit.trials.outcome import Outcome
-from paretobit.trials.pipeline.halving import Bar
 from paretobit.wanted.wanted import Judge, nothing_wanted
 
 _CODE = "import sys; from paretobit.session.engines.worker import main; main(int(sys.argv[1]))"
