@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from paretobit.errors import BadInput
 from paretobit.runtime import one_thread, seeded
 from paretobit.session.delivery import Delivery
-from paretobit.session.engines.execution import Execution
+from paretobit.session.engines import Execution
 from paretobit.session.interrupts import Interrupts
 from paretobit.session.loop import Progress, SearchLoop
 from paretobit.session.provenance import SPACE, check_comparable, check_or_begin
