@@ -215,7 +215,7 @@ def test_a_part_of_every_kind_serial_with_workers_killed_and_resumed(there):
     assert {name for row in whole for name in row[3]} >= {"accuracy", "total_bitops", "largest_weight"}
     knobs = {name for row in whole for name in row[1]}
     assert "shrink.factor" in knobs
-    assert any(name.startswith("bessel") for name in knobs)
+    assert any("bessel" in name for name in knobs), knobs
     assert {"signed_powers", "integer"} == {row[1]["first.name"] for row in whole}
     two = searched(there, "two", 2)
     assert [row[:5] for row in two] == [row[:5] for row in whole]
