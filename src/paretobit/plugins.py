@@ -11,14 +11,15 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
 
 from paretobit.errors import BadInput, located
-from paretobit.runtime import import_file, users_module
+from paretobit.registry import FILED, withdraw
+from paretobit.runtime import import_file, not_imported, users_module
 
 GROUP = "paretobit.plugins"
 """The entry points under which an installed package names its modules."""
@@ -45,7 +46,7 @@ _LOADED: dict[str, Plugin] = {}
 
 
 def load(
-    names: Iterable[str], folder: Path | None = None, recorded: Mapping[str, str] | None = None
+    names: str | Iterable[str], folder: Path | None = None, recorded: Mapping[str, str] | None = None
 ) -> list[str]:
     """Import plug-ins, and those of installed packages before them.
 
@@ -61,7 +62,8 @@ def load(
         BadInput: One is absent, does not import, registers a name that is taken, or is not the recorded one.
     """
     load_installed()
-    if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, Iterable) or not all(isinstance(name, str) and name for name in names):
         raise BadInput("not a list of plug-ins", key=_KEY, found=names, allowed="files and modules")
     with located(key=_KEY):
         return [_load(_absolute(name, folder), recorded) for name in names]
@@ -95,11 +97,9 @@ def adopt(plugins: Iterable[Mapping[str, str]]) -> None:
         _load(plugin["name"], {plugin["name"]: plugin["sha256"]})
 
 
-def reminder(recorded: Iterable[Mapping[str, str]]) -> str:
-    """How to give the plug-ins that are recorded and were not imported; empty where all were."""
-    absent = [one["name"] for one in recorded if one["name"] not in _LOADED]
-    options = " ".join(f"--plugin {name}" for name in absent)
-    return f"it was made with plug-ins, which are not imported unasked: {options}" if absent else ""
+def absent(names: Iterable[str]) -> list[str]:
+    """Those that were not imported."""
+    return [name for name in names if name not in _LOADED]
 
 
 def is_of_a_plugin(module: str) -> bool:
@@ -121,11 +121,12 @@ def _load(name: str, recorded: Mapping[str, str] | None) -> str:
     expected = plugin.sha256 if recorded is None else recorded.get(name)
     known = _LOADED.get(name, plugin)
     if expected != plugin.sha256 or known != plugin:
-        problem = (
-            "the plug-in is not the one that was recorded" if known == plugin else "the plug-in has changed"
-        )
-        allowed = f"the one of before; --plugin {name} in a new process takes this one"
-        raise BadInput(problem, source=file, found=name, allowed=allowed)
+        problem = "the plug-in has changed since this process imported it: start Python anew"
+        if known == plugin:
+            problem = (
+                f"the plug-in is not the one that was recorded: add --plugin {name} to go on with this one"
+            )
+        raise BadInput(problem, source=file, found=name)
     if name not in _LOADED:
         _LOADED[name] = plugin  # before it is imported: it may lead here again
         try:
@@ -137,21 +138,26 @@ def _load(name: str, recorded: Mapping[str, str] | None) -> str:
 
 
 def _file_of(module: str) -> Path | None:
+    """Where a module is; the packages around it are imported for that."""
     try:
         spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
+    except (Exception, SystemExit) as error:
+        if not isinstance(error, ModuleNotFoundError) or not f"{module}.".startswith(f"{error.name}."):
+            raise not_imported(error) from error
         spec = None
     if spec is None:
         raise BadInput("no such module", found=module, allowed="path/to/file.py, or an installed module")
     return Path(spec.origin) if spec.has_location and spec.origin else None
 
 
-def _import(name: str, is_file: bool) -> Any:
-    if is_file:
-        return import_file(Path(name))
+def _import(name: str, is_file: bool) -> None:
+    """Import a plug-in; say so where it has registered nothing, take back what it has where it fails."""
+    module = users_module(Path(name)) if is_file else name
+    start = 0 if module in sys.modules else len(FILED)
     try:
-        return importlib.import_module(name)
-    except BadInput:
-        raise
+        import_file(Path(name)) if is_file else importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        raise BadInput(f"the plug-in does not import: {type(error).__name__}: {error}", found=name) from error
+        withdraw(module)
+        raise not_imported(error) from error
+    if all(f"{by}.".startswith("paretobit.") for _, _, by in FILED[start:]):
+        print(f"warning: the plug-in {name} registers nothing", file=sys.stderr)

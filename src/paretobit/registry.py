@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from paretobit.errors import BadInput
 
@@ -46,7 +47,7 @@ class Registry(Generic[T]):
         The summary defaults to the first line of the value's docstring.
 
         Raises:
-            BadInput: The name is taken; both sides are named.
+            BadInput: The name is taken, both sides are named; or the value has another `name` of its own.
         """
 
         def file(value: T) -> T:
@@ -56,6 +57,10 @@ class Registry(Generic[T]):
                     found=_origin(value),
                     allowed=f"one; the first is {_origin(self._entries[name].value)}",
                 )
+            own = getattr(value, "name", name)
+            if isinstance(own, str) and own != name:
+                raise BadInput(f"registered as '{name}' and named otherwise", found=own, allowed=[name])
+            FILED.append((self, name, str(sys._getframe(1).f_globals.get("__name__"))))
             doc = (getattr(value, "__doc__", None) or "").strip()
             self._entries[name] = Entry(name, value, summary or (doc.splitlines()[0] if doc else ""))
             return value
@@ -76,6 +81,17 @@ class Registry(Generic[T]):
     def names(self) -> list[str]:
         """Registered names, in order of registration."""
         return list(self._entries)
+
+
+FILED: list[tuple[Registry[Any], str, str]] = []
+"""Registry, name, and the module that filed it, in order."""
+
+
+def withdraw(module: str) -> None:
+    """Take out what a module has registered whose import failed."""
+    for filed in [filed for filed in FILED if filed[2] == module]:
+        FILED.remove(filed)
+        del filed[0]._entries[filed[1]]
 
 
 def _origin(value: object) -> str:

@@ -178,18 +178,26 @@ def import_file(path: Path) -> ModuleType:
             exec(compile(source, str(path), "exec"), vars(module))
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        if isinstance(error, BadInput):
-            raise
-        line = next(
-            (f.lineno for f in reversed(extract_tb(error.__traceback__)) if f.filename == str(path)), None
-        )
-        line = error.lineno if isinstance(error, SyntaxError) else line
-        problem = f"the file does not import: {type(error).__name__}: {error}"
-        raise BadInput(problem, source=path, line=line) from error
+        raise not_imported(error) from error
     return module
 
 
 _SOURCE = "__paretobit_source__"
+
+
+def not_imported(error: BaseException) -> BadInput:
+    """What an error that a user's code raised while it was imported means, with file and line."""
+    frames = [frame for frame in extract_tb(error.__traceback__) if frame.name == "<module>"]
+    file, line, said = next(
+        ((f.filename, f.lineno, str(error)) for f in frames[::-1]), (None, None, str(error))
+    )
+    if isinstance(error, SyntaxError):
+        file, line, said = error.filename, error.lineno, error.msg
+    if not isinstance(error, BadInput):
+        return BadInput(f"the file does not import: {type(error).__name__}: {said}", source=file, line=line)
+    if error.source is None:
+        error.source, error.line = file, line
+    return error
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import inspect
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
@@ -49,7 +49,8 @@ def guarded(command: Callable[P, None]) -> Callable[..., None]:
             plugins.load(plugin or ())
             command(*args, **kwargs)
         except ParetoBitError as error:
-            errors().print(f"[bold red]error:[/] {escaped(str(error))}", soft_wrap=True)
+            said = f"{error}{_not_imported(kwargs.values()) if isinstance(error, BadInput) else ''}"
+            errors().print(f"[bold red]error:[/] {escaped(said)}", soft_wrap=True)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             errors().print("interrupted")
@@ -62,6 +63,20 @@ def guarded(command: Callable[P, None]) -> Callable[..., None]:
     run.__signature__ = own.replace(parameters=[*own.parameters.values(), keyword])  # type: ignore[attr-defined]
     run.__annotations__ = {**command.__annotations__, "plugin": Plugin}
     return run
+
+
+def _not_imported(arguments: Iterable[Any]) -> str:
+    """What a run folder among the arguments of a command says of plug-ins that were not imported."""
+    from paretobit.plugins import absent
+
+    given = [one for value in arguments for one in (value if isinstance(value, list) else [value])]
+    paths = [Path(one) for one in given if isinstance(one, str | Path)]
+    for config in (folder / "config.toml" for path in paths for folder in (path, *path.parents)):
+        if config.is_file():
+            names = absent(Document.read(config).get("plugins", ()))
+            options = " ".join(f"--plugin {name}" for name in names)
+            return f"; it was made with plug-ins, which are not imported unasked: {options}" if names else ""
+    return ""
 
 
 def output() -> Console:
@@ -161,25 +176,11 @@ def _import_plugins(document: Document, run: Path | None) -> None:
             problem = "a file of a run folder is not executed unless it is named: add --plugin"
             raise BadInput(problem, key="plugins", found=name)
     folder = None if document.source is None else Path(document.source).parent
-    names = [*document.data.get("plugins", ()), *(one["name"] for one in plugins.loaded())]
     with document.placing():
-        document.data["plugins"] = list(dict.fromkeys(plugins.load(names, folder, recorded)))
-    if not document.data["plugins"]:
-        del document.data["plugins"]
-
-
-@contextmanager
-def naming_plugins(study: Study) -> Iterator[None]:
-    """Say of what is unknown in the block which plug-ins the study was made with, where they are absent."""
-    from paretobit import plugins
-
-    try:
-        yield
-    except BadInput as error:
-        hint = plugins.reminder(study.facts.get("plugins", ()))
-        if hint and error.problem.startswith("unknown"):
-            error.problem += f" ({hint})"
-        raise
+        names = plugins.load(document.data.get("plugins", ()), folder, recorded)
+    names += [one["name"] for one in plugins.loaded()]
+    if names:
+        document.data["plugins"] = list(dict.fromkeys(names))
 
 
 def require_space(document: Document) -> None:

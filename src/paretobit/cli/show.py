@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from paretobit.cli.console import escaped, guarded, naming_plugins, output, print_front, print_json, print_table
+from paretobit.cli.console import escaped, guarded, output, print_front, print_json, print_table
 from paretobit.cli.options import Json, ModelToo
 from paretobit.errors import BadInput
 
@@ -42,7 +42,7 @@ def show(
     if layers:
         _layers(run, model, json_)
         return
-    with Study.open(run) as study, naming_plugins(study):
+    with Study.open(run) as study:
         if trials:
             _compare(study, trials[0], trials[1], json_)
         elif best is not None or trial is not None:
