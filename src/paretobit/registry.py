@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, Generic, TypeVar
 
 from paretobit.errors import BadInput
@@ -60,7 +61,7 @@ class Registry(Generic[T]):
             own = getattr(value, "name", name)
             if isinstance(own, str) and own != name:
                 raise BadInput(f"registered as '{name}' and named otherwise", found=own, allowed=[name])
-            FILED.append((self, name, str(sys._getframe(1).f_globals.get("__name__"))))
+            FILED.append((self, name, _module_at_work()))
             doc = (getattr(value, "__doc__", None) or "").strip()
             self._entries[name] = Entry(name, value, summary or (doc.splitlines()[0] if doc else ""))
             return value
@@ -78,6 +79,10 @@ class Registry(Generic[T]):
     def __iter__(self) -> Iterator[Entry[T]]:
         return iter(self._entries.values())
 
+    def remove(self, name: str) -> None:
+        """Take an entry out again."""
+        del self._entries[name]
+
     def names(self) -> list[str]:
         """Registered names, in order of registration."""
         return list(self._entries)
@@ -91,7 +96,16 @@ def withdraw(module: str) -> None:
     """Take out what a module has registered whose import failed."""
     for filed in [filed for filed in FILED if filed[2] == module]:
         FILED.remove(filed)
-        del filed[0]._entries[filed[1]]
+        if filed[1] in filed[0]:
+            filed[0].remove(filed[1])
+
+
+def _module_at_work() -> str:
+    """The module that is being imported, whose code has led here."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
+    return "" if frame is None else str(frame.f_globals.get("__name__"))
 
 
 def _origin(value: object) -> str:
