@@ -1,284 +1,239 @@
-"""Adding a part of each kind takes one file and one entry point; nothing of this package is touched."""
+"""A part of any kind is one file in a package of its own, found through its entry point."""
 
-from __future__ import annotations
-
-import csv
-import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from paretobit.storage import read_tensors
-from paretobit.studies.study import Study
-
-ONE_FILE = {
-    "format": '''
+HEAD = """
 from dataclasses import dataclass
-from paretobit.formats import FORMATS
-from paretobit.formats.integer import Integer
+from typing import ClassVar
+"""
+KINDS = {
+    "format": (
+        """
+from paretobit.formats.base import FORMATS
+from paretobit.formats.log import Log
 
-@FORMATS.register("ext_format")
+@FORMATS.register("mine")
 @dataclass(frozen=True)
-class ExtFormat(Integer):
-    """Integers, under a name of its own."""
-    name = "ext_format"
-''',
-    "operation": """
+class Mine(Log):
+    '''Powers of two.'''
+    name: ClassVar[str] = "mine"
+""",
+        """
+import torch
+from paretobit.formats import parse
+assert parse("mine(width=4)").quantize(torch.tensor([0.3])).item() == 0.25
+""",
+    ),
+    "operation": (
+        """
 from paretobit.graph.operations import OF_DATA, OPERATIONS, Operation
 
-OPERATIONS.register("ext_bessel", summary="Bessel function")(
-    Operation("elementwise", OF_DATA, aliases=("special_bessel_j0",))
+OPERATIONS.register("airy", summary="Airy function")(
+    Operation("elementwise", OF_DATA, aliases=("special_airy_ai",))
 )
 """,
-    "pass": '''
+        """
 import torch
+from torch import nn
+from paretobit.passes.layers.quantizable import slots_at, unsupported
+
+class Net(nn.Module):
+    def forward(self, x):
+        return torch.special.airy_ai(x)
+
+graph = pb.trace(Net(), torch.ones(1, 3))
+(node,) = [node for node in graph if node.op == "airy"]
+assert slots_at(graph, node) == ("data_in",) and unsupported(graph) == {}
+""",
+    ),
+    "pass": (
+        """
 from paretobit.passes.registry import PASSES
 from paretobit.passes.taking import takes
+from paretobit.schemas import Schema
 
-@PASSES.register("ext_pass")
-@takes()
-def zero(graph, table):
-    """Sets every parameter to zero."""
-    with torch.no_grad():
-        parameters = list(graph.model.parameters())
-        for parameter in parameters:
-            parameter.zero_()
-    return graph, {"zeroed": len(parameters)}
-''',
-    "runner": '''
-from paretobit.trials.runners import RUNNERS, Runner
+class Settings(Schema):
+    '''No keys.'''
+
+@PASSES.register("mine", summary="nothing")
+@takes(Settings)
+def nothing(graph, table):
+    '''The graph as it was.'''
+    return graph, {"did": "nothing"}
+""",
+        """
+from paretobit.passes.transform import PASSES
+assert PASSES["mine"]("graph", {}) == ("graph", {"did": "nothing"})
+""",
+    ),
+    "runner": (
+        """
+from paretobit.trials.runners.base import RUNNERS, Runner
 from paretobit.wanted.metric import Metric
 
-@RUNNERS.register("ext_runner")
-class Negative(Runner):
-    """How many weights are negative."""
-    metrics = (Metric("negative_weights", "minimize", "weights"),)
+@RUNNERS.register("mine")
+class Mine(Runner):
+    '''Parameters.'''
+    metrics = (Metric("parameters", "minimize", "numbers"),)
 
     def measure(self, candidate):
-        return {"negative_weights": float(sum(int((p < 0).sum()) for p in candidate.applied.parameters()))}
-''',
-    "strategy": '''
-from paretobit.strategies import STRATEGIES, Strategy
+        return {"parameters": float(sum(p.numel() for p in candidate.applied.parameters()))}
+""",
+        """
+study = search(runners={"basic_evaluation": {}, "mine": {}}, minimize=["loss", "parameters"])
+assert study.baseline["parameters"] == 8 * 3 + 3
+""",
+    ),
+    "strategy": (
+        """
+from paretobit.strategies.base import STRATEGIES, Strategy
 
-@STRATEGIES.register("ext_strategy")
-class Backwards(Strategy):
-    """Every configuration, the last one first."""
-    def __init__(self, problem, seed, settings):
-        super().__init__(problem, seed, settings)
-        self.left = list(range(problem.tree.size))
+@STRATEGIES.register("mine")
+class Mine(Strategy):
+    '''The last configuration alone.'''
+    asked = False
 
     def ask(self, n):
-        return [self.problem.tree.at(self.left.pop()) for _ in range(min(n, len(self.left)))]
+        last, self.asked = not self.asked, True
+        return [self.problem.tree.at(self.problem.tree.size - 1)] if last else []
 
     def learn(self, trials):
         pass
 
     def tell(self, trials):
         pass
-''',
-    "space": '''
+""",
+        """
+study = search(strategy="mine")
+assert [dict(trial.config) for trial in study] == [{"0.weight_width": 6}]
+""",
+    ),
+    "space": (
+        """
 import torch
-from paretobit.spaces import SPACES, BoundSpace, Space
+from paretobit.spaces.base import SPACES, BoundSpace, Space
 from paretobit.spaces.knobs import Knob, Tree
 
-@SPACES.register("ext_space")
-class Silence(Space):
-    """Whether the last bias is zero."""
-    name = "ext_space"
+@SPACES.register("mine")
+class Mine(Space):
+    '''A shift of the bias.
+
+    Args:
+        shifts: To choose from.
+    '''
+    name = "mine"
+
+    def __init__(self, *, shifts: list[float]) -> None:
+        self.shifts = shifts
 
     def bind(self, graph, calibration=None):
-        return BoundSilence(graph)
+        return Bound(self, graph)
 
     @staticmethod
     def explain(described, config):
-        return {"silent": {"config": {"on": config["silent"]}}}
+        return {"mine": {"config": dict(config)}}
 
-class BoundSilence(BoundSpace):
-    name = "ext_space"
-    dropped, unmatched = (), ()
+class Bound(BoundSpace):
+    name, dropped = "mine", ()
 
-    def __init__(self, graph):
+    def __init__(self, space, graph):
         super().__init__(graph)
-        self.tree = Tree((Knob.of("silent", [False, True]),))
-        self.last = graph.layers[-1].owner
-        self.matched = (graph.layers[-1].name,)
+        self.tree = Tree((Knob.of("shift", space.shifts),))
+        self.matched, self.unmatched = (), ()
 
     def instrument(self, model):
         pass
 
     def apply(self, prepared, config):
-        on = config is not None and config["silent"]
         with torch.no_grad():
-            bias = self._graph.model.get_submodule(self.last).bias
-            prepared.get_submodule(self.last).bias.copy_(torch.zeros_like(bias) if on else bias)
+            shift = 0.0 if config is None else config["shift"]
+            prepared[0].bias.copy_(self._graph.model[0].bias.detach() + torch.tensor([shift, 0, 0]))
         return prepared
 
     def describe(self):
         return {}
-''',
-    "engine": '''
-from pathlib import Path
+""",
+        """
+from paretobit.spaces import SPACES
+study = search(space=SPACES["mine"].from_settings({"shifts": [0.0, 5.0]}))
+assert len({trial.metrics["loss"] for trial in study}) == 2
+assert study[0].metrics["loss"] == study.baseline["loss"]
+""",
+    ),
+    "engine": (
+        """
 from paretobit.session.engines import ENGINES, SerialEngine
 
-@ENGINES.register("ext_engine")
-class Noted(SerialEngine):
-    """Serial, and writes down how much it was given."""
+@ENGINES.register("mine")
+class Mine(SerialEngine):
+    '''Counts.'''
+    count = 0
+
     def submit(self, config, bar=None):
-        with Path("submitted").open("a") as file:
-            file.write("x")
+        Mine.count += 1
         super().submit(config, bar)
-''',
-    "figure": '''
+""",
+        """
+from paretobit.session.engines import ENGINES
+assert len(search(engine="mine")) == ENGINES["mine"].count == 2
+""",
+    ),
+    "figure": (
+        """
 from paretobit.report.figures.registry import FIGURES, figure
 from paretobit.report.figures.style import Picture
 
-@FIGURES.register("ext_figure", summary="how many trials there are")
-@figure("ext_figure")
-def counts(runs, asked):
-    """How many trials there are."""
-    count = len(runs.study)
-    return Picture(f"{count} of them.", lambda canvas: canvas.subplots().bar(["trials"], [count]))
-''',
+@FIGURES.register("mine")
+@figure("mine")
+def mine(runs, asked):
+    '''Nothing.'''
+    return Picture("Nothing to see.", lambda canvas: None)
+""",
+        """
+import sys
+from paretobit.cli.main import main
+search(out="run")
+sys.argv = ["paretobit", "report", "run", "--figure", "mine", "-q"]
+try:
+    main()
+except SystemExit as done:
+    assert not done.code
+from pathlib import Path
+assert list(Path("run/report").glob("mine*.png"))
+""",
+    ),
 }
-NET = """
+USE = """
 import torch
-from torch import nn
+import paretobit as pb
 
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = nn.Linear(64, 8), nn.Linear(8, 10)
+def search(**given):
+    torch.manual_seed(0)
+    model, x = torch.nn.Sequential(torch.nn.Linear(8, 3)), torch.randn(20, 8)
+    seed = {"linear": {"weight_width": [3, 6], "weight_frac_width": 2}}
+    asked = {"minimize": "loss", "space": pb.Quantize(seed=seed), **given}
+    return pb.search(model, val=(x, torch.arange(20) % 3), **asked)
 
-    def forward(self, x):
-        return self.second(torch.special.bessel_j0(self.first(x.flatten(1))))
-
-def make():
-    return Net()
-"""
-SEARCH = """
-model = "net.py:make"
-data = "digits"
-[train]
-max_epochs = 1
-batch_size = 1024
-[passes.ext_pass]
-[search]
-maximize = "accuracy"
-minimize = ["bitops", "negative_weights"]
-strategy = "ext_strategy"
-engine = "ext_engine"
-[search.runners]
-basic_evaluation = {num_samples = 64}
-basic_computation = {}
-ext_runner = {}
-[search.space]
-name = ["quantize", "ext_space"]
-[search.space.quantize.seed.linear]
-name = ["ext_format", "integer"]
-data_in_width = 6
-weight_width = 6
-bias_width = 6
-[search.space.quantize.seed.ext_bessel]
-name = "integer"
-data_in_width = [4, 8]
+from paretobit.plugins import load_installed
+load_installed()
 """
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """What commands say in fresh processes that find a package of each kind among the installed ones."""
-    assert all(text.count(".register(") == 1 for text in ONE_FILE.values())
-    here = tmp_path_factory.mktemp("extension")
-    site = here / "site"
-    for kind, text in ONE_FILE.items():
-        (site / f"a_{kind}").mkdir(parents=True)
-        (site / f"a_{kind}" / "__init__.py").write_text(text)
-        info = site / f"a_{kind}-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: a-{kind}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[paretobit.plugins]\nmine = a_{kind}\n")
-    (here / "net.py").write_text(NET)
-    (here / "search.toml").write_text(SEARCH)
-    said = {
-        "search": _json(here, "search", "-c", "search.toml", "-o", "run"),
-        "transform": _json(here, "transform", "-c", "search.toml", "-o", "transformed"),
-        "report": _json(here, "report", "run", "--figure", "ext_figure"),
-        "list": _json(here, "list"),
-    }
-    return {**said, "folder": here}
-
-
-def _json(here: Path, *arguments: str) -> object:
-    command = [sys.executable, "-c", "from paretobit.cli.main import main; main()", *arguments, "--json"]
-    path = os.pathsep.join([str(here / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
-    ran = subprocess.run(
-        command, cwd=here, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert "warning" not in ran.stderr
-    return json.loads(ran.stdout)
-
-
-@pytest.fixture(scope="module")
-def rows(done):
-    with (done["folder"] / "run/trials.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-def test_a_format_is_a_choice_like_any_other(rows):
-    assert {row["first.name"] for row in rows} == {"ext_format", "integer"}
-    assert all(row["state"] == "complete" for row in rows)
-    alike = {}
-    for row in rows:  # it rounds as integers do
-        key = tuple(value for name, value in row.items() if name.startswith(("silent", "bessel")))
-        alike.setdefault(key, set()).add((row["accuracy"], row["negative_weights"]))
-    assert alike
-    assert all(len(measured) == 1 for measured in alike.values())
-
-
-def test_an_operation_is_quantised(rows):
-    assert {row[name] for row in rows for name in row if "bessel" in name} == {"4", "8"}
-
-
-def test_a_pass_changes_the_model(done):
-    (file,) = (done["folder"] / "transformed").rglob("weights.safetensors")
-    weights = read_tensors(file)
-    assert len(weights) == 4
-    assert not any(tensor.any() for tensor in weights.values())
-
-
-def test_a_runner_measures(rows):
-    assert all(0 < float(row["negative_weights"]) < 64 * 8 + 8 + 8 * 10 + 10 for row in rows)
-
-
-def test_a_strategy_proposes(rows):
-    assert [row["silent"] for row in rows[:2]] == ["True", "False"], "the last configuration came first"
-
-
-def test_a_space_acts(rows):
-    by = {on: {r["negative_weights"] for r in rows if r["silent"] == on} for on in ("True", "False")}
-    assert max(map(float, by["True"])) < min(map(float, by["False"])), "a bias of zero has no negative values"
-
-
-def test_an_engine_runs_the_trials(rows, done):
-    assert (done["folder"] / "submitted").read_text() == "x" * len(rows)
-
-
-def test_a_figure_is_drawn(rows, done):
-    assert (done["folder"] / "run/report/ext_figure.png").stat().st_size > 1000
-    assert f"{len(rows)} of them." in json.dumps(done["report"])
-
-
-@pytest.mark.parametrize("kind", ["formats", "passes", "runners", "strategies", "spaces", "engines", "figures"])
-def test_it_is_listed(kind, done):
-    names = [row["name"] for row in done["list"][kind] if row["name"].startswith("ext_")]
-    assert len(names) == 1
-
-
-def test_the_study_says_which_packages_took_part(done):
-    with Study.open(done["folder"] / "run") as study:
-        found = {plugin["name"]: Path(plugin["file"]).is_file() for plugin in study.facts["plugins"]}
-    assert found == {f"a_{kind}": True for kind in ONE_FILE}
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_part_of_any_kind_is_one_file_of_an_installed_package(kind, tmp_path):
+    adds, uses = KINDS[kind]
+    site = tmp_path / "site"
+    (site / "other_package").mkdir(parents=True)
+    (site / "other_package/__init__.py").write_text("")
+    (site / "other_package/parts.py").write_text(HEAD + adds)
+    about = site / "other_package-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: other-package\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[paretobit.plugins]\nparts = other_package.parts\n")
+    code = f"import sys; sys.path.insert(0, {str(site)!r})\n{USE}\n{uses}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
