@@ -25,7 +25,7 @@ demo: setup
 	$(BIN)/paretobit search --config examples/demo.toml
 
 test: setup
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check .
