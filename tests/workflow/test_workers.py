@@ -142,7 +142,7 @@ space = pb.Quantize(seed={"linear": {"weight_width": [2, 4]}})
 measure = lambda model: {"size": model(x).abs().sum().item() * shift()}
 shift = lambda: 2.0
 arguments = dict(space=space, evaluate=measure, example=x, minimize="size")
-assert [t.metrics for t in pb.search(net, workers=2, **arguments)] == [
+assert [t.metrics for t in pb.search(net, engine="processes", **arguments)] == [
     t.metrics for t in pb.search(net, **arguments)
 ]
 """
