@@ -87,6 +87,7 @@ def accuracy_change(correct: Tensor, reference: Tensor) -> AccuracyChange:
     Raises:
         BadInput: No rows, or not the same number of them.
 
+    >>> import torch
     >>> change = accuracy_change(torch.tensor([1, 1, 0, 0]).bool(), torch.tensor([1, 0, 1, 1]).bool())
     >>> change.worse, change.better, change.difference, change.p
     (2, 1, -0.25, 1.0)
