@@ -234,13 +234,13 @@ def test_a_replay_proposes_what_the_live_search_proposed(table, problem_of, scor
     settings = OptunaSettings(sampler=sampler)
     problem = table.problem(Wanted.of(minimize="loss", subject_to=bounds))
 
-    class Workbench:
-        def evaluate(self, config, bar=None):
+    class Replayed:
+        def evaluate(self, config, judge=None, bar=None):
             return table.outcome(config, problem)
 
     live, study = problem_of(table.tree, constraints=bounds), Study()
     strategy = OptunaStrategy(live, 3, settings)
-    SearchLoop(live, strategy, study, SerialEngine(Workbench()), lambda config: 0).run(40)
+    SearchLoop(live, strategy, study, SerialEngine(Replayed()), lambda config: 0).run(40)
 
     replayed = Recorded(OptunaStrategy(problem, 3, settings))
     play(lambda _: replayed, problem, lambda config: table.outcome(config, problem), 60)

@@ -13,18 +13,18 @@ import torch
 from torch import nn
 
 import paretobit as pb
-from paretobit.doctor import CHECKS, Patient, examine
+from paretobit.doctor import CHECKS, Patient
 from paretobit.doctor import trials as doctor_trials
-from paretobit.doctor.knobs import Ladder, full_precision, is_width
+from paretobit.doctor.examine import examined
+from paretobit.doctor.ladder import Ladder, full_precision, is_width
 from paretobit.errors import BadInput
 from paretobit.graph import trace
 from paretobit.registry import Entry
 from paretobit.runtime import one_thread, seeded
+from paretobit.session.session import Session
 from paretobit.spaces.knobs import Knob, Tree
 from paretobit.strategies import STRATEGIES, StrategySettings
-from paretobit.strategies.problem import Problem
-from paretobit.trials.bench import Workbench
-from paretobit.trials.evidence import Evidence, fingerprint
+from paretobit.trials.evidence import Evidence
 from paretobit.trials.runners import RUNNERS, FunctionRunner, Runner, RunnerSettings
 from paretobit.wanted.metric import Metric
 from paretobit.wanted.wanted import Wanted
@@ -79,24 +79,20 @@ def patient_of(sound):
         runners += tuple(make_runner(evidence) for make_runner in broken)
         described = space or pb.Quantize(seed={"linear": {"weight": WEIGHTS, "data_in": DATA}})
         bound = bind(described.bind(evidence.graph))
-        wanted = Wanted.of(maximize, minimize, subject_to)
         settings = STRATEGIES[strategy].Settings() if strategy in STRATEGIES else StrategySettings()
-        return Patient(
+        session = Session(
             model=model,
             evidence=evidence,
             space=bound,
             runners=runners,
+            wanted=Wanted.of(maximize, minimize, subject_to),
             strategy=strategy,
-            settings=more.pop("settings", settings),
+            strategy_settings=more.pop("settings", settings),
+            n_trials=1,
             seed=3,
-            make_workbench=lambda: Workbench(bound, runners, nothing_rejected, 3),
-            make_problem=lambda baseline: Problem.build(bound.tree, wanted, runners, baseline),
-            fingerprint=lambda: {
-                **fingerprint(model, given),
-                "traced": fingerprint(evidence.graph.model, {})["model"],
-            },
-            **more,
+            best=more.pop("question", None),
         )
+        return Patient(session, **more)
 
     with one_thread(), seeded(3):
         yield make
@@ -126,7 +122,7 @@ def found(check, patient):
 
 def test_a_sound_search_passes_every_check_within_the_evaluations_it_was_given(patient_of):
     patient = patient_of()
-    checks = examine(patient)
+    checks = examined(patient)
     assert [check.name for check in checks] == CHECKS.names()
     assert {check.name: check.said for check in checks if check.state != "ok"} == {}
     assert sum(check.evaluations for check in checks) == patient.counted <= 20
@@ -137,7 +133,7 @@ def test_more_evaluations_look_at_more_configurations(patient_of):
     few, many = patient_of(evaluations=12), patient_of(evaluations=60)
     assert (len(few.samples), len(many.samples)) == (2, 8)
     assert len(set(many.samples)) == 8
-    examine(few)
+    examined(few)
     assert few.counted <= 14
     with pytest.raises(BadInput, match="too few"):
         patient_of(evaluations=11)
@@ -399,7 +395,7 @@ def test_differences_within_the_noise_are_told(patient_of, sound):
 def test_a_metric_that_does_not_survive_storing_is_told(patient_of):
     patient = patient_of(extra(lambda runner, candidate: np.float32(0.1)))
     assert found("configurations run", patient).state == "ok"
-    check = next(check for check in examine(patient) if check.name.startswith("the study"))
+    check = next(check for check in examined(patient) if check.name.startswith("the study"))
     assert check.state == "failed"
     assert "float32" in check.said
 
@@ -473,7 +469,7 @@ def test_a_users_function_is_examined_as_well(patient_of, sound):
         known=KNOWN[1:],
         maximize="share",
     )
-    states = {check.name: check.state for check in examine(patient)}
+    states = {check.name: check.state for check in examined(patient)}
     assert states.pop("validation can tell") == "not applicable"
     assert set(states.values()) == {"ok"}
 
@@ -485,7 +481,7 @@ def test_an_error_within_a_check_fails_that_check_alone(patient_of, monkeypatch)
 
     first = CHECKS.names()[0]
     monkeypatch.setitem(CHECKS._entries, first, Entry(first, broken, ""))
-    checks = examine(patient_of())
+    checks = examined(patient_of())
     assert (checks[0].state, checks[0].said) == ("failed", "RuntimeError: out of ideas")
     assert checks[1].state == "ok"
 

@@ -7,7 +7,7 @@ from torch import nn
 import paretobit as pb
 from paretobit.spaces.knobs import Knob, Option, Tree
 from paretobit.strategies.problem import Problem
-from paretobit.trials.bench import Outcome
+from paretobit.trials.outcome import Outcome
 from paretobit.trials.vocabulary import Vocabulary
 from paretobit.wanted.objectives import Constraint, Objective
 
@@ -42,13 +42,13 @@ def score(config):
     return {"loss": loss, "cost": float(depth * width)}
 
 
-class FakeWorkbench:
+class FakeBench:
     """Scores configurations by a formula and counts how often each is asked for."""
 
     def __init__(self, fails=lambda config: False):
         self.calls, self.fails = [], fails
 
-    def evaluate(self, config, bar=None):
+    def evaluate(self, config, judge=None, bar=None):
         self.calls.append(config)
         if self.fails(config):
             return Outcome("failed", {}, "Traceback: boom")
@@ -56,8 +56,8 @@ class FakeWorkbench:
 
 
 @pytest.fixture
-def fake_workbench():
-    return FakeWorkbench
+def fake_bench():
+    return FakeBench
 
 
 @pytest.fixture

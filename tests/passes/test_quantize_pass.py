@@ -423,7 +423,7 @@ def test_a_device_refuses_pairs_of_formats_it_does_not_multiply(net):
     [
         ({"skip": ["cnv"]}, r"this name \(skip\): found 'cnv'.*did you mean 'conv'"),
         ({"skip": ["co("]}, r"not a regular expression.*\(skip\)"),
-        ({"skip": "conv"}, r"not a list of names \(skip\)"),
+        ({"skip": "conv"}, r"not a list \(skip\)"),
         ({"skip": ["conv"], "first": WIDE}, "is to be skipped and is the first"),
         ({"skip": ["conv"], "entries": {"conv2d": WIDE}}, "everything this key means is skipped"),
         ({"by": "name", "skip": ["conv"], "entries": {"conv": WIDE}}, "'conv' is named and is to be skipped"),

@@ -85,37 +85,37 @@ def test_a_handler_that_python_did_not_set_does_not_break_the_end_of_the_block(m
 
 
 class Interrupting:
-    """A workbench in whose trials the user presses Ctrl-C."""
+    """A bench in whose trials the user presses Ctrl-C."""
 
     def __init__(self, inner, presses):
         self.inner, self.presses = inner, presses
 
-    def evaluate(self, config, bar=None):
+    def evaluate(self, config, judge=None, bar=None):
         for _ in range(self.presses.pop(0) if self.presses else 0):
             send(signal.SIGINT)
         return self.inner.evaluate(config)
 
 
-def search(problem, workbench, study):
+def search(problem, bench, study):
     strategy = BruteForce(problem, 0, BruteForceSettings())
-    loop = SearchLoop(problem, strategy, study, SerialEngine(workbench), lambda config: 0)
+    loop = SearchLoop(problem, strategy, study, SerialEngine(bench), lambda config: 0)
     with Interrupts() as interrupts:
         loop.run(10, stopping=interrupts.wanted)
 
 
 @pytest.mark.parametrize(("presses", "finished"), [([0, 0, 1], 3), ([0, 0, 2], 2), ([0, 1, 1], 2)])
 def test_an_interrupted_search_keeps_its_running_trial_unless_interrupted_twice(
-    problem_of, mixed_tree, fake_workbench, presses, finished
+    problem_of, mixed_tree, fake_bench, presses, finished
 ):
     problem, study = problem_of(mixed_tree), Study()
     with pytest.raises(KeyboardInterrupt):
-        search(problem, Interrupting(fake_workbench(), presses), study)
+        search(problem, Interrupting(fake_bench(), presses), study)
     assert len(study) == finished
-    search(problem, fake_workbench(), study)
+    search(problem, fake_bench(), study)
     assert [t.config for t in study] == [mixed_tree.at(i) for i in range(10)]
 
 
-def test_outside_the_main_thread_nothing_is_caught_and_the_search_works(problem_of, mixed_tree, fake_workbench):
+def test_outside_the_main_thread_nothing_is_caught_and_the_search_works(problem_of, mixed_tree, fake_bench):
     found = []
 
     def work():
@@ -123,7 +123,7 @@ def test_outside_the_main_thread_nothing_is_caught_and_the_search_works(problem_
         study = Study()
         with Interrupts():
             found.append(handlers() == before)
-        search(problem_of(mixed_tree), fake_workbench(), study)
+        search(problem_of(mixed_tree), fake_bench(), study)
         found.append([t.config for t in study])
 
     thread = threading.Thread(target=work)

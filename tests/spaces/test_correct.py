@@ -138,11 +138,11 @@ def test_a_configuration_is_explained(bound):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "not a list of corrections"),
-        ("bias", "not a list of corrections"),
-        (3, "not a list of corrections"),
-        (["biass"], "unknown correction.*did you mean 'bias'"),
-        ([["none"]], "unknown correction"),
+        ((), "no corrections to choose from"),
+        ("bias", "not a list"),
+        (3, "not a list"),
+        (["biass"], "not one of the choices.*did you mean 'bias'"),
+        ([["none"]], "not one of the choices"),
         (["none", "none"], "listed twice"),
     ],
 )

@@ -261,7 +261,7 @@ def test_a_default_that_is_left_with_no_layer_at_all_is_refused():
         ({"by": "typ", "seed": {"linear": {}}}, "did you mean 'type'"),
         ({"share": "nmae", "seed": {"linear": {}}}, "did you mean 'name'"),
         ({"seed": {}}, "names no layers"),
-        ({"seed": None}, "names no layers"),
+        ({"seed": None}, "not a table"),
     ],
 )
 def test_an_unknown_way_to_choose_or_share_is_refused(arguments, message):

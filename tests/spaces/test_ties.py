@@ -132,7 +132,7 @@ def test_sparsities_are_tied_like_formats(blocks):
     assert {spelt["config"]["sparsity"] for name, spelt in explained(bound, 1).items() if name != "stem"} == {
         0.5
     }
-    with pytest.raises(BadInput, match="not inputs"):
+    with pytest.raises(BadInput, match="not a list"):
         Prune(seed={"linear": {"sparsity": [0.0]}}, tie="inputs")
 
 

@@ -13,7 +13,7 @@ import paretobit as pb
 from paretobit.errors import BadInput, MetricError, ParetoBitError
 from paretobit.spaces import Quantize
 from paretobit.spaces.knobs import Config
-from paretobit.trials.bench import Workbench
+from paretobit.trials.bench import Bench
 from paretobit.trials.runners import Runner, RunnerSettings
 from paretobit.wanted.metric import Metric
 
@@ -32,7 +32,7 @@ def run_in_order(net, rows, space, indices, **arguments):
 
     evidence = evidence_for(net, {"val": rows})
     runners = make_runners(None, evidence, arguments.get("evaluate"), {}, Document())
-    bench = Workbench(bound, runners, lambda metrics: 0.0, seed=5)
+    bench = Bench(bound, runners, 5)
     bench.baseline()
     return [bench.evaluate(bound.tree.at(i)) for i in indices]
 
@@ -259,7 +259,7 @@ class Forgetful(Runner):
 
 def test_a_metric_that_a_runner_promised_and_did_not_deliver_is_an_error(net, rows, linear_space):
     bound = linear_space.bind(pb.trace(net, rows[0][:1]))
-    bench = Workbench(bound, [Forgetful(None, RunnerSettings())], lambda metrics: 0.0, 0)
+    bench = Bench(bound, [Forgetful(None, RunnerSettings())], 0)
     with pytest.raises(MetricError, match="Forgetful did not deliver the metric 'lost'"):
         bench.baseline()
     outcome = bench.evaluate(bound.tree.at(0))
@@ -443,7 +443,7 @@ def test_a_name_that_is_unknown_is_refused_with_the_closest_match(net, rows, arg
 
 
 def test_the_same_configuration_has_the_same_seed_wherever_it_stands(net, rows, linear_space):
-    bench = Workbench(linear_space.bind(pb.trace(net, rows[0][:1])), [], lambda metrics: 0.0, seed=1)
+    bench = Bench(linear_space.bind(pb.trace(net, rows[0][:1])), [], 1)
     config = Config({"a": 1, "b": "x"})
     assert bench.seed_of(config) == bench.seed_of(Config.from_json(config.to_json()))
     assert bench.seed_of(config) != bench.seed_of(Config({"a": 2, "b": "x"}))

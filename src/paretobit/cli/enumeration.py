@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
@@ -37,11 +39,12 @@ def enumerate_(
     json_: Json = False,
 ) -> None:
     """Measure every configuration of a space once: the run folder gets table.npz, which `compare` replays."""
-    if config is None and resume and out is not None:
-        config = out / "config.toml"
+    own = out if config is None and resume else None
+    if own is not None:
+        config = own / "config.toml"
     if config is None:
         raise BadInput("no configuration: name a TOML file, or --out FOLDER --resume", key="CONFIG")
-    document = document_from(config, {}, set_, quiet or json_)
+    document = document_from(config, {}, set_, quiet or json_, own)
     require_space(document)
 
     from paretobit.workflow.enumeration import LIMIT, enumerate_space
@@ -51,7 +54,7 @@ def enumerate_(
     settings = Settings.from_document(document)
     folder = RunFolder.choose(out, settings.project or config.stem, resume=resume)
     try:
-        with document.placing(), progress_lines(quiet or json_) as lines:
+        with document.placing(), redirect_stdout(sys.stderr), progress_lines(quiet or json_) as lines:
             path = enumerate_space(
                 settings,
                 document,

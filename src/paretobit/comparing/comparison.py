@@ -35,7 +35,7 @@ class Paired:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Standing:
     """One strategy over all seeds.
 
     Attributes:
@@ -112,7 +112,7 @@ class Comparison:
     budget: int
     within: float
     charged: bool
-    entries: tuple[Entry, ...]
+    entries: tuple[Standing, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -125,19 +125,19 @@ class Comparison:
         """Numbers of evaluations at which strategies are compared: a quarter, half, and all of the budget."""
         return tuple(sorted({max(1, self.budget // 4), max(1, self.budget // 2), self.budget}))
 
-    def entry(self, label: str) -> Entry:
+    def entry(self, label: str) -> Standing:
         """The strategy of this label."""
         return next(entry for entry in self.entries if entry.label == label)
 
-    def evaluations_to_best(self, entry: Entry) -> Quartiles:
+    def evaluations_to_best(self, entry: Standing) -> Quartiles:
         """Evaluations until within `within` of the best; infinite where that was not reached."""
         return quartiles([self._reaches(curve) for curve in entry.curves])
 
-    def reached(self, entry: Entry) -> int:
+    def reached(self, entry: Standing) -> int:
         """Seeds that came within `within` of the best."""
         return sum(math.isfinite(self._reaches(curve)) for curve in entry.curves)
 
-    def paired(self, entry: Entry, other: Entry, evaluations: int) -> Paired:
+    def paired(self, entry: Standing, other: Standing, evaluations: int) -> Paired:
         """How a strategy compares with another one, seed by seed."""
         sign = 1 if self.measure == "regret" else -1
         ours, theirs = ([sign * c[evaluations - 1] for c in e.curves] for e in (entry, other))
@@ -162,7 +162,7 @@ class Comparison:
             "left_out": dict(self.left_out),
         }
 
-    def _entry_json(self, entry: Entry) -> dict[str, Any]:
+    def _entry_json(self, entry: Standing) -> dict[str, Any]:
         random = self.entry(RANDOM)
         against = {str(x): vars(self.paired(entry, random, x)) for x in self.checkpoints}
         return {
@@ -186,7 +186,7 @@ class Comparison:
 
 def entry_of(
     label: str, plays: Sequence[Play], yardstick: Yardstick, budget: int, *, charged: bool = False
-) -> Entry:
+) -> Standing:
     """The curves of a strategy's plays.
 
     Args:
@@ -204,7 +204,7 @@ def entry_of(
         last = min(budget, max(last, len(curve)))
         curve += [curve[-1] if curve else blank] * (budget - len(curve))
         curves.append(tuple(curve[:budget]))
-    return Entry(label, tuple(plays), tuple(curves), last)
+    return Standing(label, tuple(plays), tuple(curves), last)
 
 
 def quartiles(values: Sequence[float]) -> Quartiles:

@@ -12,7 +12,7 @@ from paretobit.strategies import Strategy
 from paretobit.strategies.insight.insight import Insight, ScoreTable
 from paretobit.strategies.problem import Problem
 from paretobit.studies.trial import State, Trial
-from paretobit.trials.bench import Outcome
+from paretobit.trials.outcome import Outcome
 from paretobit.wanted.objectives import Metrics
 
 Point = tuple[float, ...]

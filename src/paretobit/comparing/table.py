@@ -27,7 +27,7 @@ from paretobit.strategies.insight.insight import StoredInsight
 from paretobit.strategies.problem import Problem
 from paretobit.studies.study import Study
 from paretobit.studies.trial import State
-from paretobit.trials.bench import Outcome
+from paretobit.trials.outcome import Outcome
 from paretobit.trials.vocabulary import Vocabulary
 from paretobit.wanted.metric import Metric
 from paretobit.wanted.objectives import Constraint, Metrics, Objective

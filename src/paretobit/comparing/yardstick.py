@@ -146,7 +146,7 @@ class Yardstick:
 
 
 @dataclass(frozen=True)
-class Noise:
+class RowNoise:
     """The noise of an accuracy that is the only expensive term of an objective."""
 
     factor: float
@@ -209,8 +209,8 @@ def _scale(values: Sequence[float], cheap: bool, objective: Objective) -> Scale:
     return Scale(best, worst, log=cheap and best > 0 and worst / best > _LOG_RANGE)
 
 
-def _noise_of(objective: Objective, metrics: Mapping[str, Metric], samples: int | None) -> Noise | None:
+def _noise_of(objective: Objective, metrics: Mapping[str, Metric], samples: int | None) -> RowNoise | None:
     """The noise of an objective that is an accuracy, scaled or not."""
     if samples is None or objective.metrics != ("accuracy",) or metrics["accuracy"].unit != "share of rows":
         return None
-    return Noise(objective.terms[0][1], samples)
+    return RowNoise(objective.terms[0][1], samples)

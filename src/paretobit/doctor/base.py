@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from paretobit.errors import BadInput
 from paretobit.runtime import derive_seed
 from paretobit.session.engines.worker import Surroundings
+from paretobit.session.session import Session
 from paretobit.spaces import BoundSpace
 from paretobit.spaces.knobs import Config, Tree
-from paretobit.strategies import StrategySettings
 from paretobit.strategies.problem import Problem
-from paretobit.trials.bench import Outcome, Workbench
-from paretobit.trials.evidence import Evidence
+from paretobit.trials.bench import Bench
+from paretobit.trials.evidence import Evidence, fingerprint
+from paretobit.trials.outcome import Outcome
 from paretobit.trials.runners import Runner
 from paretobit.trials.runners.latency import Latency
 from paretobit.wanted.objectives import Metrics
 
-State = Literal["ok", "failed", "not applicable"]
+CheckState = Literal["ok", "failed", "not applicable"]
 LEAST_EVALUATIONS = 12
 DEFAULT_EVALUATIONS = 20
 _MOST_SAMPLES = 8
@@ -40,7 +40,7 @@ class Finding:
         evidence: The numbers, JSON-able.
     """
 
-    state: State
+    state: CheckState
     said: str
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
@@ -58,7 +58,7 @@ class Check:
     """
 
     name: str
-    state: State
+    state: CheckState
     said: str
     evidence: Mapping[str, Any]
     evaluations: int
@@ -102,34 +102,14 @@ class Patient:
     """A search that is looked at and not run.
 
     Attributes:
-        model: The caller's.
-        evidence: Graph and data.
-        space: Bound to the model.
-        runners: What measures.
-        strategy: Registered name.
-        settings: Of the strategy.
-        seed: The study's.
-        make_workbench: A fresh workbench that rejects nothing; it may travel to another process.
-        make_problem: Objectives and constraints, given the metrics of the baseline.
-        fingerprint: Digests of the caller's model and data as they are now.
-        question: The one whose answer is kept, if any.
+        session: The search.
         trained: Whether the weights are those that a search would have.
         evaluations: How often a model may be measured, about.
         counted: How often it was.
         recorded: Metrics of the configurations measured so far, `None` the unmodified model.
     """
 
-    model: nn.Module
-    evidence: Evidence
-    space: BoundSpace
-    runners: Sequence[Runner]
-    strategy: str
-    settings: StrategySettings
-    seed: int
-    make_workbench: Callable[[], Workbench]
-    make_problem: Callable[[Metrics], Problem]
-    fingerprint: Callable[[], Mapping[str, str]]
-    question: str | None = None
+    session: Session
     trained: bool = True
     evaluations: int = DEFAULT_EVALUATIONS
     counted: int = 0
@@ -141,7 +121,27 @@ class Patient:
             raise BadInput("too few trials to look at", key="trials", found=self.evaluations, allowed=allowed)
         self.before = self.circumstances()
         self.recorded[None] = self.evaluate(self.bench, None)
-        self.problem = self.make_problem(self.baseline)
+        self.problem = self.make_problem()
+
+    @property
+    def evidence(self) -> Evidence:
+        """Graph and data."""
+        return self.session.evidence
+
+    @property
+    def space(self) -> BoundSpace:
+        """What varies."""
+        return self.session.space
+
+    @property
+    def runners(self) -> Sequence[Runner]:
+        """What measures."""
+        return self.session.runners
+
+    @property
+    def seed(self) -> int:
+        """The study's."""
+        return self.session.seed
 
     @property
     def baseline(self) -> Metrics:
@@ -159,9 +159,13 @@ class Patient:
         return self.evaluations - self.counted
 
     @cached_property
-    def bench(self) -> Workbench:
-        """The workbench that most checks share."""
-        return self.make_workbench()
+    def bench(self) -> Bench:
+        """The bench that most checks share."""
+        return self.session.make_bench()
+
+    def make_problem(self) -> Problem:
+        """What a strategy is given; constraints keep no trial from being measured here."""
+        return self.session.problem(self.bench, self.baseline)
 
     @cached_property
     def samples(self) -> tuple[Config, ...]:
@@ -180,13 +184,13 @@ class Patient:
         """Metrics that are times: no two are alike."""
         return frozenset(m.name for r in self.runners if isinstance(r, Latency) for m in r.metrics)
 
-    def evaluate(self, bench: Workbench, config: Config | None) -> Outcome:
+    def evaluate(self, bench: Bench, config: Config | None) -> Outcome:
         """Measure a configuration, None the unmodified model, and count it."""
         self.counted += 1
-        return Outcome("complete", bench.baseline()) if config is None else bench.evaluate(config)
+        return bench.baseline() if config is None else bench.evaluate(config)
 
     def outcome(self, config: Config) -> Outcome:
-        """The outcome of a configuration, measured on the shared workbench where it is not known."""
+        """The outcome of a configuration, measured on the shared bench where it is not known."""
         if config not in self.recorded:
             self.recorded[config] = self.evaluate(self.bench, config)
         return self.recorded[config]
@@ -205,9 +209,11 @@ class Patient:
 
     def circumstances(self) -> Circumstances:
         """Those of now."""
-        modules = (*self.model.modules(), *self.evidence.graph.model.modules())
+        model, traced = self.session.model, self.evidence.graph.model
+        modules = (*model.modules(), *traced.modules())
+        digests = {**fingerprint(model, self.session.splits), "traced model": fingerprint(traced, {})["model"]}
         return Circumstances(
-            self.fingerprint(),
+            digests,
             tuple(module.training for module in modules),
             sum(parameter.grad is not None for module in modules for parameter in module.parameters(False)),
             Surroundings.here(),

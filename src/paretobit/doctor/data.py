@@ -63,7 +63,7 @@ def every_number_is_finite(patient: Patient) -> Finding:
     """Inputs, weights, buffers, and the baseline's metrics."""
     tensors = {f"inputs of {name}": x for name, (x, _) in patient.evidence.splits.items()}
     tensors |= {f"targets of {name}": y for name, (_, y) in patient.evidence.splits.items()}
-    tensors |= dict(patient.model.state_dict())
+    tensors |= dict(patient.session.model.state_dict())
     bad = {name: _not_finite(tensor) for name, tensor in tensors.items()}
     bad |= {name: int(not math.isfinite(value)) for name, value in patient.baseline.items()}
     bad = {name: count for name, count in bad.items() if count}
@@ -110,7 +110,7 @@ def validation_can_tell(patient: Patient) -> Finding:
 
 def _bounds(patient: Patient) -> list[Constraint]:
     """Constraints on the accuracy, those of the question among them."""
-    question = None if patient.question is None else patient.problem.question(patient.question)
+    question = None if patient.session.best is None else patient.problem.question(patient.session.best)
     every = (*patient.problem.constraints, *(question.constraints if question else ()))
     return [constraint for constraint in every if constraint.metric == "accuracy"]
 

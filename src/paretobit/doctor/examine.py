@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from paretobit.doctor import data, metrics, seeds, store, trials
-from paretobit.doctor.base import Check, Finding, Patient
+from paretobit.doctor.base import DEFAULT_EVALUATIONS, Check, Finding, Patient
 from paretobit.errors import ParetoBitError
 from paretobit.registry import Registry
+from paretobit.runtime import one_thread, seeded
+from paretobit.session.session import Session
 
 CHECKS: Registry[Callable[[Patient], Finding]] = Registry("check")
 """What the doctor checks, in this order: what is measured first is what later checks compare with, and
@@ -33,7 +35,26 @@ for name, check in {
     CHECKS.register(name)(check)
 
 
-def examine(patient: Patient) -> list[Check]:
+def examine(session: Session, trials: int | None = None, *, trained: bool = True) -> list[Check]:
+    """Make every check of the doctor on a search, which is not run; nothing is left on disk.
+
+    Args:
+        session: Its model is looked at with the weights that it has.
+        trials: How often the model may be measured, about; unset: 20. More of them look at more
+            configurations and at more of the knobs that change no cost.
+        trained: Whether the weights are those that the search would have.
+
+    Returns:
+        One result a check, in order.
+
+    Raises:
+        BadInput: Too few trials, or a model that cannot be measured.
+    """
+    with one_thread(), seeded(session.seed):
+        return examined(Patient(session, trained, DEFAULT_EVALUATIONS if trials is None else trials))
+
+
+def examined(patient: Patient) -> list[Check]:
     """Make every check; one that ends in an error has failed."""
     checks: list[Check] = []
     for entry in CHECKS:

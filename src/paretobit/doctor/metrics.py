@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from paretobit.doctor.base import Finding, Patient
-from paretobit.doctor.knobs import Ladder, Place, full_precision
+from paretobit.doctor.ladder import Ladder, Place, full_precision
 from paretobit.training.evaluate import run_on_view
 
 _KEPT_FOR_LATER = 1

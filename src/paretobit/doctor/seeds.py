@@ -24,10 +24,10 @@ def seeds_reproduce(patient: Patient) -> Finding:
             (k for k, pair in enumerate(zip(first, again, strict=False)) if pair[0] != pair[1]), len(again)
         )
         return Finding("failed", f"the same seed proposes something else from trial {at} on", evidence)
-    said = f"{len(first)} proposals of {patient.strategy} the same twice"
+    said = f"{len(first)} proposals of {patient.session.strategy} the same twice"
     if first != other:
         return Finding("ok", f"{said}, others with another seed", evidence)
-    if STRATEGIES[patient.strategy].draws(patient.settings) and asked > 2:
+    if STRATEGIES[patient.session.strategy].draws(patient.session.strategy_settings) and asked > 2:
         return Finding("failed", f"{said}, and with another seed, although it draws them", evidence)
     return Finding("ok", f"{said}, and with another seed: it draws nothing", evidence)
 
@@ -38,8 +38,8 @@ def rehearsed(patient: Patient, seed: int, number: int) -> list[Config]:
     Costs are the true ones. What needs the model run is drawn for each configuration between the
     smallest and the largest value seen: the same twice, whoever asks.
     """
-    problem = patient.make_problem(patient.baseline)  # with nothing that another rehearsal left
-    strategy = STRATEGIES[patient.strategy](problem, seed, patient.settings)
+    problem = patient.make_problem()  # with nothing that another rehearsal left
+    strategy = STRATEGIES[patient.session.strategy](problem, seed, patient.session.strategy_settings)
     proposals: list[Config] = []
     for k in range(number):
         asked = strategy.ask(1)

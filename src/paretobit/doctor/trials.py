@@ -14,7 +14,8 @@ from paretobit.errors import BadInput
 from paretobit.runtime import seeded
 from paretobit.session.engines.processes import ProcessEngine
 from paretobit.spaces.knobs import Config
-from paretobit.trials.bench import Outcome, Workbench
+from paretobit.trials.bench import Bench
+from paretobit.trials.outcome import Outcome
 
 
 def configurations_run(patient: Patient) -> Finding:
@@ -37,7 +38,7 @@ def fresh_copy_agrees(patient: Patient) -> Finding:
     """A model prepared anew gives what the used one gave, from the middle of the order on."""
     half = len(patient.samples) // 2
     turned = [*patient.samples[half:], *patient.samples[:half], None]
-    return _same(patient, patient.make_workbench(), turned, "on a fresh copy of the model")
+    return _same(patient, patient.session.make_bench(), turned, "on a fresh copy of the model")
 
 
 def worker_agrees(patient: Patient) -> Finding:
@@ -45,7 +46,7 @@ def worker_agrees(patient: Patient) -> Finding:
     config = patient.samples[-1]
     patient.outcome(config)
     try:
-        engine = ProcessEngine(patient.make_workbench, 1)
+        engine = ProcessEngine(patient.session.make_bench)
     except BadInput as error:
         return Finding("not applicable", str(error))
     with closing(engine):
@@ -70,7 +71,7 @@ def nothing_changed(patient: Patient) -> Finding:
     return Finding("ok", said, evidence)
 
 
-def _same(patient: Patient, bench: Workbench, order: Sequence[Config | None], how: str) -> Finding:
+def _same(patient: Patient, bench: Bench, order: Sequence[Config | None], how: str) -> Finding:
     """Evaluate once more, in another order, and compare."""
     for config in patient.samples:
         patient.outcome(config)  # in the first order, where that was not done yet

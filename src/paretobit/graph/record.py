@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from paretobit.graph.faithful import works_in_place
 from paretobit.graph.model_graph import Node, Ref, Shape
 from paretobit.graph.names import Names, node_name
 from paretobit.graph.ops import function_op, is_leaf, op_of
@@ -47,7 +48,7 @@ class _Recorder(TorchFunctionMode):
         self.nodes: list[Node] = []
         self._batch = batch
         self._names = Names()
-        self._producer: dict[int, str] = {}
+        self._producer: dict[int, Ref] = {}
         self._alive: list[Tensor] = []
         self._path: list[str] = []
         self._given: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
@@ -80,7 +81,8 @@ class _Recorder(TorchFunctionMode):
             if is_leaf(module):
                 self._within_leaf -= 1
                 if not self._within_leaf:
-                    self.add(node_name(path), "call_module", op_of(module), path, args, kwargs, result)
+                    inside = getattr(module, "inplace", False) is True
+                    self.add(node_name(path), "call_module", op_of(module), path, args, kwargs, result, inside)
 
         return hook
 
@@ -91,21 +93,31 @@ class _Recorder(TorchFunctionMode):
             if op == "setitem":
                 self.add(op, kind, op, self._path[-1], args, kwargs or {}, args[0])
             elif any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):
-                self.add(op, kind, op, self._path[-1] if self._path else "", args, kwargs or {}, result)
+                inside = works_in_place(func, args, kwargs or {})
+                path = self._path[-1] if self._path else ""
+                self.add(op, kind, op, path, args, kwargs or {}, result, inside)
         return result
 
     def add(
-        self, name: str, kind: Any, op: str, owner: str, args: Any, kwargs: Mapping[str, Any], result: Any
+        self,
+        name: str,
+        kind: Any,
+        op: str,
+        owner: str,
+        args: Any,
+        kwargs: Mapping[str, Any],
+        result: Any,
+        in_place: bool = False,
     ) -> None:
         """One node; its results belong to it from now on."""
         inputs = [leaf for leaf in tree_leaves((args, dict(kwargs))) if isinstance(leaf, Tensor)]
-        sources = tuple(self._source(tensor) for tensor in inputs)
+        sources = tuple(self._source(tensor).node for tensor in inputs)
         shapes = tuple(tuple(tensor.shape) for tensor in inputs)
         plain_args, plain_kwargs = self._plain(tuple(args)), self._plain(dict(kwargs))
         own = self._names.unique(name)
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        for tensor in outputs:
-            self._producer[id(tensor)] = own
+        for number, tensor in enumerate(outputs):
+            self._producer[id(tensor)] = Ref(own, None if isinstance(result, Tensor) else number)
             self._alive.append(tensor)
         output_shapes = tuple(tuple(tensor.shape) for tensor in outputs)
         first: Shape | None = output_shapes[0] if output_shapes else shapes[0] if shapes else None
@@ -123,11 +135,12 @@ class _Recorder(TorchFunctionMode):
                 kwargs=plain_kwargs,
                 input_shapes=shapes,
                 output_shapes=output_shapes,
+                in_place=in_place,
             )
         )
 
-    def _source(self, tensor: Tensor) -> str:
-        """The node that made a tensor; parameters, buffers and constants get a node of their own."""
+    def _source(self, tensor: Tensor) -> Ref:
+        """What made a tensor; parameters, buffers and constants get a node of their own."""
         if id(tensor) not in self._producer:
             path = self._attributes.get(id(tensor), "constant")
             self.add(node_name(path), "get_attr", "get_attr", path, (), {}, tensor)
@@ -136,7 +149,7 @@ class _Recorder(TorchFunctionMode):
     def _plain(self, value: Any) -> Any:
         """Arguments without tensors: a reference to the node in the place of each."""
         if isinstance(value, Tensor):
-            return Ref(self._source(value))
+            return self._source(value)
         if isinstance(value, Mapping):
             return {key: self._plain(item) for key, item in value.items()}
         if isinstance(value, list | tuple):

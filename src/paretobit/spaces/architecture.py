@@ -9,29 +9,21 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 from paretobit.data.calibration import Calibration
 from paretobit.errors import BadInput, under
 from paretobit.graph import ModelGraph
 from paretobit.graph.names import node_name
 from paretobit.passes.layers.selection import By
-from paretobit.spaces.base import SPACES, OwnModels, Space, check_keys
+from paretobit.spaces.base import SPACES, Space, Step
 from paretobit.spaces.combinations import Combinations
 from paretobit.spaces.knobs import Config, Knob, Option, Tree, Value
 from paretobit.spaces.nesting import Row, deciding, nested_tree
+from paretobit.spaces.networks import IDENTITY, LAYER, LINEAR, Networks, Placed, layer_knob
 from paretobit.spaces.transformer import Impossible, Transformer
 
-LINEAR, IDENTITY = "linear", "identity"
-_LAYER = "layer"
 _KEPT_GRAPHS = 8
-Placed = tuple[Knob, frozenset[str]]
-"""A knob of another space, and the paths of the layers that it acts on; none where it acts on the whole."""
-
-
-def layer_knob(layer: str) -> str:
-    """Name of the knob that says whether a layer is left out."""
-    return f"{layer}.{_LAYER}"
 
 
 @SPACES.register("architecture")
@@ -53,7 +45,9 @@ class Architecture(Space):
     """
 
     name: ClassVar[str] = "architecture"
+    step: ClassVar[Step | None] = Step("build", "shape")
     goes_first: ClassVar[bool] = True
+    needs_training: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -63,11 +57,10 @@ class Architecture(Space):
         by: By = "name",
         weights_seed: int = 0,
     ) -> None:
-        if not isinstance(seed, Mapping) or not (seed or linear):
+        self.check(seed=seed, linear=linear, by=by, weights_seed=weights_seed)
+        if not (seed or linear):
             allowed = "a table of keys of the configuration"
             raise BadInput("the seed names no keys", key="seed", found=seed, allowed=allowed)
-        if by not in get_args(By):
-            raise BadInput("unknown way to choose layers", key="by", found=by, allowed=get_args(By))
         self.seed = {key: _values(value, f"seed.{key}") for key, value in seed.items()}
         self.linear = {key: _values(value, f"linear.{key}") for key, value in (linear or {}).items()}
         for key, values in self.linear.items():
@@ -76,18 +69,6 @@ class Architecture(Space):
                     kinds = [LINEAR, IDENTITY]
                     raise BadInput("not a kind of layer", key=f"linear.{key}", found=value, allowed=kinds)
         self.by, self.weights_seed = by, weights_seed
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Architecture:
-        """The space that a `[search.space]` table describes."""
-        check_keys(settings, ("seed", "linear", "by", "weights_seed"), "a table of keys of the configuration")
-        return cls(**settings)
-
-    def to_settings(self) -> dict[str, Any]:
-        """The keys that `from_settings` takes, as plain values."""
-        plain = {key: list(values) for key, values in self.seed.items()}
-        more = {"linear": {key: list(values) for key, values in self.linear.items()}} if self.linear else {}
-        return {"by": self.by, "weights_seed": self.weights_seed, "seed": plain, **more}
 
     def bind(self, graph: ModelGraph, calibration: Calibration | None = None) -> BoundArchitecture:
         """The space over one model, whose type and data it takes; its weights do not matter.
@@ -105,13 +86,13 @@ class Architecture(Space):
         spelt: dict[str, Any] = {"architecture": {"config": values}}
         for layer in described["layers"]:
             if layer_knob(layer) in config:
-                spelt[layer] = {"config": {_LAYER: config[layer_knob(layer)]}}
+                spelt[layer] = {"config": {LAYER: config[layer_knob(layer)]}}
         for layer in described["without"]:
-            spelt[layer] = {"config": {_LAYER: IDENTITY}}
+            spelt[layer] = {"config": {LAYER: IDENTITY}}
         return spelt
 
 
-class BoundArchitecture(OwnModels):
+class BoundArchitecture(Networks):
     """The space `architecture` over one model.
 
     Attributes:
@@ -140,6 +121,7 @@ class BoundArchitecture(OwnModels):
             counted = f"{self.excluded:,} of {self.listed:,} combinations are impossible"
             self.impossible = f"{counted}: {self.reason}"
         self._skipped = self._linear_choices(space)
+        self.leaves_out = "linear" if self._skipped else ""
         self._built: OrderedDict[tuple[Row, tuple[str, ...]], ModelGraph] = OrderedDict()
         self._rows = {tuple(own.items()): row for row, own in ((r, found.chosen(r)) for r in found.shapes)}
         self.tree = self.tree_with(lambda graph: [])
@@ -170,24 +152,18 @@ class BoundArchitecture(OwnModels):
         without = [node_name(path) for path, kinds in self._skipped.items() if kinds == (IDENTITY,)]
         return {"values": self._all_values, "layers": varied, "without": without}
 
-    @property
-    def may_leave_out(self) -> bool:
-        """Whether some networks have `nn.Identity` in the place of a layer."""
-        return bool(self._skipped)
+    def page(self, config: Config, known: Mapping[str, Any]) -> dict[str, Any]:
+        """The source with the values of a configuration, and the layers that are left out."""
+        source = known.get("source")
+        given = source and {**source, "config": {**source.get("config", {}), **self.values(config)}}
+        return {**known, "source": given, "identity": list(self.replaced(config))}
 
     def samples(self) -> list[ModelGraph]:
         """The smallest network of every set of layers, with all its linear layers."""
         return [self._graph_of(row, self._always(row)) for row in self._samples().values()]
 
     def tree_with(self, more: Callable[[ModelGraph], Sequence[Placed]]) -> Tree:
-        """The tree, with the knobs that other spaces have on these networks.
-
-        Args:
-            more: Knobs on one network, and where they act. It is asked once for each of `samples`.
-
-        Raises:
-            BadInput: Layers share knobs through one that may be left out.
-        """
+        """The tree, with the knobs that other spaces have on these networks."""
         own = {}
         for layers, graph in zip(self._samples(), self.samples(), strict=True):
             there = more(graph)

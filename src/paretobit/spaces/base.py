@@ -4,18 +4,43 @@ from __future__ import annotations
 
 import abc
 import copy
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
+from pydantic import BaseModel
 from torch import nn
 
 from paretobit.data.calibration import Calibration
-from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph
+from paretobit.models import resized
 from paretobit.passes.layers.assignment import Assignment
 from paretobit.registry import Registry
+from paretobit.schemas import FromSignature, check
+from paretobit.spaces.format_knobs import plain
 from paretobit.spaces.knobs import Config, Tree
+from paretobit.spaces.mentions import Mention
+from paretobit.training import TrainSettings
+
+Stage = Literal["shape", "compress", "calibrate", "train"]
+Given = TypeVar("Given", bound=TrainSettings)
+
+
+@dataclass(frozen=True)
+class Step:
+    """When in a trial a space acts.
+
+    Attributes:
+        word: Its step in `[search.pipeline] steps`.
+        stage: `shape`: it makes the model's shape, before all else. `compress`: it works on the weights
+            that the model has at its step. `calibrate`: it acts at that step, in place of what that does
+            by itself. `train`: it changes the settings of the steps that train.
+        order: Of steps that nobody wrote down, those with less come first.
+    """
+
+    word: str
+    stage: Stage = "compress"
+    order: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,6 +116,35 @@ class BoundSpace(abc.ABC):
         """Name of a space to the bound space that works on the shape of a configuration, in order of work."""
         return {self.name: self}
 
+    def fitted(self, space: Space, config: Config) -> Space | None:
+        """One of the spaces that this is made of as it is for a configuration; None where it does not act."""
+        return space
+
+    def train_settings(self, step: str, given: Given, config: Config) -> Given:
+        """The settings of a step that trains, `train` or `finetune`, under a configuration."""
+        return given
+
+    def check_steps(self, steps: Mapping[str, TrainSettings]) -> None:  # noqa: B027
+        """Refuse steps that train and do not go with what the space says of them.
+
+        Raises:
+            BadInput: Which one.
+        """
+
+    def page(self, config: Config, known: Mapping[str, Any]) -> dict[str, Any]:
+        """What `model.json` says of the model of a configuration, so that `load` builds it.
+
+        Args:
+            config: The configuration.
+            known: What it says of the given model: `source`, `resized` where widths are others already.
+        """
+        widths = self.widths(config)
+        shape = resized(self._graph, widths) if widths else None
+        if shape is None:
+            return dict(known)
+        before = known.get("resized", {"widths": {}})
+        return {**known, "resized": {**shape, "widths": {**before["widths"], **shape["widths"]}}}
+
     @property
     def outer(self) -> tuple[str, ...]:
         """Knobs of the first level that change shapes."""
@@ -156,10 +210,26 @@ class Space(abc.ABC):
     """The description of what may vary, before it meets a model."""
 
     name: ClassVar[str]
+    Settings: ClassVar[type[BaseModel]] = FromSignature()  # type: ignore[assignment]
+    """The keys of its table: what its constructor takes, each kept as an attribute of that name."""
+    not_in_files: ClassVar[tuple[str, ...]] = ()
+    """What the constructor takes from Python only."""
+    step: ClassVar[Step | None] = None
+    """When in a trial it acts; unset: at a step of its own name, on the weights as they are then."""
     goes_last: ClassVar[bool] = False
     """Whether it works on what the other spaces of a product made of the model."""
     goes_first: ClassVar[bool] = False
-    """Whether the other spaces of a product work on the model that it makes."""
+    """Whether the other spaces of a product work on the models that it makes: it is bound to `Networks`."""
+    needs_training: ClassVar[bool] = False
+    """Whether its configurations are worth measuring only once trials trained them."""
+    scales_from_data: ClassVar[bool] = False
+    """Whether it fixes scales of data on calibration rows: while the model is untrained they are not looked
+    at, and `calibrate` applies it again."""
+
+    @classmethod
+    def acts_at(cls) -> Step:
+        """When in a trial it acts."""
+        return cls.step or Step(cls.name)
 
     def __mul__(self, other: Space) -> Space:
         """Both vary at once."""
@@ -171,6 +241,14 @@ class Space(abc.ABC):
     def parts(self) -> tuple[Space, ...]:
         """The spaces that a product is made of; itself where it is none."""
         return (self,)
+
+    def mentions(self) -> Iterable[Mention]:
+        """The words by which it chooses layers and groups."""
+        return ()
+
+    def without(self, gone: Container[Mention]) -> Space | None:
+        """The space without some of these words; None where it says nothing any more."""
+        return self
 
     @abc.abstractmethod
     def bind(self, graph: ModelGraph, calibration: Calibration | None = None) -> BoundSpace:
@@ -185,13 +263,28 @@ class Space(abc.ABC):
         """
 
     @classmethod
-    @abc.abstractmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Space:
-        """The space that the keys of a `[search.space]` table describe."""
+    def check(cls, **given: Any) -> None:
+        """Refuse settings that are of no use, from Python as from a file.
 
-    @abc.abstractmethod
+        Raises:
+            BadInput: The first of them, by its key.
+        """
+        check(cls.Settings, given)
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """The space that the keys of a `[search.space]` table describe.
+
+        Raises:
+            BadInput: An unknown key, one that is missing, or a value that it cannot have.
+        """
+        cls.check(**settings)
+        return cls(**settings)
+
     def to_settings(self) -> dict[str, Any]:
-        """The keys that `from_settings` takes."""
+        """The keys that `from_settings` takes, as plain values; formats as text."""
+        given = {key: getattr(self, key) for key in self.Settings.model_fields}
+        return {key: plain(value) for key, value in given.items() if value not in (None, (), [], {})}
 
     @staticmethod
     @abc.abstractmethod
@@ -202,15 +295,6 @@ class Space(abc.ABC):
             described: From `BoundSpace.describe`.
             config: The configuration.
         """
-
-
-def check_keys(settings: Mapping[str, Any], allowed: Sequence[str], seed: str) -> None:
-    """Refuse unknown keys of a space, and a missing `seed`, of which `seed` says what it is."""
-    for key in settings:
-        if key not in allowed:
-            raise BadInput("unknown key", key=key, found=key, allowed=["name", *allowed])
-    if "seed" not in settings:
-        raise BadInput("missing key", key="seed", allowed=seed)
 
 
 SPACES: Registry[type[Space]] = Registry("search space")

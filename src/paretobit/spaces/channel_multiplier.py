@@ -6,11 +6,13 @@ multipliers for a group. Every group has one knob, whichever of its layers asks 
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from paretobit.data.calibration import Calibration
 from paretobit.errors import BadInput, under
@@ -19,17 +21,22 @@ from paretobit.graph.widths import WidthGroup, width_groups
 from paretobit.passes.transform.channel_multiplier import (
     ChannelMultiplierSettings,
     Demand,
+    OnConflict,
+    WidthBy,
+    WidthEntry,
     as_multiplier,
     demands,
     scaled,
 )
 from paretobit.passes.transform.inherit import resize_graph
-from paretobit.passes.transform.width_maps import make_plan
-from paretobit.spaces.base import SPACES, Dropped, OwnModels, Space, check_keys
+from paretobit.passes.transform.width_maps import Inherit, make_plan
+from paretobit.schemas import Entries
+from paretobit.spaces.base import SPACES, Dropped, OwnModels, Space, Step
+from paretobit.spaces.format_knobs import plain
 from paretobit.spaces.knobs import Config, Knob, Option, Tree, Value
+from paretobit.spaces.mentions import Mention, keys_of, seed_without
 
 Share = Literal["name", "key"]
-_SETTINGS = ("by", "on_conflict", "inherit", "divisor")
 _KEPT_GRAPHS = 4
 
 
@@ -51,28 +58,38 @@ class ChannelMultiplier(Space):
     """
 
     name: ClassVar[str] = "channel_multiplier"
+    step: ClassVar[Step | None] = Step("channel_multiplier", "shape")
 
     def __init__(
-        self, *, by: str = "name", seed: Mapping[str, Any], share: Share = "name", **more: Any
+        self,
+        *,
+        by: WidthBy = "name",
+        seed: Annotated[Mapping[str, Any], Entries(WidthEntry, "widths")],
+        share: Share = "name",
+        on_conflict: OnConflict = "error",
+        inherit: Inherit = "slice",
+        divisor: Annotated[int, Field(ge=1)] = 1,
     ) -> None:
-        if share not in get_args(Share):
-            raise BadInput("unknown way to share knobs", key="share", found=share, allowed=get_args(Share))
-        if not isinstance(seed, Mapping) or not seed:
-            raise BadInput("the seed names no widths", key="seed", found=seed, allowed="a table of multipliers")
-        self.share: Share = share
-        self.settings = ChannelMultiplierSettings(by=by, entries=dict(seed), **more)  # type: ignore[arg-type]
+        self.check(by=by, seed=seed, share=share, on_conflict=on_conflict, inherit=inherit, divisor=divisor)
+        self.by, self.seed, self.share = by, dict(seed), share
+        self.on_conflict, self.inherit, self.divisor = on_conflict, inherit, divisor
 
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> ChannelMultiplier:
-        """The space that a `[search.space]` table describes."""
-        allowed = (*_SETTINGS, "seed", "share")
-        check_keys(settings, allowed, "a table of multipliers")
-        return cls(**settings)
+    @property
+    def settings(self) -> ChannelMultiplierSettings:
+        """Those of the pass that does the same with one multiplier each."""
+        return ChannelMultiplierSettings(
+            self.by, self.seed, on_conflict=self.on_conflict, inherit=self.inherit, divisor=self.divisor
+        )
 
-    def to_settings(self) -> dict[str, Any]:
-        """The keys that `from_settings` takes, as plain values."""
-        own = {key: getattr(self.settings, key) for key in _SETTINGS}
-        return {**own, "share": self.share, "seed": _plain(self.settings.entries)}
+    def mentions(self) -> list[Mention]:
+        """The keys of the seed."""
+        return list(keys_of(self.seed, self.by))
+
+    def without(self, gone: Container[Mention]) -> ChannelMultiplier | None:
+        """The same for fewer groups; None where no key of the seed is left."""
+        other = copy.copy(self)
+        other.seed = seed_without(self.seed, self.by, gone)
+        return other if other.seed else None
 
     def bind(self, graph: ModelGraph, calibration: Calibration | None = None) -> BoundChannelMultiplier:
         """The space over one model, which needs no calibration.
@@ -191,7 +208,7 @@ class BoundChannelMultiplier(OwnModels):
         choices = demand.value if isinstance(demand.value, list | tuple) else [demand.value]
         for choice in choices:
             as_multiplier(choice)
-        return Knob.of(f"{demand.layer.replace(' ', '.')}.multiplier", [_plain(choice) for choice in choices])
+        return Knob.of(f"{demand.layer.replace(' ', '.')}.multiplier", [plain(choice) for choice in choices])
 
     def _target(self, name: str, key: str, choices: Any, groups: Sequence[WidthGroup]) -> _Target:
         """The options that differ in a width; of those that do not, the first stays."""
@@ -203,7 +220,7 @@ class BoundChannelMultiplier(OwnModels):
             for choice in listed:
                 multiplier = as_multiplier(choice)
                 widths = tuple(scaled(group, multiplier, self._settings.divisor) for group in groups)
-                if kept.setdefault(widths, _plain(choice)) != _plain(choice):
+                if kept.setdefault(widths, plain(choice)) != plain(choice):
                     reason = f"multiplier {choice} gives the widths of {kept[widths]}"
                     self._dropped.append(Dropped(f"{name}.multiplier", reason))
         per_group = {group.name: tuple(widths[k] for widths in kept) for k, group in enumerate(groups)}
@@ -218,12 +235,3 @@ class BoundChannelMultiplier(OwnModels):
         if self._graph.method != "fx":
             for config in (self.tree.at(0), self.tree.at(self.tree.size - 1)):
                 self.graph(config)
-
-
-def _plain(value: Any) -> Any:
-    """Values as JSON has them, fractions as text."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Fraction) else value

@@ -7,7 +7,7 @@ take the mean error off. It changes no cost. Which of them helps differs from po
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import nn
@@ -18,11 +18,11 @@ from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph
 from paretobit.passes.transform import correct_biases, reestimate_batch_norm
 from paretobit.passes.transform.bias_correction import OutputMeans, correctable, output_means
-from paretobit.spaces.base import SPACES, BoundSpace, Dropped, Space
+from paretobit.spaces.base import SPACES, BoundSpace, Dropped, Space, Step
 from paretobit.spaces.knobs import Config, Knob, Tree
 
 KNOB = "correction"
-CORRECTIONS = ("none", "batch_norm", "bias")
+Correction = Literal["none", "batch_norm", "bias"]
 
 
 @SPACES.register("correct")
@@ -37,27 +37,16 @@ class Correct(Space):
     """
 
     name: ClassVar[str] = "correct"
+    step: ClassVar[Step | None] = Step("calibrate", "calibrate")
     goes_last: ClassVar[bool] = True
 
-    def __init__(self, *, options: Sequence[str] = ("none", "batch_norm")) -> None:
-        if isinstance(options, str) or not isinstance(options, Sequence) or not options:
-            raise BadInput("not a list of corrections", key="options", found=options, allowed=CORRECTIONS)
-        for option in options:
-            if option not in CORRECTIONS:
-                raise BadInput("unknown correction", key="options", found=option, allowed=CORRECTIONS)
+    def __init__(self, *, options: Sequence[Correction] = ("none", "batch_norm")) -> None:
+        self.check(options=options)
+        if not options:
+            raise BadInput(
+                "no corrections to choose from", key="options", found=[], allowed=get_args(Correction)
+            )
         self.options = tuple(options)
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Correct:
-        """The space that a `[search.space]` table describes."""
-        for key in settings:
-            if key != "options":
-                raise BadInput("unknown key", key=key, found=key, allowed=["name", "options"])
-        return cls(**settings)
-
-    def to_settings(self) -> dict[str, Any]:
-        """The options."""
-        return {"options": list(self.options)}
 
     def bind(self, graph: ModelGraph, calibration: Calibration | None = None) -> BoundCorrect:
         """The space over one model.

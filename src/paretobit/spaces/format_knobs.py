@@ -7,7 +7,8 @@ import math
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from fractions import Fraction
+from typing import Any, ClassVar
 
 from paretobit.errors import BadInput, under
 from paretobit.formats import FORMATS, FULL, Format, parse_block_size
@@ -17,6 +18,7 @@ from paretobit.passes.layers.entries import (
     NOT_SET,
     SLOTS,
     Entry,
+    EntrySettings,
     is_float,
     parameter_names,
     slot_format,
@@ -248,6 +250,23 @@ def spelt_out(formats: Mapping[str, Format]) -> dict[str, Any]:
     return config
 
 
+class SearchEntrySettings(EntrySettings):
+    """The keys of an entry; every value may be a list of choices.
+
+    Beside those of `EntrySettings`, a table under a format's name is for that format alone.
+    """
+
+    more: ClassVar[Mapping[str, str]] = {
+        **EntrySettings.more,
+        "FORMAT": "the slots' keys for that format alone",
+    }
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any]) -> None:
+        """Refuse what is no entry."""
+        read_entry(raw)
+
+
 def read_entry(raw: Mapping[str, Any]) -> SearchEntry:
     """An entry taken apart; a list of one choice is no choice.
 
@@ -296,8 +315,8 @@ def as_list(value: Any) -> list[Any]:
 
 
 def plain(value: Any) -> Any:
-    """An entry's values as JSON has them, formats as text."""
-    if isinstance(value, Format):
+    """Values as JSON has them, formats and fractions as text."""
+    if isinstance(value, Format | Fraction):
         return str(value)
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}

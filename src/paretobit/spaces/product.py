@@ -4,30 +4,31 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
+from pydantic import BaseModel, Field
 from torch import nn
 
 from paretobit.data.calibration import Calibration
 from paretobit.errors import BadInput, under
 from paretobit.graph import ModelGraph
 from paretobit.passes.layers.assignment import Assignment
-from paretobit.spaces.architecture import IDENTITY, Architecture, Placed, layer_knob
-from paretobit.spaces.base import SPACES, BoundSpace, Space, copied
+from paretobit.schemas import OpenSchema
+from paretobit.spaces.base import SPACES, BoundSpace, Given, Space, Step, copied
 from paretobit.spaces.fitting import Fitting
 from paretobit.spaces.knobs import Config, Tree
+from paretobit.spaces.networks import IDENTITY, Networks, Placed, layer_knob
+from paretobit.training import TrainSettings
 
 _KEPT_SHAPES = 8  # of each configuration up to two: before and after its widths
-Bound = TypeVar("Bound", bound=BoundSpace, covariant=True)
 
 
-class Bindable(Protocol[Bound]):
-    """A space and the type of what it becomes."""
+class ProductSettings(OpenSchema):
+    """The keys of a product: the names of its spaces, and a table for each under its name."""
 
-    name: ClassVar[str]
-
-    def bind(self, graph: ModelGraph, calibration: Calibration | None = None) -> Bound:
-        """The space over one model."""
+    spaces: list[str] = Field(
+        description="names of the spaces, as `name = [...]` gives them too; a table under the name of each"
+    )
 
 
 @SPACES.register("product")
@@ -42,6 +43,8 @@ class Product(Space):
     """
 
     name: ClassVar[str] = "product"
+    Settings: ClassVar[type[BaseModel]] = ProductSettings
+    step: ClassVar[Step | None] = Step("")  # its parts have their own
 
     def __init__(self, spaces: Sequence[Space]) -> None:
         parts = [p for space in spaces for p in (space.spaces if isinstance(space, Product) else (space,))]
@@ -50,6 +53,9 @@ class Product(Space):
         twice = next((name for name in names if names.count(name) > 1), None)
         if len(names) < 2 or twice is not None:
             raise BadInput("a product has several spaces, each kind once", key="name", found=names)
+        first = [space.name for space in self.spaces if space.goes_first]
+        if len(first) > 1:
+            raise BadInput("only one space makes the models of the others", key="name", found=first)
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Product:
@@ -121,28 +127,30 @@ class BoundProduct(BoundSpace):
         self._calibration = calibration
         self._order = [part.name for part in space.spaces]
         self._spaces = {part.name: part for part in space.spaces}
-        first = next((part for part in space.spaces if isinstance(part, Architecture)), None)
-        self._architecture = None if first is None else self._bound_to(first, graph)
-        if self._architecture is not None:
-            self.impossible = self._architecture.impossible
+        first = next((part for part in space.spaces if part.goes_first), None)
+        self._networks = None if first is None else self._networks_of(first, graph)
+        if self._networks is not None:
+            self.impossible = self._networks.impossible
         rest = [part for part in space.spaces if part is not first]
-        networks = [] if self._architecture is None else self._architecture.samples()
+        networks = [] if self._networks is None else self._networks.samples()
         self._fitting = {part.name: Fitting(part, networks) for part in rest}
         own = {part.name: self._bind(part, graph) for part in rest}
         self._given = {name: part for name, part in own.items() if part is not None}
         self.has_equals = any(part.has_equals for part in self._given.values())
         shaping = {name for name, part in self._given.items() if part.changes_shapes}
+        if len(shaping) > 1:
+            raise BadInput("only one space can change widths", key="name", found=sorted(shaping))
         self._widths = next((part for part in rest if part.name in shaping), None)
         self._others = [part for part in rest if part is not self._widths]
-        self.changes_shapes = self._architecture is not None or self._widths is not None
+        self.changes_shapes = self._networks is not None or self._widths is not None
         self._bound: _Kept[dict[str, BoundSpace]] = _Kept()
         self._models: _Kept[nn.Module] = _Kept()
         on_networks: list[tuple[ModelGraph, dict[str, BoundSpace]]] = []
         self.tree = self._make_tree(on_networks)
-        self._architectures = self._described(on_networks)
+        self._described_networks = self._described(on_networks)
         varied = [part for _, parts in on_networks for part in parts.values()] or [*self._given.values()]
         self._acts_on = self._local(on_networks[0][1] if on_networks else self._given)
-        every = [*varied] if self._architecture is None else [self._architecture, *varied]
+        every = [*varied] if self._networks is None else [self._networks, *varied]
         shapes = {name for part in every if part.changes_shapes for name in part.outer}
         self._outer = tuple(knob.name for knob in self.tree.knobs if knob.name in shapes)
         self.dropped = tuple(dict.fromkeys(dropped for part in every for dropped in part.dropped))
@@ -152,7 +160,7 @@ class BoundProduct(BoundSpace):
 
     def graph(self, config: Config) -> ModelGraph:
         """The graph of the shape that a configuration has."""
-        graph = self._graph if self._architecture is None else self._architecture.graph(config)
+        graph = self._graph if self._networks is None else self._networks.graph(config)
         widths = self._width_part(graph)
         return graph if widths is None else widths.graph(config)
 
@@ -163,17 +171,35 @@ class BoundProduct(BoundSpace):
         """
         found = self._on(config)
         base = self._graph
-        if self._architecture is not None:
-            found = {**found, self._architecture.name: self._architecture}
-            base = self._architecture.graph(config)
+        if self._networks is not None:
+            found = {**found, self._networks.name: self._networks}
+            base = self._networks.graph(config)
         widths = self._width_part(base)
         if widths is not None:
             found = {**found, widths.name: widths}
         return {name: found[name] for name in self._order if name in found}
 
-    def fitted(self, name: str, config: Config) -> Space | None:
+    def fitted(self, space: Space, config: Config) -> Space | None:
         """One of the spaces as it is for the network of a configuration; None where it is about others only."""
-        return self._fitting[name].on(self.graph(config))
+        return self._fitting[space.name].on(self.graph(config))
+
+    def train_settings(self, step: str, given: Given, config: Config) -> Given:
+        """What every space makes of the settings."""
+        for part in self.parts(config).values():
+            given = part.train_settings(step, given, config)
+        return given
+
+    def check_steps(self, steps: Mapping[str, TrainSettings]) -> None:
+        """What every space refuses."""
+        for part in self.parts(self.tree.at(0)).values():
+            part.check_steps(steps)
+
+    def page(self, config: Config, known: Mapping[str, Any]) -> dict[str, Any]:
+        """What every space says, one after the other."""
+        page = dict(known)
+        for part in self.parts(config).values():
+            page = part.page(config, page)
+        return page
 
     def formats(self, config: Config) -> Assignment:
         """The formats of every space that has some, for the shape of the configuration."""
@@ -182,14 +208,12 @@ class BoundProduct(BoundSpace):
 
     def network_of(self, config: Config) -> Hashable:
         """What every space says."""
-        parts = self._given if self._architecture is None else self.parts(config)
+        parts = self._given if self._networks is None else self.parts(config)
         return tuple((name, part.network_of(config)) for name, part in parts.items())
 
     def widths(self, config: Config) -> Mapping[str, int]:
         """Those of the space that changes widths."""
-        widths = self._width_part(
-            self._graph if self._architecture is None else self._architecture.graph(config)
-        )
+        widths = self._width_part(self._graph if self._networks is None else self._networks.graph(config))
         return {} if widths is None else widths.widths(config)
 
     def sparsity(self, config: Config) -> Mapping[str, float]:
@@ -236,11 +260,11 @@ class BoundProduct(BoundSpace):
 
     def describe(self) -> dict[str, Any]:
         """What each space needs to explain itself; where layers differ, for every set of them."""
-        if self._architecture is None:
+        if self._networks is None:
             return {"parts": {name: part.describe() for name, part in self._given.items()}}
         return {
-            "parts": {self._architecture.name: self._architecture.describe()},
-            "networks": self._architectures,
+            "parts": {self._networks.name: self._networks.describe()},
+            "networks": self._described_networks,
         }
 
     def __getstate__(self) -> dict[str, Any]:
@@ -252,10 +276,11 @@ class BoundProduct(BoundSpace):
         Args:
             on_networks: Takes one network with every set of layers, and the other spaces bound to it.
         """
-        if self._architecture is not None:
-            if self._widths is not None and self._architecture.may_leave_out:
+        if self._networks is not None:
+            if self._widths is not None and self._networks.leaves_out:
                 problem = "widths depend on the layers around them: none may be left out"
-                raise BadInput(problem, key="architecture.linear", allowed="without channel_multiplier")
+                key = f"{self._networks.name}.{self._networks.leaves_out}"
+                raise BadInput(problem, key=key, allowed=f"without {self._widths.name}")
 
             def knobs_on(graph: ModelGraph) -> list[Placed]:
                 bound = {name: self._bind(self._spaces[name], graph) for name in self._order[1:]}
@@ -263,7 +288,7 @@ class BoundProduct(BoundSpace):
                 on_networks.append((graph, parts))
                 return self._placed(parts)
 
-            return self._architecture.tree_with(knobs_on)
+            return self._networks.tree_with(knobs_on)
         named = [knob.name for part in self._given.values() for knob in part.tree.all_knobs()]
         twice = next((name for name in named if named.count(name) > 1), None)
         if twice is not None:
@@ -273,16 +298,16 @@ class BoundProduct(BoundSpace):
     def _described(self, on_networks: list[tuple[ModelGraph, dict[str, BoundSpace]]]) -> list[dict[str, Any]]:
         """What explains the other spaces on each set of layers, and which configurations have it."""
         described: list[dict[str, Any]] = []
-        if self._architecture is None:
+        if self._networks is None:
             return described
-        for (graph, parts), when in zip(on_networks, self._architecture.cases(), strict=True):
-            local = self._architecture.left_out(graph, self._placed(parts))
+        for (graph, parts), when in zip(on_networks, self._networks.cases(), strict=True):
+            local = self._networks.left_out(graph, self._placed(parts))
             words = {name: part.describe() for name, part in parts.items()}
             described.append({"when": when, "parts": words, "local": local})
         return described
 
     def _local(self, parts: Mapping[str, BoundSpace]) -> dict[str, tuple[str, ...]]:
-        if self._architecture is not None and self._architecture.layers_vary:
+        if self._networks is not None and self._networks.layers_vary:
             return {}
         return {knob: paths for part in parts.values() for knob, paths in part.acts_on().items()}
 
@@ -332,7 +357,12 @@ class BoundProduct(BoundSpace):
         fitting = self._fitting[space.name].on(graph)
         return None if fitting is None else self._bound_to(fitting, graph)
 
-    def _bound_to(self, space: Bindable[Bound], graph: ModelGraph) -> Bound:
+    def _networks_of(self, space: Space, graph: ModelGraph) -> Networks:
+        bound = self._bound_to(space, graph)
+        assert isinstance(bound, Networks), f"the space '{space.name}' goes first and makes no networks"
+        return bound
+
+    def _bound_to(self, space: Space, graph: ModelGraph) -> BoundSpace:
         with under(space.name):
             return space.bind(graph, self._calibration)
 

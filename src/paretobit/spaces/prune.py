@@ -7,9 +7,10 @@ no trial sees what another pruned.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, get_args
+import copy
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +25,12 @@ from paretobit.passes.transform.prune_layers import Choice, input_norms, prunabl
 from paretobit.passes.transform.prune_scores import parse_pattern
 from paretobit.passes.transform.prune_settings import WeightPruning
 from paretobit.passes.transform.prune_weights import weight_masks
-from paretobit.spaces.base import SPACES, BoundSpace, Dropped, Space, check_keys
+from paretobit.schemas import Entries, schema_of
+from paretobit.spaces.base import SPACES, BoundSpace, Dropped, Space
 from paretobit.spaces.format_knobs import one_of_each_name
 from paretobit.spaces.knobs import Config, Knob, Option, Tree, Value
-from paretobit.spaces.ties import INPUTS, read_ties, tied_by_hand
+from paretobit.spaces.mentions import Mention, in_ties, keys_of, seed_without, ties_without
+from paretobit.spaces.ties import read_ties, tied_by_hand
 
 Share = Literal["name", "type"]
 _KEYS = ("sparsity", "pattern", "method", "scope", "floor", "ragged", "seed")
@@ -35,6 +38,11 @@ _AMOUNTS = ("sparsity", "pattern")
 _DETAILS = ("method", "scope")
 DENSE = "dense"
 """As a pattern: nothing goes."""
+PruneEntry = schema_of(
+    WeightPruning,
+    leave_out={f.name for f in fields(WeightPruning)}.difference(_KEYS),
+    lists=(*_AMOUNTS, *_DETAILS),
+)
 
 
 @SPACES.register("prune")
@@ -60,41 +68,31 @@ class Prune(Space):
     """
 
     name: ClassVar[str] = "prune"
+    not_in_files: ClassVar[tuple[str, ...]] = ("batches",)
 
     def __init__(
         self,
         *,
         by: By = "type",
-        seed: Mapping[str, Mapping[str, Any]],
+        seed: Annotated[Mapping[str, Mapping[str, Any]], Entries(PruneEntry, "layers")],
         share: Share = "name",
         batches: Iterable[Example] | None = None,
         tie: Sequence[Sequence[str]] = (),
     ) -> None:
-        if by not in get_args(By):
-            raise BadInput("unknown way to choose layers", key="by", found=by, allowed=get_args(By))
-        if share not in get_args(Share):
-            raise BadInput("unknown way to share knobs", key="share", found=share, allowed=get_args(Share))
-        if not isinstance(seed, Mapping) or not seed:
-            allowed = "a table per type or layer"
-            raise BadInput("the seed names no layers", key="seed", found=seed, allowed=allowed)
+        self.check(by=by, seed=seed, share=share, tie=tie)
         self.by, self.seed, self.share = by, dict(seed), share
-        self.ties = read_ties(tie)
-        if INPUTS in self.ties:
-            raise BadInput("weights are pruned, not inputs", key="tie", found=INPUTS, allowed="lists of layers")
+        self.tie = read_ties(tie)
         self.batches = None if batches is None else list(batches)  # read again for every shape
 
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Prune:
-        """The space that a `[search.space]` table describes."""
-        allowed = ("by", "seed", "share", "tie")
-        check_keys(settings, allowed, "a table per type or layer")
-        return cls(**settings)
+    def mentions(self) -> list[Mention]:
+        """The keys of the seed, and the names in `tie`."""
+        return [*keys_of(self.seed, self.by), *in_ties(self.tie)]
 
-    def to_settings(self) -> dict[str, Any]:
-        """Plain values; batches cannot be written down."""
-        seed = {key: dict(entry) for key, entry in self.seed.items()}
-        ties = {"tie": [list(tie) for tie in self.ties]} if self.ties else {}
-        return {"by": self.by, "share": self.share, "seed": seed, **ties}
+    def without(self, gone: Container[Mention]) -> Prune | None:
+        """The same for fewer layers; None where no key of the seed is left."""
+        other = copy.copy(self)
+        other.seed, other.tie = seed_without(self.seed, self.by, gone), ties_without(self.tie, gone)
+        return other if other.seed else None
 
     def bind(self, graph: ModelGraph, calibration: Calibration | None = None) -> BoundPrune:
         """The space over one model."""
@@ -126,7 +124,7 @@ class BoundPrune(BoundSpace):
 
     def __init__(self, space: Prune, graph: ModelGraph, calibration: Calibration | None = None) -> None:
         super().__init__(graph)
-        targets = tied_by_hand(graph, _targets(space, graph), space.ties, space.share == "name")
+        targets = tied_by_hand(graph, _targets(space, graph), space.tie, space.share == "name")
         order = sorted(targets, key=lambda t: graph.layers.index(t.layers[0]))
         found = list(_without_repeats(graph, order))
         self._targets = [target for target in found if isinstance(target, _Target)]
@@ -281,13 +279,6 @@ def _without_repeats(graph: ModelGraph, targets: Iterable[_Target]) -> Iterator[
 
 def _entry(raw: Any) -> dict[str, Any]:
     """A checked entry; a list of one choice is no choice."""
-    if not isinstance(raw, Mapping):
-        raise BadInput("not a table", found=raw, allowed=_KEYS)
-    for key, value in raw.items():
-        if key not in _KEYS:
-            raise BadInput("unknown key", key=key, found=key, allowed=_KEYS)
-        if isinstance(value, list | tuple) and key not in (*_AMOUNTS, *_DETAILS):
-            raise BadInput("this cannot be a list of choices", key=key, found=value)
     if len(raw.keys() & set(_AMOUNTS)) != 1:
         raise BadInput("how much goes must be said once", key="sparsity", allowed="sparsity or pattern")
     for value in _as_list(raw.get("sparsity", 0)):

@@ -7,9 +7,10 @@ A seed entry gives, per slot, either whole formats as one knob
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 from torch import nn
 
@@ -24,19 +25,21 @@ from paretobit.passes.layers.entries import SLOTS, is_float
 from paretobit.passes.layers.pairs import AllowedPairs
 from paretobit.passes.layers.quantizable import complete, is_product, slots_at
 from paretobit.passes.layers.selection import By, path_of
+from paretobit.schemas import Entries
 from paretobit.spaces.allowed import only_allowed
-from paretobit.spaces.base import SPACES, BoundSpace, Dropped, Space, check_keys
+from paretobit.spaces.base import SPACES, BoundSpace, Dropped, Space, Step
 from paretobit.spaces.format_knobs import (
     Choices,
     SearchEntry,
+    SearchEntrySettings,
     decode,
     knobs_of,
     one_of_each_name,
-    plain,
     read_entry,
     spelt_out,
 )
 from paretobit.spaces.knobs import Config, Knob, Tree, Value
+from paretobit.spaces.mentions import Mention, in_ties, keys_of, seed_without, ties_without
 from paretobit.spaces.slot_ties import SlotTies
 from paretobit.spaces.static_scales import StaticScales
 from paretobit.spaces.ties import INPUTS, read_ties, tied_by_hand
@@ -44,12 +47,6 @@ from paretobit.spaces.ties import INPUTS, read_ties, tied_by_hand
 Share = Literal["name", "type"]
 Scales = Literal["static", "dynamic"]
 
-
-_UNKNOWN = {
-    "by": "unknown way to choose layers",
-    "share": "unknown way to share knobs",
-    "scales": "unknown source of scales",
-}
 
 _KEPT = 2**16  # answers: a search of days stays within some 100 MB
 
@@ -87,12 +84,14 @@ class Quantize(Space):
     """
 
     name: ClassVar[str] = "quantize"
+    step: ClassVar[Step | None] = Step("quantize", order=-1)
+    scales_from_data: ClassVar[bool] = True
 
     def __init__(
         self,
         *,
         by: By = "type",
-        seed: Mapping[str, Mapping[str, Any]],
+        seed: Annotated[Mapping[str, Mapping[str, Any]], Entries(SearchEntrySettings, "layers")],
         share: Share = "name",
         skip: Sequence[str] = (),
         first: Mapping[str, Any] | None = None,
@@ -101,31 +100,38 @@ class Quantize(Space):
         scales: Scales = "static",
         tie: str | Sequence[str | Sequence[str]] = (),
     ) -> None:
-        for key, word, words in (("by", by, By), ("share", share, Share), ("scales", scales, Scales)):
-            if word not in get_args(words):
-                raise BadInput(_UNKNOWN[key], key=key, found=word, allowed=get_args(words))
-        if not isinstance(seed, Mapping) or not seed:
-            raise BadInput(
-                "the seed names no layers", key="seed", found=seed, allowed="a table per type or layer"
-            )
+        self.check(
+            by=by,
+            seed=seed,
+            share=share,
+            skip=skip,
+            first=first,
+            last=last,
+            allowed=allowed,
+            scales=scales,
+            tie=tie,
+        )
         self.by, self.seed, self.share, self.skip, self.scales = by, dict(seed), share, skip, scales
-        self.ends = {end: entry for end, entry in ((FIRST, first), (LAST, last)) if entry is not None}
+        self.first, self.last = first, last
         self.allowed, self.pairs = allowed, AllowedPairs.read(allowed)
-        self.ties = read_ties(tie)
+        self.tie = read_ties(tie)
 
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Quantize:
-        """The space that a `[search.space]` table describes."""
-        allowed = ("by", "seed", "share", "skip", FIRST, LAST, "allowed", "scales", "tie")
-        check_keys(settings, allowed, "a table per type or layer")
-        return cls(**settings)
+    @property
+    def ends(self) -> dict[str, Mapping[str, Any]]:
+        """The entries of the first and of the last layer, where given."""
+        return {end: entry for end, entry in ((FIRST, self.first), (LAST, self.last)) if entry is not None}
 
-    def to_settings(self) -> dict[str, Any]:
-        """Plain values, formats as text."""
-        ties = [tie if isinstance(tie, str) else list(tie) for tie in self.ties]
-        given = {"skip": self.skip, **self.ends, "allowed": self.allowed, "tie": ties}
-        more = {key: plain(value) for key, value in given.items() if value}
-        return {"by": self.by, "share": self.share, "scales": self.scales, "seed": plain(self.seed), **more}
+    def mentions(self) -> list[Mention]:
+        """The keys of the seed, and the names in `skip` and `tie`."""
+        return [*keys_of(self.seed, self.by), *map(Mention, self.skip), *in_ties(self.tie)]
+
+    def without(self, gone: Container[Mention]) -> Quantize | None:
+        """The same for fewer layers; None where no key of the seed is left."""
+        other = copy.copy(self)
+        other.seed = seed_without(self.seed, self.by, gone)
+        other.skip = tuple(text for text in self.skip if Mention(text) not in gone)
+        other.tie = ties_without(self.tie, gone)
+        return other if other.seed else None
 
     def bind(self, graph: ModelGraph, calibration: Calibration | None = None) -> BoundQuantize:
         """The space over one model."""
@@ -195,8 +201,8 @@ class BoundQuantize(BoundSpace):
         super().__init__(graph)
         self._dropped: list[Dropped] = []
         choice = LayerChoice(graph, space.by, space.skip, space.ends)
-        groups = tied_by_hand(graph, self._make_groups(space, choice), space.ties, space.share == "name")
-        self._ties = SlotTies(graph, groups, choice.skipped, INPUTS in space.ties)
+        groups = tied_by_hand(graph, self._make_groups(space, choice), space.tie, space.share == "name")
+        self._ties = SlotTies(graph, groups, choice.skipped, INPUTS in space.tie)
         groups += [_Group("tie", f"{node.name}:tied", SearchEntry(), (node,)) for node in self._ties.joined]
         self._targets = sorted((self._target(group, space) for group in groups), key=self._position)
         if not self._targets:
@@ -277,7 +283,7 @@ class BoundQuantize(BoundSpace):
                 for prefix in {target.prefix, *lenders}:
                     for knob in self._by_prefix[prefix].knobs:
                         acts.setdefault(knob.name, []).append(path_of(node))
-        return {knob.name: tuple(acts[knob.name]) for knob in self.tree.knobs}
+        return {knob.name: tuple(acts[knob.name]) for knob in self.tree.knobs if knob.name in acts}
 
     def describe(self) -> dict[str, Any]:
         """The targets: prefix, entry, the slots of each layer, and from where those that it borrows come."""
@@ -321,7 +327,7 @@ class BoundQuantize(BoundSpace):
                     kept = entry.restricted(present)
                     knobs = knobs_of(prefix, kept)
                     self._report(every, knobs, group, present)
-                if any(is_product(self._graph, node) for node in group.layers):
+                if any(is_product(node) for node in group.layers):
                     knobs = self._allowed(group, every, kept, knobs, space.pairs)
             except BadInput as error:  # a knob is known by its prefix, an entry's key is not
                 error.key = error.key and error.key.removeprefix(f"{prefix}.")

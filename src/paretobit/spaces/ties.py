@@ -8,22 +8,14 @@ from typing import Any, Protocol, TypeVar
 
 from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph, Node, Ref
-from paretobit.nn import FUNCTIONS, slot_of_parameter
+from paretobit.graph.operations import OPERATIONS, row_of
+from paretobit.nn import parameter_uses
 from paretobit.passes.layers.choice import meant
 from paretobit.passes.layers.quantizable import slots_at
 from paretobit.passes.layers.selection import candidates, path_of
 
 INPUTS = "inputs"
 """In a list of ties: layers and functions that read the same tensor share the format of `data_in`."""
-# fmt: off
-_MOVES = frozenset({
-    "view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "transpose", "t", "T", "mT", "permute",
-    "movedim", "swapaxes", "contiguous", "squeeze", "unsqueeze", "expand", "expand_as", "split", "chunk",
-    "unbind", "getitem", "select", "narrow", "cat", "concat", "stack", "clone", "detach", "to", "identity",
-    "dropout", "dropout1d", "dropout2d", "dropout3d",
-})
-# fmt: on
-"""Operations whose result has the elements of what they are given: quantised once, quantised for both."""
 Place = tuple[str, str]
 """Path of a layer or function, and a slot."""
 
@@ -121,25 +113,20 @@ def shared_parameters(graph: ModelGraph) -> list[dict[Place, Node]]:
     Returns:
         For each such set, in order of execution: path and slot to the node.
     """
-    parameters = dict(graph.model.named_parameters(remove_duplicate=False))
-
-    def tensors(node: Node, slot: str) -> set[Hashable]:
-        if node.kind == "call_module":
-            own = graph.module(node).named_parameters(recurse=False)
-            return {id(parameter) for name, parameter in own if slot_of_parameter(name) == slot}
-        operands = (o.find(node.args, node.kwargs) for o in FUNCTIONS[node.op] if o.slot == slot)
-        read = (graph[ref.node] for ref in operands if isinstance(ref, Ref))
-        return {id(parameters[source.owner]) for source in read if source.owner in parameters}
-
-    nodes = candidates(graph, FUNCTIONS)
-    return _tied(((n, s) for n in nodes for s in slots_at(graph, n)), tensors)
+    read: dict[Place, set[Hashable]] = {}
+    for stored in parameter_uses(graph).stored:
+        for use in stored.uses:
+            read.setdefault((use.site, use.slot), set()).add(stored.path)
+    nodes = candidates(graph, functions=True)
+    places = ((node, slot) for node in nodes for slot in slots_at(graph, node))
+    return _tied(places, lambda node, slot: read.get((path_of(node), slot), set()))
 
 
 def shared_inputs(graph: ModelGraph) -> list[dict[Place, Node]]:
     """`data_in` of layers and functions that read the same tensor, moved about or joined as it may be."""
     same = _Classes()
     for node in graph:
-        if node.op in _MOVES:
+        if row_of(node.op).passes_on:
             for source in node.inputs:
                 same.join(node.name, source)
     calls: dict[str, list[Node]] = {}
@@ -149,10 +136,10 @@ def shared_inputs(graph: ModelGraph) -> list[dict[Place, Node]]:
     def tensors(node: Node, slot: str) -> set[Hashable]:
         if node.kind == "call_module":
             return {same.of(source) for call in calls[path_of(node)] for source in call.inputs}
-        operands = (o.find(node.args, node.kwargs) for o in FUNCTIONS[node.op] if o.slot == slot)
+        operands = (o.find(node.args, node.kwargs) for o in OPERATIONS.operands(node.op) if o.slot == slot)
         return {same.of(ref.node) for ref in operands if isinstance(ref, Ref)}
 
-    nodes = candidates(graph, FUNCTIONS)
+    nodes = candidates(graph, functions=True)
     return _tied(((n, "data_in") for n in nodes if "data_in" in slots_at(graph, n)), tensors)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import ValidationError
 from torch import nn
@@ -11,13 +11,13 @@ from torch import nn
 from paretobit.data.calibration import Calibration
 from paretobit.errors import BadInput, located
 from paretobit.graph import ModelGraph
-from paretobit.spaces.base import SPACES, BoundSpace, Dropped, Space, check_keys
+from paretobit.schemas import Entries
+from paretobit.spaces.base import SPACES, BoundSpace, Dropped, Given, Space, Step
 from paretobit.spaces.knobs import Config, Knob, Tree
 from paretobit.training import TrainSettings
 
 TRAIN, FINETUNE = "train", "finetune"
 _NOT_VARIED = ("seed", "device")
-Given = TypeVar("Given", bound=TrainSettings)
 
 
 @SPACES.register("training")
@@ -25,7 +25,8 @@ class Training(Space):
     """Batch size, learning rate, epochs, optimiser: any setting of training.
 
     Args:
-        seed: Setting to its choices, for the step `train`; under `finetune` a table for that step.
+        seed: Setting of training, but seed and device, to its choices, for the step `train`; under `finetune` a
+            table for that step.
 
     Raises:
         BadInput: No such setting, or a value that it cannot have.
@@ -35,10 +36,11 @@ class Training(Space):
     """
 
     name: ClassVar[str] = "training"
+    step: ClassVar[Step | None] = Step("train", "train")
+    needs_training: ClassVar[bool] = True
 
-    def __init__(self, seed: Mapping[str, Any]) -> None:
-        if not isinstance(seed, Mapping) or not seed:
-            raise BadInput("the seed names no settings", key="seed", found=seed, allowed="a table of lists")
+    def __init__(self, seed: Annotated[Mapping[str, Any], Entries(noun="settings")]) -> None:
+        self.check(seed=seed)
         self.seed = dict(seed)
         later = self.seed.get(FINETUNE, {})
         if not isinstance(later, Mapping):
@@ -46,16 +48,6 @@ class Training(Space):
         first = {key: choices for key, choices in self.seed.items() if key != FINETUNE}
         self.choices = {**_checked(first, TRAIN, "seed"), **_checked(later, FINETUNE, f"seed.{FINETUNE}")}
         self.tree = Tree(tuple(Knob.of(key, values) for key, values in self.choices.items() if len(values) > 1))
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Training:
-        """The space that a `[search.space]` table describes."""
-        check_keys(settings, ("seed",), "a table of settings of training")
-        return cls(**settings)
-
-    def to_settings(self) -> dict[str, Any]:
-        """The seed."""
-        return {"seed": self.seed}
 
     def bind(self, graph: ModelGraph, calibration: Calibration | None = None) -> BoundTraining:
         """The space over one model, on which nothing of it depends."""
@@ -84,7 +76,7 @@ class BoundTraining(BoundSpace):
         self.dropped = tuple(Dropped(key, "there is one choice, which is taken") for key in single)
         self.matched, self.unmatched = (), tuple(node.name for node in graph.layers)
 
-    def settings(self, step: str, given: Given, config: Config) -> Given:
+    def train_settings(self, step: str, given: Given, config: Config) -> Given:
         """The settings of a step under a configuration."""
         chosen = {
             key.partition(".")[2]: config.get(key, values[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -63,3 +63,7 @@ class Trial:
                 "the study was opened without its model: use paretobit.load on the run's best/"
             )
         return self._build(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A plain value: whoever reads it elsewhere has not the model."""
+        return {**self.__dict__, "_build": None}

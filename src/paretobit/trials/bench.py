@@ -1,78 +1,60 @@
-"""One trial: its record, and the pipeline that turns a configuration into metrics."""
+"""The bench: turns a configuration into metrics, and knows nothing of what is wanted."""
 
 from __future__ import annotations
 
 import copy
-import math
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
-
-from torch import nn
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from paretobit.errors import BadInput, MetricError, ParetoBitError
 from paretobit.graph import ModelGraph
-from paretobit.models import SavedModel
-from paretobit.runtime import derive_seed, seed_everything
+from paretobit.runtime import derive_seed
 from paretobit.spaces import BoundSpace
 from paretobit.spaces.knobs import Config
 from paretobit.studies.trial import State
-from paretobit.training import Epoch
-from paretobit.trials.evaluation.restore import Restorer
-from paretobit.trials.pipeline.halving import Bar
+from paretobit.trials.applied import Applied
+from paretobit.trials.halving import Bar
+from paretobit.trials.outcome import Outcome, measure
+from paretobit.trials.pipeline.pipeline import Pipeline
+from paretobit.trials.pipeline.trained import Trained
 from paretobit.trials.runners import Candidate, Runner
-from paretobit.wanted.objectives import Metrics
+from paretobit.wanted.wanted import Judge, nothing_wanted
 
 _KEPT_SHAPES = 8
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What evaluating a configuration gave; `saved` is the model, where it was trained."""
+class Bench:
+    """Evaluates configurations, one after the other; none leaves a trace.
 
-    state: State
-    metrics: Mapping[str, float]
-    error: str | None = None
-    curve: tuple[Epoch, ...] = ()
-    saved: SavedModel | None = None
-
-
-class Workbench:
-    """Evaluates configurations on one private copy of the model, one after the other.
-
-    Every evaluation seeds the global generators; whoever runs it puts their states back. What a runner
-    that may change the model did to it is undone after each configuration.
+    Every evaluation seeds the global generators; whoever runs it puts their states back.
 
     Args:
-        space: Makes the copy and applies configurations to it.
+        space: What varies, over the model.
         runners: What to measure; those that need no model run first.
-        violation: Sum of constraint violations of the metrics known so far; more than zero stops a trial.
         seed: The study's seed.
         eval_mode: False measures in training mode; running statistics are put back afterwards.
+        pipeline: The steps of a trial, where trials train; None: configurations are set on the model as it is.
     """
 
     def __init__(
         self,
         space: BoundSpace,
         runners: Sequence[Runner],
-        violation: Callable[[Metrics], float],
         seed: int,
         eval_mode: bool = True,
+        pipeline: Pipeline | None = None,
     ) -> None:
-        self._space = space
+        self._space, self._seed = space, seed
         self._cheap = [runner for runner in runners if runner.cheap]
         self._expensive = [runner for runner in runners if not runner.cheap]
-        self._violation = violation
-        self._seed = seed
-        self._model = space.prepare()
+        self._way: Applied | Trained = (
+            Applied(space, self._expensive, eval_mode) if pipeline is None else Trained(pipeline, self._cheap)
+        )
         self._last: tuple[Config | None, Candidate] | None = None
         self._seeded: tuple[Config, int] | None = None
         self._shaped: OrderedDict[int, tuple[ModelGraph, list[Runner]]] = OrderedDict()
-        changing = next((runner for runner in runners if runner.may_change_model), None)
-        self._restorer = None if changing is None else Restorer(self._model, changing.evidence.graph.model)
-        self._eval_mode = eval_mode
 
     def seed_of(self, config: Config) -> int:
         """The seed of a configuration's trial."""
@@ -80,35 +62,38 @@ class Workbench:
             self._seeded = (config, derive_seed(self._seed, list(config.items())))
         return self._seeded[1]
 
-    def evaluate(self, config: Config, bar: Bar | None = None) -> Outcome:
+    def evaluate(self, config: Config, judge: Judge = nothing_wanted, bar: Bar | None = None) -> Outcome:
         """Measure a configuration. An exception becomes a failed outcome; interrupts pass through.
 
         Args:
             config: The configuration.
+            judge: What metrics mean: a constraint that is broken ends the trial, objectives a training.
             bar: What a training is compared with while it runs.
         """
         try:
-            return self._evaluate(config, bar)
+            return self._evaluate(config, judge, bar)
         except (Exception, SystemExit):
             return Outcome("failed", {}, traceback.format_exc())
 
-    def baseline(self) -> dict[str, float]:
-        """Metrics of the unmodified model, measured by the same code as every trial."""
-        metrics = self.cheap_metrics(None)
-        try:
-            metrics.update(self._run(None, derive_seed(self._seed, "baseline")))
-        except MetricError as error:
-            raise MetricError(f"the unmodified model cannot be measured: {error}") from error
-        except ParetoBitError:
-            raise
-        except Exception as error:
-            what = f"the unmodified model cannot be measured: {type(error).__name__}: {error}"
-            raise BadInput(what, key="baseline") from error
-        return metrics
+    def baseline(self) -> Outcome:
+        """The unmodified model, measured by the same code as every trial, and trained alike where trials train.
+
+        Raises:
+            BadInput: It cannot be measured.
+            MetricError: A metric is missing, or not a number.
+        """
+        cheap = self.cheap_metrics(None)
+        with _of_the_unmodified_model():
+            seed = derive_seed(self._seed, "baseline")
+            measured = self._way.run(None, self._candidate(None), cheap, seed, None, nothing_wanted)
+        return Outcome("complete", {**cheap, **measured.metrics}, saved=measured.saved)
 
     def recall(self) -> None:
-        """Learn what a user's functions return, where the baseline is known already."""
-        self.baseline()
+        """Learn what a user's functions return, where the baseline is known already: nothing is trained."""
+        for runner in self._expensive:
+            if runner.metrics_from_running:
+                with _of_the_unmodified_model():
+                    runner.measure(Candidate({}, copy.deepcopy(runner.evidence.graph.model).eval()))
 
     def cheap_metrics(self, config: Config | None) -> dict[str, float]:
         """The metrics that need no model; None: those of the unmodified one."""
@@ -136,65 +121,27 @@ class Workbench:
                 self._shaped.popitem(last=False)
         return self._shaped[id(graph)][1]
 
-    def _evaluate(self, config: Config, bar: Bar | None) -> Outcome:
-        metrics = self.cheap_metrics(config)
-        if self._violation(metrics) > 0:
-            return Outcome("infeasible", metrics)
-        metrics.update(self._run(config, self.seed_of(config)))
-        return Outcome("infeasible" if self._violation(metrics) > 0 else "complete", metrics)
-
-    def _run(self, config: Config | None, seed: int) -> dict[str, float]:
-        model = self._space.apply(self._model, config)
-        if self._restorer is None and self._eval_mode:  # the fast path: nothing to put back
-            seed_everything(seed)
-            return measure(self._expensive, replace(self._candidate(config), model=model, seed=seed))
-        with self._as_it_was(model) as model:
-            seed_everything(seed)
-            with nullcontext() if self._eval_mode else _training_mode(model):
-                return measure(self._expensive, replace(self._candidate(config), model=model, seed=seed))
-
-    @contextmanager
-    def _as_it_was(self, model: nn.Module) -> Iterator[nn.Module]:
-        """The model, to be changed in the block by runners that may: nothing of that is left after it."""
-        if self._restorer is None:
-            yield model
-        elif model is not self._model:  # of another shape, and soon forgotten
-            yield copy.deepcopy(model)
-        else:
-            self._restorer.see()
-            try:
-                yield model
-            finally:
-                self._restorer.restore()
+    def _evaluate(self, config: Config, judge: Judge, bar: Bar | None) -> Outcome:
+        cheap = self.cheap_metrics(config)
+        if judge(cheap).violation > 0:
+            return Outcome("infeasible", cheap)
+        measured = self._way.run(config, self._candidate(config), cheap, self.seed_of(config), bar, judge)
+        if measured.ended:
+            return Outcome("stopped", measured.metrics, curve=measured.curve)
+        metrics = {**cheap, **measured.metrics}
+        state: State = "infeasible" if judge(metrics).violation > 0 else "complete"
+        return Outcome(state, metrics, None, measured.curve, measured.saved)
 
 
 @contextmanager
-def _training_mode(model: nn.Module) -> Iterator[None]:
-    """Training mode inside the block; evaluation mode and the running statistics of before after it."""
-    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    model.train()
+def _of_the_unmodified_model() -> Iterator[None]:
+    """Say of whatever goes wrong in the block that it was with the unmodified model."""
     try:
         yield
-    finally:
-        model.eval()
-        for buffer, value in kept:
-            buffer.copy_(value)
-
-
-def measure(runners: Sequence[Runner], candidate: Candidate) -> dict[str, float]:
-    """What the runners measure; every metric they declare, and every one a number.
-
-    Raises:
-        MetricError: One is missing, or not a number.
-    """
-    metrics: dict[str, float] = {}
-    for runner in runners:
-        measured = runner.measure(candidate)
-        for metric in runner.metrics:
-            if metric.name not in measured:
-                raise MetricError(f"{type(runner).__name__} did not deliver the metric '{metric.name}'")
-        metrics.update(measured)
-    for name, value in metrics.items():
-        if math.isnan(value):
-            raise MetricError(f"the metric '{name}' is not a number")
-    return metrics
+    except MetricError as error:
+        raise MetricError(f"the unmodified model cannot be measured: {error}") from error
+    except ParetoBitError:
+        raise
+    except Exception as error:
+        what = f"the unmodified model cannot be measured: {type(error).__name__}: {error}"
+        raise BadInput(what, key="baseline") from error

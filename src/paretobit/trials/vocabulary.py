@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from paretobit.errors import BadInput
-from paretobit.trials.runners import RUNNERS, FileRunner, FunctionRunner, Runner
+from paretobit.trials.runners import RUNNERS, FileRunner, Runner
 from paretobit.wanted.metric import Metric
 from paretobit.wanted.objectives import (
     parse_question,
@@ -61,7 +61,7 @@ def check_before_work(wanted: Wanted, runners: Sequence[Runner], best: str | Non
     question = None if best is None else parse_question(best)
     if question is not None:
         check_answerable(question, len(wanted.objectives))
-    if not any(isinstance(runner, FunctionRunner) for runner in runners):
+    if not any(runner.metrics_from_running for runner in runners):
         resolve = Vocabulary(runners).resolve
         wanted.resolved(resolve)
         if question is not None:

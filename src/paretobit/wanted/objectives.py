@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from paretobit.errors import BadInput, MetricError
+from paretobit.wanted.metric import Direction
 
-Direction = Literal["maximize", "minimize"]
 Metrics = Mapping[str, float]
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from paretobit.errors import BadInput
+from paretobit.wanted.metric import Direction
 from paretobit.wanted.objectives import (
     Constraint,
-    Direction,
     Forgiving,
     Knee,
+    Metrics,
     Objective,
     Question,
     split_constraints,
@@ -90,7 +91,13 @@ class Judgement:
 
 
 UNJUDGED = Judgement(None, 0.0)
-"""Before it is known what is wanted."""
+Judge = Callable[[Metrics], Judgement]
+"""Tells what the metrics of a trial, as far as they are known, mean for the search."""
+
+
+def nothing_wanted(metrics: Metrics) -> Judgement:
+    """The judge before it is known what is wanted: nothing is refused."""
+    return UNJUDGED
 
 
 def check_answerable(question: Question | Knee, objectives: int) -> None:

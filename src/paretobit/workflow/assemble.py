@@ -26,12 +26,12 @@ from paretobit.trials.runners import RUNNERS, FileRunner, FunctionRunner, Runner
 from paretobit.trials.runners.function import Evaluate
 from paretobit.wanted.wanted import Wanted
 from paretobit.workflow.other_run import OtherRun
-from paretobit.workflow.settings import DEFAULT_RUNNERS
+from paretobit.workflow.settings import DEFAULT_RUNNERS, SearchSettings
 
 Pair = tuple[Any, Any]
-Given = int | Pair | Sequence[Example]
+Rows = int | Pair | Sequence[Example]
 """Calibration rows as a user gives them: how many of the data's, a pair, or batches."""
-DEFAULT_CALIBRATION = 512
+DEFAULT_CALIBRATION = SearchSettings.model_fields["calibration"].default
 EXHAUSTIVE_UP_TO = 500
 DEFAULT_TRIALS = 100
 
@@ -113,7 +113,7 @@ def evidence_for(
     model: nn.Module,
     splits: Mapping[str, tuple[Tensor, Tensor]],
     example: Example | None = None,
-    calibration: Given = DEFAULT_CALIBRATION,
+    calibration: Rows = DEFAULT_CALIBRATION,
     loss: Loss | str | None = None,
 ) -> Evidence:
     """The model's graph, the data, and the rows to calibrate on.
@@ -144,7 +144,7 @@ def evidence_for(
 
 def _calibration(
     splits: Mapping[str, tuple[Tensor, Tensor]],
-    given: Given,
+    given: Rows,
     loss: Loss | None,
     rows_per_batch: int,
     model: nn.Module,
@@ -258,10 +258,6 @@ def choose_strategy(
     A sampler's name alone (`tpe`) means Optuna with that sampler. `default` is for spaces that are too
     large to try everything.
     """
-    if n_trials is not None and (type(n_trials) is not int or n_trials < 1):
-        raise BadInput("not a number of trials", key="n_trials", found=n_trials, allowed="1 or more")
-    if given is not None and not isinstance(given, str | Mapping):
-        raise BadInput("not a strategy", key="strategy", found=given, allowed="a name, or a table with name")
     table = {"name": given} if isinstance(given, str) else dict(given or {})
     name = table.pop("name", None)
     if name is None:

@@ -10,19 +10,17 @@ from paretobit.document import Document, validate
 from paretobit.errors import BadInput, located, under
 from paretobit.runtime import seeded
 from paretobit.spaces import BoundSpace, Space
-from paretobit.spaces.training import BoundTraining
 from paretobit.strategies.optuna_samplers import SAMPLERS
 from paretobit.training import TrainSettings, check_fit
 from paretobit.trials.evidence import Evidence
 from paretobit.trials.pipeline.pipeline import Pipeline
 from paretobit.trials.pipeline.scratch import draw_anew
 from paretobit.trials.pipeline.stages import StageRunner
-from paretobit.trials.pipeline.steps import TRAINS, PipelineSettings, TrainingStep
 from paretobit.trials.runners import BasicEvaluation, BasicTrain, Runner
+from paretobit.trials.steps import TRAINS, PipelineSettings, TrainingStep
 from paretobit.wanted.wanted import Wanted
 
 PLACE = "search.pipeline"
-_NEEDS_TRAINING = ("training", "architecture")
 _AFTER_AN_EPOCH = ("accuracy", "loss", "epochs")
 
 
@@ -48,10 +46,11 @@ def steps_of(
     Raises:
         BadInput: The steps make no sense, or do not go with the space.
     """
-    names = [part.name for part in space.parts]
     basic = next((runner.step for runner in runners if isinstance(runner, BasicTrain)), None)
     measured = any(isinstance(runner, BasicEvaluation) for runner in runners)
-    needed = basic is not None or (measured and any(name in _NEEDS_TRAINING for name in names))
+    needed = basic is not None or any(
+        part.acts_at().stage == "train" or (measured and part.needs_training) for part in space.parts
+    )
     if table is None and not needed:
         return None
     given = dict(table or {})
@@ -65,7 +64,7 @@ def steps_of(
         if first and "train" in given.get("steps", ["train"]):
             given["train"] = first
         return validate(PipelineSettings, given, document, PLACE).completed(
-            names, has_weights or basic is not None
+            space.parts, has_weights or basic is not None
         )
 
 
@@ -123,12 +122,19 @@ def _check(
             continue  # of the user's own: known once it runs
         with seeded(0), under(f"{PLACE}.{step}", TrainingStep.model_fields):
             check_fit(model, evidence.split("train"), evidence.splits.get("val"), _without_scales(own))
-    if space.name == "training" or "training" in {part.name for part in space.parts}:
-        for part in bound.parts(bound.tree.at(0)).values():
-            if isinstance(part, BoundTraining):
-                part.check_steps(steps)
+    bound.check_steps(steps)
+    _check_shapes(space, bound)
     if settings.stop is not None:
         _check_stop(settings, evidence, runners, wanted)
+
+
+def _check_shapes(space: Space, bound: BoundSpace) -> None:
+    """A space that changes shapes must say so in its step, or what comes before it had another shape."""
+    stages = {part.name: part.acts_at().stage for part in space.parts}
+    for name, part in bound.parts(bound.tree.at(0)).items():
+        if part.changes_shapes != (stages[name] == "shape"):
+            problem = f"the space '{name}' and its step do not agree on whether it changes shapes"
+            raise BadInput(problem, key="steps", found=stages[name], allowed="shape, where it does")
 
 
 def _without_scales(step: TrainingStep) -> TrainSettings:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from paretobit.errors import BadInput, located
 from paretobit.report.figures import FIGURES, FORMATS, Asked, Kind, Picture, save
-from paretobit.report.knobs import knob_named
+from paretobit.report.knob_columns import knob_named
 from paretobit.report.metrics import metric_name
 from paretobit.report.page import Shown, page
 from paretobit.report.runs import Run, Runs

@@ -12,14 +12,15 @@ from paretobit.document import Document, validate
 from paretobit.errors import BadInput
 from paretobit.models import ModelSettings
 from paretobit.runtime import MAX_SEED, is_reference
+from paretobit.session.engines import ENGINES
 from paretobit.training import TrainSettings
 from paretobit.trials.runners import RUNNERS
 from paretobit.trials.vocabulary import Vocabulary
+from paretobit.wanted.metric import Direction
 from paretobit.wanted.objectives import Constraint, Forgiving, Objective, parse_question, split_constraints
 from paretobit.wanted.wanted import Wanted, check_answerable
 
 DEFAULT_RUNNERS = ("basic_evaluation", "basic_computation", "average_bitwidth", "model_size")
-Direction = Literal["maximize", "minimize"]
 T = TypeVar("T")
 _OF_WORDS = ("metric", "objectives")
 """Keys of errors that do not know where the word came from."""
@@ -98,7 +99,7 @@ class SearchSettings(_Section):
     direction: Direction = Field("maximize", description="which way that sum is better")
     n_trials: int | None = Field(
         None,
-        gt=0,
+        ge=1,
         description="trials at most, those included that a constraint rejects before the model runs; unset: "
         "all of a brute force, 100 otherwise",
     )
@@ -111,9 +112,10 @@ class SearchSettings(_Section):
         "'knee'; unset: the best first objective",
     )
     workers: int = Field(1, ge=1, description="processes that evaluate, one torch thread each")
-    engine: Literal["serial", "processes"] | None = Field(
+    engine: str | None = Field(
         None,
-        description="where trials run; unset: processes where there are several workers or a trial_timeout",
+        description="where trials run: serial, processes, or a plug-in's; unset: processes where there are "
+        "several workers or a trial_timeout",
     )
     trial_timeout: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="seconds a trial may take; a longer one fails"
@@ -146,30 +148,36 @@ class SearchSettings(_Section):
     @model_validator(mode="after")
     def _agree(self) -> SearchSettings:
         """Refuse what is asked for and cannot be, before any work: metrics, questions, the engine."""
-        if self.engine == "serial" and (self.workers > 1 or self.trial_timeout is not None):
-            cannot = "run several workers" if self.workers > 1 else "stop a trial that takes too long"
-            raise BadInput(
-                f"the serial engine cannot {cannot}", key="engine", found="serial", allowed=["processes"]
-            )
+        self._check_engine()
         for name in self.runners:
             if not is_reference(name):
                 _under(f"runners.{name}", RUNNERS.__getitem__, name)
-        if self._asks_for_something:
-            self._check_words()
         return self
 
-    @property
-    def _asks_for_something(self) -> bool:
-        return bool(self.metrics or self.sum_scaled_metrics or self.maximize or self.minimize or self.forgiving)
+    def _check_engine(self) -> None:
+        if self.engine is None:
+            return
+        engine = _under("engine", ENGINES.__getitem__, self.engine)
+        can = {"parallel": "run several workers", "stops_late_trials": "stop a trial that takes too long"}
+        asked = {"parallel": self.workers > 1, "stops_late_trials": self.trial_timeout is not None}
+        for ability, what in can.items():
+            if asked[ability] and not getattr(engine, ability):
+                able = [entry.name for entry in ENGINES if getattr(entry.value, ability)]
+                problem = f"the {self.engine} engine cannot {what}"
+                raise BadInput(problem, key="engine", found=self.engine, allowed=able)
 
-    def _check_words(self) -> None:
-        """Refuse what is no objective, constraint or question, and metrics that no runner provides."""
+    def check_words(self, *, measured_otherwise: bool = False) -> None:
+        """Refuse what is no objective, constraint or question, and metrics that no runner provides.
+
+        Args:
+            measured_otherwise: Whether metrics come from a function that these settings do not name.
+        """
         wanted = self.wanted()
         question = None if self.best is None else _under("best", parse_question, self.best)
         if question is not None:
             _under("best", check_answerable, question, len(wanted.objectives))
         named = [name for name in self.runners if not is_reference(name)]
-        own = self.evaluate is not None or len(named) < len(self.runners)
+        own = measured_otherwise or self.evaluate is not None or len(named) < len(self.runners)
         if own or any(RUNNERS[name].metrics_from_settings for name in named):
             return  # known once the runner has read its file, or has measured the unmodified model
         known = Vocabulary([RUNNERS[name] for name in self.runners or DEFAULT_RUNNERS])
@@ -237,16 +245,30 @@ def _under(key: str, call: Callable[..., T], *arguments: Any) -> T:
         raise
 
 
+class GivenSettings(_Section):
+    """What of a run only Python had; a run folder records it, nobody writes it."""
+
+    model: str | None = Field(None, description="type of the model")
+    data: tuple[str, ...] = Field((), description="splits, or the example in their place")
+    evaluate: str | None = Field(None, description="the function that measured")
+    loss: str | None = Field(None, description="the loss")
+    calibration: bool = Field(False, description="whether calibration rows were given apart from the data")
+
+
 class Settings(_Section):
     """Everything a run is made of."""
 
     project: str | None = Field(None, description="name of the run's folder, unless --out gives one")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="of everything random whose section names none")
+    plugins: tuple[str, ...] = Field(
+        (), description="files and modules of yours that register formats, spaces, runners …; imported first"
+    )
     model: ModelSettings = Field(default_factory=lambda: ModelSettings())
     data: DataSettings = Field(default_factory=lambda: DataSettings())
     train: TrainSettings = Field(default_factory=lambda: TrainSettings())
     passes: dict[str, dict[str, Any]] = Field({}, description="passes of `paretobit transform`, in order")
     search: SearchSettings = Field(default_factory=lambda: SearchSettings())
+    given: GivenSettings = Field(default_factory=lambda: GivenSettings())
 
     @classmethod
     def from_document(cls, document: Document) -> Settings:
@@ -268,8 +290,41 @@ class Settings(_Section):
         return validate(cls, data, document)
 
     def resolved(self) -> dict[str, Any]:
-        """Every key with its value, as the run folder's `config.toml` keeps it."""
-        return self.model_dump()
+        """Every key with its value, as the run folder's `config.toml` keeps it.
+
+        What only Python had stands in `[given]`, in place of the section that nobody wrote.
+        """
+        page = self.model_dump()
+        if not self.given.model_fields_set:
+            del page["given"]
+        for section in self._unnamed:
+            del page[section]
+        return page
+
+    def check_all_named(self) -> None:
+        """Refuse to go on without what only Python had.
+
+        Raises:
+            BadInput: What it is, and how it is given.
+        """
+        hints = {
+            "model": ("model", "pass --model, or model= from Python"),
+            "data": ("data", "pass --data, or train= and val= from Python"),
+        }
+        for section in self._unnamed:
+            what, hint = hints[section]
+            raise BadInput(f"this {what} was given from Python: {hint}", key=section)
+        for key in ("evaluate", "loss", "calibration"):
+            if getattr(self.given, key):
+                problem = f"'{key}' was given from Python: go on from there, with {key}="
+                raise BadInput(problem, key=f"given.{key}", found=getattr(self.given, key))
+
+    @property
+    def _unnamed(self) -> list[str]:
+        """Sections whose place something given from Python takes."""
+        sections: dict[str, BaseModel] = {"model": self.model, "data": self.data}
+        named = {section for section, own in sections.items() if "name" in own.model_fields_set}
+        return [section for section in sections if getattr(self.given, section) and section not in named]
 
 
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -277,6 +332,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "data": DataSettings,
     "train": TrainSettings,
     "search": SearchSettings,
+    "given": GivenSettings,
 }
 _SEEDED = ("data", "train")
 

@@ -37,7 +37,7 @@ _ROWS = 1024
 
 
 @dataclass(frozen=True)
-class Side:
+class Appraisal:
     """A model before or after: what it costs, and what each split says."""
 
     costs: CostReport
@@ -51,8 +51,8 @@ class Transformed:
     graph: ModelGraph
     summary: tuple[TypeSummary, ...]
     layers: tuple[LayerComparison, ...]
-    before: Side
-    after: Side
+    before: Appraisal
+    after: Appraisal
     accumulators: tuple[Accumulator, ...]
     done: Mapping[str, Mapping[str, Any]]
 
@@ -80,7 +80,7 @@ def transform(settings: Settings, document: Document, folder: RunFolder) -> Tran
             told[name] = info
             widths |= {group: after for group, (_, after) in info.get("widths", {}).items()}
     with one_thread():
-        sides = [Side(cost(g), _results(g, data)) for g in (before, graph)]
+        sides = [Appraisal(cost(g), _results(g, data)) for g in (before, graph)]
         sums = accumulators(graph, [data.train.x[:_ROWS]])
     folder.create()
     folder.write_config(settings.resolved())

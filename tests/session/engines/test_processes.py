@@ -13,16 +13,16 @@ import torch
 from paretobit.errors import BadInput, ParetoBitError
 from paretobit.session.engines.processes import ProcessEngine
 from paretobit.spaces.knobs import Config
-from paretobit.trials.bench import Outcome
+from paretobit.trials.outcome import Outcome
 
 
 class Deeds:
-    """A workbench that does what a configuration says; it stands in for a model."""
+    """A bench that does what a configuration says; it stands in for a model."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
 
-    def evaluate(self, config, bar=None):
+    def evaluate(self, config, judge=None, bar=None):
         metrics = getattr(self, config["do"])(config) or {}
         return Outcome("complete", {"n": config["n"], **metrics})
 
@@ -169,7 +169,7 @@ def test_what_cannot_travel_is_bad_input_before_a_process_starts(tmp_path):
         ProcessEngine(lambda: file, 2)
 
 
-def test_a_worker_whose_workbench_cannot_be_made_says_why(capfd):
+def test_a_worker_whose_bench_cannot_be_made_says_why(capfd):
     def broken():
         raise KeyError("the scales are lost")
 

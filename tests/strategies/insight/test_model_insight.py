@@ -11,7 +11,7 @@ from paretobit.document import Document
 from paretobit.spaces.knobs import Config
 from paretobit.strategies.insight.insight import UNSCORED, StoredInsight, store
 from paretobit.strategies.insight.model_insight import ModelInsight
-from paretobit.trials.bench import Workbench
+from paretobit.trials.bench import Bench
 from paretobit.workflow.assemble import evidence_for, make_runners
 
 FORMATS = {"linear": {"data_in_width": [4, 8], "data_in_frac_width": 3, "weight_width": [3, 8]}}
@@ -36,7 +36,7 @@ def insight_of(net, rows):
         evidence = evidence_for(net, {"val": rows}, calibration=calibration)
         bound = space.bind(evidence.graph, evidence.calibration)
         runners = make_runners(None, evidence, None, {}, Document())
-        bench = Workbench(bound, runners, lambda metrics: 0.0, 0)
+        bench = Bench(bound, runners, 0)
         return bound, bench, ModelInsight(bound, evidence, bench.cheap_metrics, 0, known, keep)
 
     return make

@@ -202,8 +202,9 @@ def test_what_works_in_place_scores_as_what_does_not():
         torch.manual_seed(0)
         model = Branches(inplace)
         model.train()(torch.randn(32, 2, 5, 5))
-        _, insight = insight_of(model, space, calibration)
-        found.append([insight.table(name, NONE) for name in insight.tables])
+        bound, insight = insight_of(model, space, calibration)
+        tables = [insight.table(name, NONE) for name in insight.tables]
+        found.append([*tables, insight.table("diagonal", NONE, bound.tree.at(0))])
     assert found[0] == found[1]
     assert all(score > 0 for o, score in every_option(found[0][0]) if any(v != FLOAT for v in o.values()))
 

@@ -45,24 +45,22 @@ def test_each_unit_is_applied_alone_and_taken_back(bound, position):
     model = trials.model
     slots, state = formats_of(model), copy.deepcopy(model.state_dict())
     original = bound._graph.model.state_dict()
-    seen = []
-    for unit in trials:
-        seen.append(unit)
-        path, slot, carried = unit
-        now = formats_of(model)
-        if slot == PRUNED:
-            assert now == slots
-            weight = model.get_submodule(path).weight
-            assert float((weight == 0).float().mean()) == dict(carried)["sparsity"]
-            kept = weight != 0
-            assert torch.equal(weight[kept], original[f"{path}.weight"][kept])
-        else:
-            assert {p: {**s, slot: None} if p == path else s for p, s in now.items()} == {
-                p: {**s, slot: None} if p == path else s for p, s in slots.items()
-            }
-            assert now[path][slot] == carried
-            assert isinstance(carried, Integer)
-    assert sorted(map(str, seen)) == sorted(str(unit) for own in shown for unit in own)
+    for (path, slot, carried), change in trials.changes.items():
+        with change.applied():
+            now = formats_of(model)
+            if slot == PRUNED:
+                assert now == slots
+                weight = model.get_submodule(path).weight
+                assert float((weight == 0).float().mean()) == dict(carried)["sparsity"]
+                kept = weight != 0
+                assert torch.equal(weight[kept], original[f"{path}.weight"][kept])
+            else:
+                assert {p: {**s, slot: None} if p == path else s for p, s in now.items()} == {
+                    p: {**s, slot: None} if p == path else s for p, s in slots.items()
+                }
+                assert now[path][slot] == carried
+                assert isinstance(carried, Integer)
+    assert sorted(map(str, trials.changes)) == sorted(str(unit) for own in shown for unit in own)
     assert formats_of(model) == slots
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
 
@@ -70,10 +68,8 @@ def test_each_unit_is_applied_alone_and_taken_back(bound, position):
 def test_an_interrupted_trial_is_taken_back(bound):
     trials, _ = trials_of(bound)
     slots, state = formats_of(trials.model), copy.deepcopy(trials.model.state_dict())
-    for stop in range(4):
-        units = iter(trials)
-        for _ in range(stop + 1):
-            next(units)
-        units.close()
+    for change in trials.changes.values():
+        with pytest.raises(KeyboardInterrupt), change.applied():
+            raise KeyboardInterrupt
         assert formats_of(trials.model) == slots
         assert all(torch.equal(tensor, state[name]) for name, tensor in trials.model.state_dict().items())

@@ -15,7 +15,8 @@ from paretobit.passes.layers.assignment import instrument_layers
 from paretobit.passes.layers.quantizable import slots_at
 from paretobit.passes.layers.selection import path_of
 from paretobit.training.evaluate import evaluate
-from paretobit.trials.evaluation.evaluator import Evaluator, layout_of, runs_by_operations
+from paretobit.trials.evaluation.evaluator import Evaluator, layout_of, stepwise_of
+from paretobit.trials.evaluation.reuse import Kept
 from paretobit.trials.evidence import Evidence
 from paretobit.trials.runners import BasicEvaluation, Candidate
 
@@ -218,7 +219,7 @@ def test_a_model_that_does_more_than_compute_is_run_as_a_whole(what, rows):
     graph = pb.trace(model, rows[0][:1])
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    assert not runs_by_operations(graph, rows[0][:8])
+    assert stepwise_of(graph, graph.model, rows[0][:8], Kept(0)) is None
     assert model.calls == 0
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
@@ -235,7 +236,7 @@ def test_a_model_with_somebody_elses_hook_is_run_as_a_whole(where, net, rows):
     net.eval()
     (net if where == "model" else net[1]).register_forward_hook(lambda module, args, result: result * 2)
     graph = pb.trace(net, rows[0][:1])
-    assert not runs_by_operations(graph, rows[0][:8])
+    assert stepwise_of(graph, graph.model, rows[0][:8], Kept(0)) is None
 
 
 def test_a_transformer_of_a_library_that_cannot_be_traced_is_run_as_a_whole():

@@ -186,7 +186,13 @@ def test_workers_measure_with_files_too(small, data, file, space):
 
 def test_settings_take_functions_of_files_and_know_their_metrics_late():
     given = {"runners": {"a.py:f": {"power": 2}, "basic_evaluation": {}}, "minimize": ["anything"]}
-    assert validate(SearchSettings, given, Document(), "search").runners["a.py:f"] == {"power": 2}
-    validate(SearchSettings, {"evaluate": "a.py:f", "minimize": ["anything"]}, Document(), "search")
+    settings = validate(SearchSettings, given, Document(), "search")
+    settings.check_words()
+    assert settings.runners["a.py:f"] == {"power": 2}
+    validate(
+        SearchSettings, {"evaluate": "a.py:f", "minimize": ["anything"]}, Document(), "search"
+    ).check_words()
+    unknown = validate(SearchSettings, {"minimize": ["anything"]}, Document(), "search")
+    unknown.check_words(measured_otherwise=True)
     with pytest.raises(BadInput, match="unknown metric"):
-        validate(SearchSettings, {"minimize": ["anything"]}, Document(), "search")
+        unknown.check_words()

@@ -24,7 +24,6 @@ from paretobit.formats import FULL, Format
 from paretobit.graph import ModelGraph
 from paretobit.passes.analysis.cost.conventions import NO_FORMATS
 from paretobit.passes.analysis.cost.counting import products
-from paretobit.passes.analysis.cost.operations import bare
 from paretobit.passes.layers.assignment import Assignment, carried_formats
 from paretobit.passes.layers.selection import path_of
 
@@ -125,7 +124,7 @@ def macs_of(graph: ModelGraph) -> tuple[tuple[str, str, int], ...]:
         module = graph.module(node) if node.kind == "call_module" else None
         macs = sum(product.macs for product in products(node, module) or ())
         if macs:
-            found.append((bare(node.op), path_of(node), macs))
+            found.append((node.op, path_of(node), macs))
     return tuple(found)
 
 

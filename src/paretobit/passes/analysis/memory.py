@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph, Node
+from paretobit.graph.operations import row_of
 from paretobit.passes.analysis.cost.operands import reads
-from paretobit.passes.analysis.cost.operations import COMPACTING, REORDERING, VIEWS, bare, passes_on
 from paretobit.passes.layers.assignment import Assignment, carried_formats, width_of
 from paretobit.passes.layers.selection import path_of
 
@@ -56,12 +56,12 @@ class Lifetimes:
         self.of: dict[str, Kept] = {}
         self._reordered: set[str] = set()
         for position, node in enumerate(graph):
-            shared = _shares(graph, node)
+            shared = _shares(node)
             memory = self.of.get(node.inputs[0]) if shared and node.inputs else None
             reordered = bool(node.inputs) and node.inputs[0] in self._reordered
-            if memory is not None and not (reordered and bare(node.op) in COMPACTING):
+            if memory is not None and not (reordered and row_of(node.op).order == "restores"):
                 self.of[node.name] = memory
-                if reordered or bare(node.op) in REORDERING:
+                if reordered or row_of(node.op).order == "other":
                     self._reordered.add(node.name)
             elif memory is not None or not (shared and node.inputs):
                 self._make(node, position)
@@ -71,7 +71,10 @@ class Lifetimes:
         for source in node.inputs:
             if source in self.of:
                 self.of[source].last = position
-        result = self.of.get(node.name) if passes_on(node.op) else None
+        row = row_of(node.op)
+        if row.kind in ("make", "question") and node.is_call:
+            return  # only the shape is read
+        result = self.of.get(node.name) if row.passes_on else None
         for operand, slot in reads(node):
             memory = self.of.get(operand.node)
             if memory is None or memory is result:
@@ -138,14 +141,6 @@ def result_elements(node: Node) -> int:
     return total // max(1, rows)
 
 
-def _shares(graph: ModelGraph, node: Node) -> bool:
+def _shares(node: Node) -> bool:
     """Whether the result is the memory of the first argument, or may be."""
-    if bare(node.op) in VIEWS:
-        return True
-    if node.kind == "call_module":
-        return getattr(graph.module(node), "inplace", False) is True
-    written = node.op.endswith("_") or bare(node.op) in _AUGMENTED
-    return written or node.kwargs.get("inplace") is True
-
-
-_AUGMENTED = frozenset(("iadd", "isub", "imul", "itruediv", "idiv", "ipow", "iand", "ior"))
+    return node.in_place or (node.is_call and row_of(node.op).is_view)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 
 from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph, Node
-from paretobit.nn import FUNCTIONS
 from paretobit.passes.layers.quantizable import check_slots, has_weights, possible_slots_at, slots_at
 from paretobit.passes.layers.selection import By, candidates, path_of, select
 
@@ -62,7 +61,7 @@ class LayerChoice:
             BadInput: Nothing matches, what matches cannot be quantised, has no such slot, or is taken.
         """
         written = tuple(written)
-        nodes = select(self._graph, self._by, key, FUNCTIONS)
+        nodes = select(self._graph, self._by, key, functions=True)
         if self._by == "regex":
             nodes = self._able(nodes, written)
         for node in nodes:
@@ -115,8 +114,6 @@ class LayerChoice:
 
     def _to_skip(self, skip: Sequence[str]) -> dict[str, str]:
         """Path of what is skipped to the text that says so."""
-        if isinstance(skip, str) or not all(isinstance(text, str) for text in skip):
-            raise BadInput("not a list of names", key="skip", found=skip, allowed="names, paths or patterns")
         return {path_of(node): text for text in skip for node in meant(self._graph, text, "skip")}
 
     @property
@@ -141,7 +138,7 @@ def meant(graph: ModelGraph, text: str, key: str) -> tuple[Node, ...]:
     Raises:
         BadInput: It means nothing.
     """
-    nodes = candidates(graph, FUNCTIONS)
+    nodes = candidates(graph, functions=True)
     found = [n for n in nodes if text in (n.name, path_of(n)) or path_of(n).startswith(text + ".")]
     if not found:
         try:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import Field, model_validator
 
 from paretobit.errors import BadInput, under
 from paretobit.formats import FORMATS, FULL, Format, make, parameters_of, parse
+from paretobit.schemas import OpenSchema
 
 SLOTS = ("data_in", "weight", "bias")
 DEFAULT_FORMAT = "integer"
@@ -39,6 +42,32 @@ class Entry:
     whole: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     written: tuple[str, ...] = ()
+
+
+class EntrySettings(OpenSchema):
+    """The keys of an entry."""
+
+    more: ClassVar[Mapping[str, str]] = {"SLOT_PARAMETER": "a parameter of a slot's format: weight_width = 8"}
+    """Keys that are made of others, and what they are."""
+
+    name: Any = Field(
+        None, description=f"format of what names none itself; NA: full precision; unset: {DEFAULT_FORMAT}"
+    )
+    data_in: Any = Field(None, description="whole format of the input: table, text or NA")
+    weight: Any = Field(None, description="whole format of the weights, or of a function's second operand")
+    bias: Any = Field(None, description="whole format of the bias")
+    binary_training: Any = Field(None, description="the reports' name for weight_binary_training")
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any]) -> None:
+        """Refuse what is no entry."""
+        split_entry(raw)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_one(cls, raw: Any) -> Any:
+        cls.read(raw)
+        return raw["config"] if set(raw) == {"config"} else raw
 
 
 def split_entry(entry: Mapping[str, Any]) -> Entry:

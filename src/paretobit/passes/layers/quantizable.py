@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from torch import nn
-
 from paretobit.errors import BadInput
 from paretobit.formats import FULL, Format, accumulator
 from paretobit.graph import ModelGraph, Node, Ref, Shape
+from paretobit.graph.operations import OPERATIONS, row_of
 from paretobit.graph.ops import function_op
 from paretobit.nn import (
-    FUNCTIONS,
     dot_terms,
     function_slots,
     function_terms,
@@ -22,33 +20,6 @@ from paretobit.nn import (
     why_no_site,
 )
 
-# fmt: off
-NOTHING_TO_QUANTIZE = frozenset({
-    # moves, copies, selects
-    "view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "transpose", "t", "T", "mT", "permute",
-    "movedim", "swapaxes", "contiguous", "squeeze", "unsqueeze", "expand", "expand_as", "repeat",
-    "repeat_interleave", "tile", "split", "chunk", "unbind", "getitem", "setitem", "select", "narrow", "cat",
-    "concat", "stack", "index_select", "gather", "take_along_dim", "clone", "copy", "detach", "to", "type",
-    "type_as", "float", "half", "bfloat16", "double", "long", "int", "bool", "cpu", "cuda", "pad", "roll",
-    "flip", "identity", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "requires_grad",
-    "zero_pad1d", "zero_pad2d", "zero_pad3d", "constant_pad1d", "constant_pad2d", "constant_pad3d",
-    "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d", "replication_pad2d",
-    "replication_pad3d", "circular_pad1d", "circular_pad2d", "circular_pad3d",
-    # leaves out
-    "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "masked_fill",
-    "where", "tril", "triu",
-    # makes, compares, asks
-    "arange", "linspace", "tensor", "empty", "ones", "zeros", "full", "new_ones", "new_zeros", "new_full",
-    "new_tensor", "ones_like", "zeros_like", "full_like", "rand", "randn", "eq", "ne", "lt", "le", "gt", "ge",
-    "and", "or", "xor", "not", "invert", "bitwise_and", "bitwise_or", "bitwise_not", "logical_and",
-    "logical_or", "logical_not", "all", "any", "isnan", "isinf", "argmax", "argmin", "item",
-    "size", "shape", "dim", "numel", "len", "getattr", "device", "dtype",
-})
-# fmt: on
-"""Operations that compute nothing with their data: there is nothing to quantise, and nothing is reported."""
-
-_PRODUCTS = ("matmul", "mm", "bmm", "mv", "linear", "conv1d", "conv2d", "conv3d", "addmm", "baddbmm")
-
 
 def function_name(function: Any) -> str:
     """What a torch function counts as at run time: the word that the graph uses for it."""
@@ -57,7 +28,9 @@ def function_name(function: Any) -> str:
 
 def is_function(node: Node) -> bool:
     """Whether a node is a function call that has a site and can carry formats."""
-    return node.kind in ("call_function", "call_method") and bool(node.site) and node.op in FUNCTIONS
+    return (
+        node.kind in ("call_function", "call_method") and bool(node.site) and bool(OPERATIONS.operands(node.op))
+    )
 
 
 def slots_at(graph: ModelGraph, node: Node) -> tuple[str, ...]:
@@ -81,33 +54,30 @@ def terms_at(graph: ModelGraph, node: Node) -> int | None:
     if node.kind == "call_module":
         return dot_terms(graph.module(node))
     shapes: dict[str, Shape | None] = dict(zip(node.inputs, node.input_shapes, strict=False))
-    found = {o.slot: o.find(node.args, node.kwargs) for o in FUNCTIONS.get(node.op, ())}
+    found = {o.slot: o.find(node.args, node.kwargs) for o in OPERATIONS.operands(node.op)}
     known = {slot: shapes.get(value.node) for slot, value in found.items() if isinstance(value, Ref)}
     return function_terms(node.op, {slot: shape for slot, shape in known.items() if shape})
 
 
-def is_product(graph: ModelGraph, node: Node) -> bool:
+def is_product(node: Node) -> bool:
     """Whether a node multiplies data by weights, or data by data."""
-    if node.kind == "call_module":
-        module = graph.module(node)
-        return dot_terms(module) is not None or isinstance(module, nn.Bilinear)
-    return node.op in _PRODUCTS or node.op == "scaled_dot_product_attention"
+    return row_of(node.op).is_product
 
 
 def has_weights(graph: ModelGraph, node: Node) -> bool:
     """Whether a node is a layer whose weights are multiplied with data, or looked up in a table."""
     if node.kind != "call_module" or "weight" not in slots_at(graph, node):
         return False
-    return is_product(graph, node) or isinstance(graph.module(node), nn.Embedding | nn.EmbeddingBag)
+    return is_product(node) or row_of(node.op).looks_up
 
 
 def why_not(graph: ModelGraph, node: Node) -> str | None:
     """Why an operation cannot be quantised; None where it can, or where there is nothing to quantise."""
-    if node.kind not in ("call_module", "call_function", "call_method") or node.op in NOTHING_TO_QUANTIZE:
+    if not node.is_call or row_of(node.op).nothing_to_quantize:
         return None
     if node.kind == "call_module":
         return None if slots_at(graph, node) else f"{graph.original_type(node)} has no quantised layer"
-    if node.op not in FUNCTIONS:
+    if not OPERATIONS.operands(node.op):
         return f"the function {node.op} cannot be quantised"
     if not node.site:
         return "the graph does not know its site: trace the model with example inputs"

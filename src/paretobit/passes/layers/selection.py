@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container
 from typing import Literal, get_args
 
 from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph, Node, op_name
+from paretobit.graph.operations import OPERATIONS
 
 By = Literal["type", "name", "regex"]
 
 
-def select(graph: ModelGraph, by: By, key: str, functions: Container[str] = ()) -> tuple[Node, ...]:
+def select(graph: ModelGraph, by: By, key: str, functions: bool = False) -> tuple[Node, ...]:
     """Layers that `key` means, in order of execution, at least one.
 
     Args:
@@ -20,7 +20,7 @@ def select(graph: ModelGraph, by: By, key: str, functions: Container[str] = ()) 
         by: `type` takes operations (`linear`) or classes (`Linear`), `name` takes node names
             (`seq_blocks_2`) or paths (`seq_blocks.2`), `regex` must match a whole name or path.
         key: What to look for.
-        functions: Functions that count as layers; their path is their site.
+        functions: Whether functions that can be quantised count as layers; their path is their site.
 
     Raises:
         BadInput: Nothing matches; the names that would have are listed.
@@ -46,10 +46,12 @@ def select(graph: ModelGraph, by: By, key: str, functions: Container[str] = ()) 
     return found
 
 
-def candidates(graph: ModelGraph, functions: Container[str] = ()) -> tuple[Node, ...]:
-    """The layers and these functions, in order of execution, each layer once."""
+def candidates(graph: ModelGraph, functions: bool = False) -> tuple[Node, ...]:
+    """The layers and on demand the functions that can be quantised, in order of execution, each layer once."""
     layers = {node.name for node in graph.layers}
-    return tuple(n for n in graph if n.name in layers or (_is_function(n) and n.op in functions))
+    return tuple(
+        n for n in graph if n.name in layers or (functions and _is_function(n) and OPERATIONS.operands(n.op))
+    )
 
 
 def path_of(node: Node) -> str:

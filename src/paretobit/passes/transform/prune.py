@@ -12,10 +12,11 @@ from paretobit.errors import BadInput, under
 from paretobit.graph import Example, ModelGraph
 from paretobit.nn.masks import masks_in, set_mask, zeros_in
 from paretobit.passes.registry import PASSES
+from paretobit.passes.taking import takes
 from paretobit.passes.transform.prune_activation import InputPruning, set_input_pruning
 from paretobit.passes.transform.prune_channels import channel_masks, ranked_layers
 from paretobit.passes.transform.prune_layers import input_norms, prunable, untouched
-from paretobit.passes.transform.prune_settings import PruneSettings, WeightPruning, read_settings
+from paretobit.passes.transform.prune_settings import PRUNE_TABLE, PruneSettings, WeightPruning, read_settings
 from paretobit.passes.transform.prune_weights import Chosen, Masks, chosen_layers, weight_masks
 
 
@@ -54,6 +55,7 @@ def prune(
 
 
 @PASSES.register("prune", summary="zeros in weights, and in inputs at run time: L1, random or activation-aware")
+@takes(PRUNE_TABLE)
 def prune_pass(
     graph: ModelGraph, table: Mapping[str, Any], batches: Iterable[Example] | None = None
 ) -> tuple[ModelGraph, dict[str, Any]]:

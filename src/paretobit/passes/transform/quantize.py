@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, get_args
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel
 
 from paretobit.errors import BadInput, under
 from paretobit.formats import Format
 from paretobit.graph import ModelGraph, Node
 from paretobit.passes.layers.assignment import apply_assignment
 from paretobit.passes.layers.choice import FIRST, LAST, LayerChoice
-from paretobit.passes.layers.entries import slot_formats, split_entry
+from paretobit.passes.layers.entries import EntrySettings, slot_formats, split_entry
 from paretobit.passes.layers.pairs import AllowedPairs
 from paretobit.passes.layers.quantizable import complete, is_product, unsupported
 from paretobit.passes.layers.selection import By, path_of
 from paretobit.passes.registry import PASSES
+from paretobit.passes.taking import takes, with_entries
+from paretobit.schemas import Entries, OpenSchema, check_fields, schema_of
 
 
 @dataclass(frozen=True)
@@ -37,17 +41,22 @@ class QuantizeSettings:
             `paretobit.passes.layers.pairs`).
     """
 
-    by: By
-    entries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    by: By = "type"
+    entries: Annotated[Mapping[str, Mapping[str, Any]], Entries(EntrySettings)] = field(default_factory=dict)
     default: Mapping[str, Any] | None = None
     skip: Sequence[str] = ()
     first: Mapping[str, Any] | None = None
     last: Mapping[str, Any] | None = None
     allowed: Sequence[Sequence[str]] | None = None
 
+    def __post_init__(self) -> None:
+        check_fields(self)
 
-OPTIONS = tuple(f.name for f in fields(QuantizeSettings) if f.name != "entries")
-"""Keys of the pass's table that are settings; every other key is one of `entries`."""
+
+class QuantizeTable(OpenSchema):
+    """A `[passes.quantize]` table: settings, and an entry a key."""
+
+    entry: ClassVar[type[BaseModel] | None] = EntrySettings
 
 
 def quantize(graph: ModelGraph, settings: QuantizeSettings) -> tuple[ModelGraph, dict[str, Any]]:
@@ -71,10 +80,10 @@ def quantize(graph: ModelGraph, settings: QuantizeSettings) -> tuple[ModelGraph,
 
 
 @PASSES.register("quantize", summary="formats for the slots of layers, chosen by type, name or regex")
+@takes(schema_of(QuantizeSettings, leave_out=("entries",), base=QuantizeTable))
 def quantize_pass(graph: ModelGraph, table: Mapping[str, Any]) -> tuple[ModelGraph, dict[str, Any]]:
-    """`quantize` with the keys of a `[passes.quantize]` table: `OPTIONS`, and an entry a key."""
-    options = {"by": "type"} | {key: value for key, value in table.items() if key in OPTIONS}
-    entries = {key: value for key, value in table.items() if key not in OPTIONS}
+    """`quantize` with the keys of a `[passes.quantize]` table: settings, and an entry a key."""
+    options, entries = with_entries(QuantizeSettings, table)
     if not entries and not options.keys() & {"default", FIRST, LAST}:
         raise BadInput("the pass names no layers", allowed="a table per type or layer, or default")
     return quantize(graph, QuantizeSettings(entries=entries, **options))
@@ -86,8 +95,6 @@ def resolve(graph: ModelGraph, settings: QuantizeSettings) -> dict[str, dict[str
 
 
 def _choice(graph: ModelGraph, settings: QuantizeSettings) -> LayerChoice:
-    if settings.by not in get_args(By):
-        raise BadInput("unknown way to choose layers", key="by", found=settings.by, allowed=get_args(By))
     return LayerChoice(graph, settings.by, settings.skip, _ends(settings))
 
 
@@ -105,7 +112,7 @@ def _resolve(
     def give(nodes: Iterable[Node], formats: Mapping[str, Format]) -> None:
         for node in nodes:
             slots = complete(graph, node, formats)
-            if is_product(graph, node):
+            if is_product(node):
                 pairs.check(node.name, slots)
             if slots:
                 assignment[path_of(node)] = slots

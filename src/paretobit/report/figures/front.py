@@ -12,7 +12,7 @@ from paretobit.errors import BadInput
 from paretobit.report.figures import style
 from paretobit.report.figures.progress import one_run_picture
 from paretobit.report.figures.registry import Asked, figure
-from paretobit.report.knobs import uniform_trials
+from paretobit.report.knob_columns import uniform_trials
 from paretobit.report.metrics import baseline_value, measured, objective_label
 from paretobit.report.runs import Runs
 from paretobit.report.tables import cell

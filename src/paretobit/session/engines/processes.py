@@ -18,11 +18,14 @@ from typing import Any, Literal
 import cloudpickle
 
 from paretobit.errors import BadInput, ParetoBitError
-from paretobit.session.engines.base import Finished
+from paretobit.plugins import is_of_a_plugin
+from paretobit.session.engines.base import ENGINES, Engine, Execution, Finished
 from paretobit.session.engines.worker import Surroundings
 from paretobit.spaces.knobs import Config
-from paretobit.trials.bench import Outcome, Workbench
-from paretobit.trials.pipeline.halving import Bar
+from paretobit.trials.bench import Bench
+from paretobit.trials.halving import Bar
+from paretobit.trials.outcome import Outcome
+from paretobit.wanted.wanted import Judge, nothing_wanted
 
 _CODE = "import sys; from paretobit.session.engines.worker import main; main(int(sys.argv[1]))"
 _ATTEMPTS = 2
@@ -78,25 +81,41 @@ class _Worker:
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-class ProcessEngine:
+@ENGINES.register("processes")
+class ProcessEngine(Engine):
     """Evaluates in worker processes; results come back in the order of submission.
 
     A worker that dies costs its trial one retry in a fresh worker; a second death is a failure.
 
     Args:
-        make_workbench: Makes a worker's workbench; travels by value.
+        make_bench: Makes a worker's bench; travels by value.
         workers: How many processes.
         trial_timeout: Seconds a trial may take; its worker is killed and the trial fails.
+        judge: What metrics mean; travels by value.
 
     Raises:
         BadInput: Something that a trial needs cannot travel to another process.
     """
 
+    parallel = True
+    stops_late_trials = True
+
+    @classmethod
+    def of(
+        cls, bench: Bench, make_bench: Callable[[], Bench], judge: Judge, execution: Execution
+    ) -> ProcessEngine:
+        """Workers that make benches of their own."""
+        return cls(make_bench, execution.workers, execution.trial_timeout, judge)
+
     def __init__(
-        self, make_workbench: Callable[[], Workbench], workers: int, trial_timeout: float | None = None
+        self,
+        make_bench: Callable[[], Bench],
+        workers: int = 1,
+        trial_timeout: float | None = None,
+        judge: Judge = nothing_wanted,
     ) -> None:
         self.workers = workers
-        self._recipe = _packed(make_workbench)
+        self._recipe = _packed((make_bench, judge))
         self._timeout = trial_timeout
         self._pool: list[_Worker] = []
         self._order: deque[_Task] = deque()
@@ -204,13 +223,13 @@ class ProcessEngine:
             task.finished = Finished(task.config, Outcome("failed", {}, message), seconds)
 
 
-def _packed(make_workbench: Callable[[], Workbench]) -> bytes:
+def _packed(recipe: tuple[Callable[[], Bench], Judge]) -> bytes:
     """A recipe that another process can follow: what it could not import travels by value."""
     modules = list(_unimportable())
     for module in modules:
         cloudpickle.register_pickle_by_value(module)
     try:
-        packed: bytes = cloudpickle.dumps(make_workbench)
+        packed: bytes = cloudpickle.dumps(recipe)
     except Exception as error:  # whatever the user's own objects raise
         reason = f"{type(error).__name__}: {error}"
         raise BadInput(f"the search cannot be sent to worker processes: {reason}", key="workers") from error
@@ -223,7 +242,12 @@ def _packed(make_workbench: Callable[[], Workbench]) -> bytes:
 def _unimportable() -> Iterator[ModuleType]:
     """Modules that were loaded from a file and not by their name, as `path/to/file.py:function` is."""
     for name, module in list(sys.modules.items()):
-        if "." in name or name == "__main__" or getattr(module, "__file__", None) is None:
+        if (
+            is_of_a_plugin(name)
+            or "." in name
+            or name == "__main__"
+            or getattr(module, "__file__", None) is None
+        ):
             continue
         finders = [finder.find_spec for finder in sys.meta_path if hasattr(finder, "find_spec")]
         if name == module.__name__ and not any(find(name, None) for find in finders):

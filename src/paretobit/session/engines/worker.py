@@ -1,4 +1,4 @@
-"""A worker process: makes its own workbench and evaluates what it is sent.
+"""A worker process: makes its own bench and evaluates what it is sent.
 
 Its parent starts it as a plain Python process, so that a user's script needs no main guard, and speaks
 pickles with it over one socket. What a trial prints goes to standard error. A worker never outlives its
@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -21,8 +22,9 @@ from typing import Any
 import cloudpickle
 import torch
 
+from paretobit import plugins
 from paretobit.runtime import use_one_thread
-from paretobit.trials.bench import Outcome
+from paretobit.trials.outcome import Outcome
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Surroundings:
     precision: str
     deterministic: bool
     only_warns: bool
+    plugins: tuple[Mapping[str, str], ...]
 
     @classmethod
     def here(cls) -> Surroundings:
@@ -46,6 +49,7 @@ class Surroundings:
             torch.get_float32_matmul_precision(),
             torch.are_deterministic_algorithms_enabled(),
             torch.is_deterministic_algorithms_warn_only_enabled(),
+            tuple(plugins.loaded()),
         )
 
     def take_on(self) -> None:
@@ -56,6 +60,7 @@ class Surroundings:
         torch.set_float32_matmul_precision(self.precision)
         if self.deterministic or self.only_warns:  # the call imports torch's compiler, which takes a second
             torch.use_deterministic_algorithms(self.deterministic, warn_only=self.only_warns)
+        plugins.adopt(self.plugins)
 
 
 def main(descriptor: int) -> None:
@@ -75,19 +80,20 @@ def main(descriptor: int) -> None:
 def _serve(connection: Connection[Any, Any]) -> None:
     connection.send("hello")
     surroundings, recipe = connection.recv()
-    surroundings.take_on()
     try:
-        workbench = cloudpickle.loads(recipe)()
+        surroundings.take_on()
+        make_bench, judge = cloudpickle.loads(recipe)
+        bench = make_bench()
     except Exception as error:
         traceback.print_exc()
         connection.send(f"{type(error).__name__}: {error}")
         raise SystemExit(1) from None
-    del recipe
+    del recipe, make_bench
     connection.send(None)
     while True:
         config, bar = connection.recv()
         start = time.perf_counter()
-        outcome: Outcome = workbench.evaluate(config, bar)
+        outcome: Outcome = bench.evaluate(config, judge, bar)
         connection.send((outcome, time.perf_counter() - start))
 
 

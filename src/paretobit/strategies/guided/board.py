@@ -17,11 +17,17 @@ PRIORS: Mapping[str, float] = {
     "swap": 0.05,
     "learned": 0.2,
 }
-"""How much of the harm, between the best known and now, each kind of step takes away until measured."""
-_WEIGHT_OF_PRIOR = 0.5
-_REACH = 0.12  # of the range of costs: how far a success counts elsewhere
-_SATURATION = 20.0  # harms beyond this share of the largest count little
-_ELSEWHERE = 0.05  # what is to be gained where no answer to the constraints can be
+"""How much of the harm, between the best known and now, each kind of step takes away until measured.
+
+A guess at the order: halving the largest gap helps most, another choice among equals of one cost least.
+`docs/guided.md` says how much depends on these and the constants below.
+"""
+_WEIGHT_OF_PRIOR = 0.5  # of one measured step: the second result already outweighs the guess four to one
+_REACH = 0.12  # of the range of costs: how far a success counts; a little less than between two first budgets
+_SATURATION = 20.0  # harms beyond a 20th of the largest count little: few bits leave chance, which nobody wants
+_ELSEWHERE = 0.05  # what is to be gained where no answer to the constraints can be: not none, bounds may shift
+_LAST = 0.05  # of the range of costs: the width of the gap to the right of the dearest point, which has none
+_TINY = 1e-9  # instead of a range of nothing, where all points cost the same
 
 
 @dataclass(frozen=True)
@@ -124,10 +130,10 @@ class Board:
         decisions: Mapping[int, tuple[Config, ...]],
         tables: tuple[str, ...],
     ) -> Iterator[Step]:
-        span = max(front[-1].costs[cost] - front[0].costs[cost], 1e-9) if front else 1.0
+        span = max(front[-1].costs[cost] - front[0].costs[cost], _TINY) if front else 1.0
         for i, point in enumerate(front):
             following = front[i + 1] if i + 1 < len(front) else None
-            width = (following.costs[cost] - point.costs[cost]) if following else 0.05 * span
+            width = (following.costs[cost] - point.costs[cost]) if following else _LAST * span
             interest = self._interest(front, i)
             if following is not None:
                 area = width * (self.level(point) - self.level(following))

@@ -10,7 +10,7 @@ from paretobit.errors import BadInput
 from paretobit.strategies.problem import Problem
 from paretobit.wanted.objectives import Constraint, Metrics
 
-_STRICT = 1e-9
+_STRICT = 1e-9  # of a bound: what `<` asks for more than `<=`; costs are counts, or as exact as doubles
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ import numpy as np
 from paretobit.strategies.insight.allocation import Allocation, Array, Choice
 
 ENOUGH = 8
-"""Points from which something can be learned."""
-_REACH = 1.0  # of the logarithm of predicted harm: how local the fit of measured to predicted harm is
-_ELSEWHERE = 1e-3  # weight of the points that are far away
-_HOPE = 0.5  # standard deviations: what is not known is worth trying
+"""Points from which something can be learned: two for a line, the others for what is off it."""
+_REACH = 1.0  # of the logarithm of predicted harm: a line is fitted where that is within a factor of e or so
+_ELSEWHERE = 1e-3  # weight of the points that are far away: they decide where there are no others
+_HOPE = 0.5  # standard deviations: what is not known is worth trying, what is known to be good more so
+_FLOOR = 0.1  # of the harm of the best of 20 points: zero has no logarithm, and less cannot be told apart
 
 
 class Learned:
@@ -30,7 +31,7 @@ class Learned:
         self._allocation = allocation
         predicted = np.array([_total(allocation, choice) for choice, _ in points])
         self._levels = np.array([level for _, level in points])
-        self._floor = max(1e-9, float(np.quantile(predicted, 0.05)) * 0.1)
+        self._floor = max(1e-9, float(np.quantile(predicted, 0.05)) * _FLOOR)
         self._x = np.log(predicted + self._floor)
         slopes, intercepts = self._lines(self._x)
         residual = self._levels - (intercepts + slopes * self._x)

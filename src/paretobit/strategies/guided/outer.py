@@ -17,8 +17,8 @@ from paretobit.wanted.objectives import Objective
 
 AT_RANDOM = "random"
 _LOSS = "loss"
-_HOPELESS = 1e9
-_REPEATS = 20
+_HOPELESS = 1e9  # told of choices without an answer: samplers need a number, and any real loss is smaller
+_REPEATS = 20  # proposals a choice: a sampler that has settled proposes what it knows, and would do so forever
 
 
 def choices(tree: Tree, number: int, sampler: str, seed: int, loss: Callable[[int], float]) -> Iterator[Config]:

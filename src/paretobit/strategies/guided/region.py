@@ -14,9 +14,10 @@ from paretobit.strategies.insight.allocation import Allocation, Choice
 from paretobit.strategies.insight.insight import Insight, ScoreTable, assembled
 from paretobit.wanted.objectives import Metrics
 
-_TIGHTER = 1 - 1e-6
-_ATTEMPTS = 12
-_NEAR = 0.15
+_STRICTER, _ATTEMPTS = 0.98, 12
+"""Where a bound on a metric that does not add up is missed, the budget shrinks by so much, so many times: to
+four fifths. Smaller budgets are asked for by themselves."""
+_NEAR = 0.15  # of a budget: the answer under it costs nearly as much; each choice to avoid is a constraint
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Region:
         self._allocations[source] = Allocation(scores, self._costs, self._goals.signs)
 
     def config(self, values: Mapping[str, Value], decided: Config) -> Config:
-        """All knobs."""
+        """The outer knobs of the region, the decided ones, and these values of the others."""
         return assembled(self._tree, self.outer, decided, values)
 
     def within(self, source: Source, metric: str, budget: float, avoid: Sequence[Config] = ()) -> Choice | None:
@@ -139,16 +140,9 @@ class Region:
         for _ in range(_ATTEMPTS):
             bounds[metric] = (max(low, budget), high) if large else (low, min(high, budget))
             choice = allocation.within(bounds, unwanted)
-            if choice is None:
-                return None
-            costs = allocation.exact(choice)
-            if self._kept(costs, metric, budget if not large else -math.inf):
+            if choice is None or self._inside(allocation.exact(choice)):
                 return choice
-            bounds = {name: _tighter(ends, costs[name]) for name, ends in bounds.items()}
-            low, high = bounds[metric]
-            budget = (
-                budget * (2 - _TIGHTER) if large else budget * (_TIGHTER if costs[metric] > budget else 0.98)
-            )
+            budget *= 2 - _STRICTER if large else _STRICTER
         return None
 
     def _near(
@@ -177,10 +171,9 @@ class Region:
     def _costs(self, values: Mapping[str, Value]) -> Metrics:
         return self._insight.costs(self.config(values, self.decided[0]))
 
-    def _kept(self, costs: Metrics, metric: str, budget: float) -> bool:
-        """Whether exact costs are within the bounds and the budget."""
-        inside = all(low <= costs[name] <= high for name, (low, high) in self._goals.bounds.items())
-        return inside and (math.isinf(budget) or costs[metric] <= budget)
+    def _inside(self, costs: Metrics) -> bool:
+        """Whether exact costs are within all bounds, also of metrics that do not add up."""
+        return all(low <= costs[name] <= high for name, (low, high) in self._goals.bounds.items())
 
     def _greedy(self, allocation: Allocation, metric: str, budget: float) -> Choice | None:
         """For a cost that does not add up: step by step, that which harms least for what it saves."""
@@ -189,7 +182,7 @@ class Region:
         while True:
             costs = allocation.exact(choice)
             fits = sign * costs[metric] <= sign * budget
-            if fits and self._kept(costs, metric, math.inf):
+            if fits and self._inside(costs):
                 return choice
             best: tuple[float, Choice] | None = None
             for g, size in enumerate(allocation.sizes):
@@ -202,16 +195,6 @@ class Region:
             if best is None:
                 return None
             choice = best[1]
-
-
-def _tighter(ends: tuple[float, float], value: float) -> tuple[float, float]:
-    """Bounds that exclude a value that rounding let through."""
-    low, high = ends
-    if value > high:
-        high -= abs(high) * (1 - _TIGHTER) + (value - high)
-    if value < low:
-        low += abs(low) * (1 - _TIGHTER) + (low - value)
-    return low, high
 
 
 def _unprefixed(option: Config) -> Config:

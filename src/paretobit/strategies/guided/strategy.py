@@ -25,11 +25,11 @@ from paretobit.strategies.optuna_samplers import OptunaSettings
 from paretobit.strategies.problem import Problem
 from paretobit.studies.trial import Trial
 
-_ENOUGH = 8  # points that tell whether predictions rank them
-_TRUSTED = 0.7
-_LOOKED_AT = 10_000
-_LEARNING = ("split", "learned", "swap")
-_NEWS = 5  # results after which steps that learn from results may lead elsewhere
+_ENOUGH = 8  # points that tell whether predictions rank them: 0.7 by chance is 1 in 35 (of 5 points, 1 in 9)
+_TRUSTED = 0.7  # rank correlation; the opening goes from few bits to many, which any useful score ranks
+_LOOKED_AT = 10_000  # configurations outside the bounds until it gives up: seconds of costs, not minutes
+_LEARNING = ("split", "learned", "swap")  # steps whose answer changes with what was measured
+_NEWS = 5  # results after which they may lead elsewhere, and are taken again
 
 
 class GuidedSettings(StrategySettings):
@@ -65,7 +65,6 @@ class Guided(Strategy):
         self._insight: Insight = problem.insight
         self._goals = Goals.of(problem, self._insight.costs(problem.tree.at(0)))
         self._tables = tuple(settings.tables or self._insight.tables[:2])
-        self._main: Source | None = None
         measured = [c for c in problem.constraints if c.metric not in self._goals.bounds]
         sole = None
         if len(problem.objectives) == 1:
@@ -98,7 +97,7 @@ class Guided(Strategy):
             self._note(trial, self._foreign(trial.config))
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Results."""
+        """Results of what was asked become points of the board."""
         for trial in trials:
             self._note(trial, self._asked[trial.config])
 

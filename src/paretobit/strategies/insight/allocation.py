@@ -17,12 +17,13 @@ from paretobit.strategies.insight.insight import ScoreTable
 Array = NDArray[np.float64]
 Choice = tuple[int, ...]
 """Index of the option that each group takes."""
-_GAP = 1e-4
+_GAP = 1e-4  # of the least harm: scores predict nothing nearly as exactly
 _NODES = 5000  # of the solver's search: a limit in seconds would give other answers on a busy machine
 _UNIT = 1e-3  # of a row's largest number: the solver keeps bounds to 1e-6, in units of this
 _CUTS = 8  # choices that rounding let through are forbidden one by one, so many times; then bounds shrink
 _OF_VALUE, _OF_SPREAD = 1e-10, 1e-6
-"""How exactly a cost adds up: of its own value, and of what choices can change of it."""
+"""How exactly a cost adds up: of its own value (sums of doubles, 1e-16 a term), and of what choices can change
+of it (the solver keeps bounds no more exactly than that)."""
 
 
 @dataclass(frozen=True)
@@ -256,6 +257,7 @@ class Allocation:
         """The metric as a sum over groups, checked on choices of several groups at once."""
         own = measured[metric]
         draw = np.random.default_rng(0)
+        # what adds up here by chance only is caught where bounds are kept
         probes = [tuple(int(draw.integers(size)) for size in self.sizes) for _ in range(4)]
         probes += [tuple(size - 1 for size in self.sizes), (0,) * len(self.sizes)]
         found = {probe: self.exact(probe)[metric] for probe in probes}

@@ -14,8 +14,9 @@ from paretobit.spaces.knobs import Config, Knob, Option, Tree, Value
 from paretobit.strategies.insight.insight import assembled
 
 MOST_OPTIONS = 1024
-"""Of one group. Beyond, the best formats of each family and size are found for each slot apart."""
-_ALIKE = 64
+"""Of one group: each is a variable of the knapsack, and one evaluation of the costs before it. Beyond, the
+best formats of each family and size are found for each slot apart."""
+_ALIKE = 64  # of them for choices that go evenly through all parts: as many steps as a slot has sizes, or more
 
 Values = dict[str, Value]
 Place = tuple[str, str]
@@ -44,7 +45,7 @@ class KnobGroup:
 
     @cached_property
     def tree(self) -> Tree:
-        """Its knobs."""
+        """The knobs, as a tree of their own."""
         return Tree(self.knobs)
 
     @cached_property

@@ -54,10 +54,6 @@ class ScoreTable:
     base: float
     excluded: Mapping[str, str]
 
-    def predicted(self, chosen: Sequence[int]) -> float:
-        """Predicted increase of the loss where every group takes the option of this index."""
-        return sum(group.scores[k] for group, k in zip(self.groups, chosen, strict=True))
-
     def to_json(self) -> dict[str, Any]:
         """Plain values; JSON has no infinity, None stands for it."""
         groups = [
@@ -135,7 +131,7 @@ class StoredInsight:
         return ScoreTable.from_json(self._tables[name][outer.to_json()])
 
     def costs(self, config: Config) -> Metrics:
-        """As stored."""
+        """Looked up by the function that was given."""
         return self._costs(config)
 
 

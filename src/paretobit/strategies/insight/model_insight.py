@@ -30,6 +30,7 @@ from paretobit.trials.evidence import Evidence
 from paretobit.wanted.objectives import Metrics
 
 DRAWS = 4
+"""Labels a row: a backward pass each. Scores are means over rows and draws, of which rows are the more."""
 
 
 class ModelInsight:

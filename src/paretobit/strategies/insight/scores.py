@@ -15,10 +15,8 @@ first-order term too, `1/N sum g D`: of the user's loss, or else of the divergen
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -27,14 +25,13 @@ from torch.nn import functional as F
 
 from paretobit.data.calibration import Calibration
 from paretobit.errors import BadInput
-from paretobit.formats import FULL
 from paretobit.graph import at_rest
-from paretobit.nn import QuantizedFunction
-from paretobit.passes.streaming import Watched, call, copied, first_tensor, rows_of
+from paretobit.passes.streaming import call, first_tensor, rows_of
+from paretobit.strategies.insight.alone import Call, watching
 from paretobit.strategies.insight.groups import Unit
 
 ROWS_AT_A_TIME = 32
-"""Gradients of every layer are in memory for at least so many rows."""
+"""Gradients of every layer are in memory for at least so many rows: fewer would be slower row by row."""
 
 
 @dataclass
@@ -72,11 +69,12 @@ class Scores:
         return self.loss / self.labels
 
 
-class _Call:
-    """One call of a layer in a run: what it took, gave, and the gradients there.
+class Recorded:
+    """One call of a layer in a run, and the gradients at its output.
 
     Attributes:
-        output: With its gradient function until `settle`.
+        call: The call.
+        drawn: Gradients of the draws of labels, until `settle`.
         gradients: Of every draw, `(samples, draws, elements)`, once settled.
         squares: Their squares, summed over draws, `(elements of all samples,)`.
         slope: Of the first-order term.
@@ -85,25 +83,22 @@ class _Call:
     gradients: Tensor
     squares: Tensor
 
-    def __init__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
-        self._layer, self._args, self._kwargs = layer, args, kwargs
-        self.output = output
+    def __init__(self, call: Call) -> None:
+        self.call = call
         self.drawn: list[Tensor] = []
         self.slope: Tensor | None = None
 
     def settle(self, rows: int) -> None:
         """Lay gradients out for many changes to come: nothing of them is read twice a change."""
-        self.output = self.output.detach()
-        samples = rows if self.output.ndim and self.output.shape[0] % rows == 0 else 1
+        self.call.output = output = self.call.output.detach()
+        samples = rows if output.ndim and len(output) % rows == 0 else 1
         self.gradients = torch.stack([g.reshape(samples, -1) for g in self.drawn], 1)
         self.squares = self.gradients.square().sum(1).flatten()
         self.drawn.clear()
 
     def change(self) -> Tensor:
         """What the formats that the layer carries now do to the output, `(samples, elements)`."""
-        named = {key: copied(value) for key, value in self._kwargs.items()}
-        output = first_tensor(self._layer.forward(*map(copied, self._args), **named)).detach()
-        return (output - self.output).reshape(len(self.gradients), -1)
+        return (self.call.now().detach() - self.call.output).reshape(len(self.gradients), -1)
 
 
 class Recorder:
@@ -111,27 +106,27 @@ class Recorder:
 
     Args:
         model: Instrumented; as it is, it is what harm is relative to.
-        layers: Path to the layer or function.
+        layers: Layers and functions.
         calibration: Says what the loss is.
         draws: How often labels are drawn for each row.
         seed: Of the draws.
 
     Attributes:
-        unreached: Paths of layers that ran where no gradient reached, on any rows so far.
+        unreached: Layers that ran where no gradient reached, on any rows so far.
     """
 
     def __init__(
-        self, model: nn.Module, layers: Mapping[str, nn.Module], calibration: Calibration, draws: int, seed: int
+        self, model: nn.Module, layers: Iterable[nn.Module], calibration: Calibration, draws: int, seed: int
     ) -> None:
-        self._model, self._layers, self._calibration = model, layers, calibration
+        self._model, self._layers, self._calibration = model, tuple(layers), calibration
         self._draws = 1 if calibration.loss else draws
         self._generator = torch.Generator().manual_seed(seed)
-        self.unreached: set[str] = set()
+        self.unreached: set[nn.Module] = set()
 
     def run(
         self, batch: Any, target: Any, scores: Scores, reference: Tensor | None = None
-    ) -> dict[str, list[_Call]]:
-        """Path to the calls of a run on some rows, with gradients; adds the loss to the scores.
+    ) -> dict[nn.Module, list[Recorded]]:
+        """Layer to its calls in a run on some rows, with gradients; adds the loss to the scores.
 
         Args:
             batch: Inputs.
@@ -142,16 +137,16 @@ class Recorder:
         Raises:
             BadInput: No gradient reaches the layers.
         """
-        calls: dict[str, list[_Call]] = {path: [] for path in self._layers}
-        with ExitStack() as stack:
-            stack.enter_context(at_rest(self._model))
-            stack.enter_context(_reached(self._layers.values()))
-            stack.enter_context(torch.enable_grad())
-            for path, layer in self._layers.items():
-                hook = partial(_keep, calls[path])
-                stack.callback(layer.register_forward_hook(hook, with_kwargs=True).remove)
+        calls: dict[nn.Module, list[Recorded]] = {layer: [] for layer in self._layers}
+        seen: list[Recorded] = []
+
+        def visit(one: Call) -> None:
+            seen.append(Recorded(one))
+            calls[one.layer].append(seen[-1])
+
+        with at_rest(self._model), watching(calls, visit), torch.enable_grad():
             output = call(self._model, batch)
-            outputs = [one.output for own in calls.values() for one in own if one.output.requires_grad]
+            outputs = [one.call.output for one in seen]
             losses = list(self._losses(output, target, batch, scores))
             if reference is not None and self._calibration.loss is None:
                 losses.append(_divergence(first_tensor(output), reference))
@@ -159,16 +154,15 @@ class Recorder:
             for i, loss in enumerate(losses):
                 found = _gradients(loss, outputs, last=i + 1 == len(losses))
                 reached |= found.keys()
-                for one in (one for own in calls.values() for one in own):
-                    gradient = found.get(id(one.output), torch.zeros_like(one.output))
+                for one in seen:
+                    gradient = found.get(id(one.call.output), torch.zeros_like(one.call.output))
                     if i < self._draws:
                         one.drawn.append(gradient)
                     if reference is not None and i + 1 == len(losses):
                         one.slope = gradient
-        self.unreached |= {path for path, own in calls.items() if any(id(c.output) not in reached for c in own)}
-        for own in calls.values():
-            for one in own:
-                one.settle(rows_of(batch))
+        self.unreached |= {one.call.layer for one in seen if id(one.call.output) not in reached}
+        for one in seen:
+            one.settle(rows_of(batch))
         return calls
 
     def _losses(self, output: Any, target: Any, batch: Any, scores: Scores) -> Iterator[Tensor]:
@@ -196,7 +190,7 @@ class Recorder:
             yield F.cross_entropy(logits, drawn.to(logits.device), reduction="sum")
 
 
-def add_fisher(calls: Sequence[_Call], unit: Unit, scores: Scores) -> None:
+def add_fisher(calls: Sequence[Recorded], unit: Unit, scores: Scores) -> None:
     """Add what the formats that the layer carries now do to its output in these calls of one run."""
     diagonal = first_order = 0.0
     along: dict[int, Tensor] = {}  # samples to sums over elements and calls, (samples, draws)
@@ -256,30 +250,3 @@ def _gradients(loss: Tensor, outputs: list[Tensor], last: bool) -> dict[int, Ten
 def _logits(output: Tensor) -> Tensor:
     """`(labels, classes)`: the classes are the last axis."""
     return output.reshape(-1, 1) if output.ndim < 2 else output.reshape(-1, output.shape[-1])
-
-
-def _keep(calls: list[_Call], layer: Any, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-    """A forward hook: what goes in, and what comes out as a tensor that has a gradient."""
-    kept = tuple(value.detach().clone() if isinstance(value, Tensor) else value for value in args)
-    named = {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in kwargs.items()}
-    result = first_tensor(output)
-    if not result.requires_grad:
-        result = result.detach().requires_grad_()
-    calls.append(_Call(layer, kept, named, result))
-    passed_on = result.clone()  # what follows may work in place
-    if isinstance(output, Tensor):
-        return passed_on
-    return type(output)([passed_on, *output[1:]]) if isinstance(output, tuple | list) else output
-
-
-@contextmanager
-def _reached(layers: Any) -> Iterator[None]:
-    """Functions are called at their sites inside the block also where they carry no format."""
-    idle = [f for f in layers if isinstance(f, QuantizedFunction) and not f.carries_formats]
-    for function in idle:
-        function.set_slots({slot: Watched(FULL) for slot in function.slot_names})
-    try:
-        yield
-    finally:
-        for function in idle:
-            function.set_slots({})

@@ -45,8 +45,9 @@ class Evaluator:
         self._kept = Kept(budget_mb * _MB)
         self._stepwise: WeakKeyDictionary[nn.Module, Stepwise | None] = WeakKeyDictionary()
         layout = layout_of(graph, x)
-        whole = "operations" if runs_by_operations(graph, self._laid_out(x[:_FEW_ROWS], layout)) else "whole"
-        self.path = {"layout": layout, "run": whole}
+        few = self._laid_out(x[:_FEW_ROWS], layout)
+        by_operations = stepwise_of(graph, graph.model, few, Kept(0)) is not None
+        self.path = {"layout": layout, "run": "operations" if by_operations else "whole"}
 
     def __reduce__(self) -> tuple[type[Evaluator], tuple[Any, ...]]:
         return Evaluator, (self._graph, self._given, self._y, self._rows, self._budget_mb)
@@ -81,24 +82,26 @@ class Evaluator:
         return self._stepwise[model]
 
 
-def runs_by_operations(graph: ModelGraph, batch: Tensor) -> bool:
-    """Whether the operations of a model give what the model gives, and nothing else happens in a run.
+def stepwise_of(graph: ModelGraph, model: nn.Module, batch: Tensor, kept: Kept) -> Stepwise | None:
+    """A model by its operations; None where they do not give its bits, or something else happens in a run.
 
     Args:
-        graph: Its model is left as it was.
-        batch: Inputs.
+        graph: Of a model with the same modules.
+        model: Left as it was.
+        batch: Inputs, of which a few rows are run.
+        kept: Where results are kept.
     """
-    model = graph.model
     if not is_plain(model):
-        return False
+        return None
+    few = batch[:_FEW_ROWS]
     try:
         with at_rest(model), undone(model):
-            if not leaves_no_trace(model, lambda: model(batch.clone())):
-                return False
-            stepwise = Stepwise.of(graph, model, batch, Kept(0))
-            return stepwise is not None and stepwise.agrees(model, batch)
+            if not leaves_no_trace(model, lambda: model(few.clone())):
+                return None
+            stepwise = Stepwise.of(graph, model, few, kept)
+            return stepwise if stepwise is not None and stepwise.agrees(model, few) else None
     except Exception:  # whatever operations of the user's raise, one by one
-        return False
+        return None
 
 
 def layout_of(graph: ModelGraph, x: Tensor) -> str:

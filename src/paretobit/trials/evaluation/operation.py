@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from paretobit.formats import FULL, Format
-from paretobit.graph.executable import Result, Step, filled, results_in
+from paretobit.graph.executable import Instruction, Result, filled, results_in
 from paretobit.nn import Quantized, QuantizedFunction, layer_at
 from paretobit.nn.linear import QuantizedLinear
 from paretobit.trials.evaluation.purity import is_pure_function, is_pure_layer
@@ -83,7 +83,7 @@ class Operation:
     sightings: Sightings = field(default_factory=Sightings)
 
 
-def operations_of(model: nn.Module, steps: Sequence[Step], formats: Formats) -> list[Operation]:
+def operations_of(model: nn.Module, steps: Sequence[Instruction], formats: Formats) -> list[Operation]:
     """What runs a model, in order; the last one gives its result.
 
     The quantisation of what a layer takes is an operation of its own: the same data in the same format
@@ -228,7 +228,7 @@ def _narrow(layer: nn.Linear, source: int) -> Callable[[Values], Any]:
     return compute
 
 
-def _function(model: nn.Module, step: Step, args: Any, kwargs: Any, formats: Formats) -> Operation:
+def _function(model: nn.Module, step: Instruction, args: Any, kwargs: Any, formats: Formats) -> Operation:
     """The call of a function or method, by the module that quantises it where there is one."""
     function = getattr(Tensor, step.target) if isinstance(step.target, str) else step.target
     plain = _caller(function, args, kwargs)

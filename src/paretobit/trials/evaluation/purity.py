@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import inspect
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -13,42 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from paretobit.graph import op_of
+from paretobit.graph.operations import OPERATIONS, row_of
 from paretobit.nn import Quantized
 
-_SWITCHED = (
-    "dropout",
-    "dropout1d",
-    "dropout2d",
-    "dropout3d",
-    "alpha_dropout",
-    "feature_alpha_dropout",
-    "rrelu",
-)
-_DRAWS = (
-    *(
-        "rand",
-        "randn",
-        "randint",
-        "randperm",
-        "rand_like",
-        "randn_like",
-        "randint_like",
-        "bernoulli",
-        "binomial",
-    ),
-    *("multinomial", "normal", "poisson", "gumbel_softmax", "fractional_max_pool2d", "fractional_max_pool3d"),
-    *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "native_dropout"),
-    *(
-        "multi_head_attention_forward",
-        "exponential_",
-        "random_",
-        "uniform_",
-        "normal_",
-        "bernoulli_",
-        "cauchy_",
-    ),
-    *("geometric_", "log_normal_"),
-)
 _PLACES = (torch, F, torch.functional, torch._C._nn, operator, math, builtins)
 _OUR_MODULES = ("torch.nn.modules.", "paretobit.nn.", "transformers.pytorch_utils")
 _INTERNAL = frozenset(vars(nn.Module())) - {"training"}
@@ -56,16 +23,11 @@ _INTERNAL = frozenset(vars(nn.Module())) - {"training"}
 
 def is_pure_function(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether a function of torch's, or the name of a tensor's method, draws nothing and keeps nothing."""
-    name = function if isinstance(function, str) else str(getattr(function, "__name__", ""))
-    if name in _DRAWS or "out" in kwargs:
-        return False
-    if name in _SWITCHED:
-        return not isinstance(function, str) and _is_off(function, args, kwargs)
-    if name == "scaled_dot_product_attention":
-        return not (args[4] if len(args) > 4 else kwargs.get("dropout_p", 0.0))
     if isinstance(function, str):
-        return hasattr(Tensor, function)
-    return any(getattr(place, name, None) is function for place in _PLACES)
+        return hasattr(Tensor, function) and row_of(function).is_pure(args, kwargs)
+    name = str(getattr(function, "__name__", ""))
+    known = any(getattr(place, name, None) is function for place in _PLACES)
+    return known and row_of(name).is_pure(args, kwargs)
 
 
 def is_pure_layer(layer: nn.Module) -> bool:
@@ -75,7 +37,9 @@ def is_pure_layer(layer: nn.Module) -> bool:
     """
     for module in layer.modules():
         kind = type(module)
-        if not kind.__module__.startswith(_OUR_MODULES) or "FractionalMaxPool" in kind.__name__:
+        ours = kind.__module__.startswith(_OUR_MODULES) or OPERATIONS.word_of_layer(module) is not None
+        row = OPERATIONS.find(op_of(module))
+        if not ours or (row is not None and row.random is True):
             return False
         if getattr(module, "max_norm", None) is not None or has_strange_hooks(module):
             return False
@@ -134,16 +98,6 @@ def _same(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
         except Exception:  # whatever holds tensors or the user's own objects
             return False
     return True
-
-
-def _is_off(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a function that only draws in training is told not to train."""
-    try:
-        bound = inspect.signature(function).bind(*args, **kwargs)
-    except (TypeError, ValueError):
-        return False
-    bound.apply_defaults()
-    return bound.arguments.get("training", bound.arguments.get("train", True)) is False
 
 
 def is_deterministic(layer: nn.Module) -> bool:

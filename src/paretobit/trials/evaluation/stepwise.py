@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from paretobit.formats import FULL
 from paretobit.graph import ModelGraph
-from paretobit.graph.executable import Step, steps_of
+from paretobit.graph.executable import Instruction, steps_of
 from paretobit.trials.evaluation.operation import Formats, Values, operations_of
 from paretobit.trials.evaluation.reuse import Kept, memory_of
 
@@ -62,7 +62,7 @@ class Stepwise:
         kept: Where results are kept.
     """
 
-    def __init__(self, model: nn.Module, steps: Sequence[Step], kept: Kept) -> None:
+    def __init__(self, model: nn.Module, steps: Sequence[Instruction], kept: Kept) -> None:
         self._kept, self._own, self._formats = kept, next(_models), Formats()
         self._operations = operations_of(model, steps, self._formats)
         self._candidates: list[int] = []  # results of which a consumer varies

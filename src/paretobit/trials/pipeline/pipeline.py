@@ -19,16 +19,14 @@ from paretobit.passes.transform.batch_norm import reestimate_batch_norm
 from paretobit.runtime import derive_seed, seed_everything
 from paretobit.spaces import BoundSpace, Space
 from paretobit.spaces.knobs import Config
-from paretobit.spaces.product import BoundProduct
-from paretobit.spaces.training import BoundTraining
 from paretobit.training import Epoch, fit
 from paretobit.training.distillation import Distillation
 from paretobit.trials.evidence import Evidence
-from paretobit.trials.pipeline.halving import Bar, Losses
+from paretobit.trials.halving import Bar, Losses
 from paretobit.trials.pipeline.scratch import draw_anew
 from paretobit.trials.pipeline.stages import CONTROL, EPOCHS, measures_stages, stage_name
-from paretobit.trials.pipeline.steps import COMPRESSES, EVALUATE, SHAPES, TRAINS, PipelineSettings, TrainingStep
 from paretobit.trials.runners import Candidate, Runner
+from paretobit.trials.steps import CALIBRATE, EVALUATE, TRAINS, PipelineSettings, TrainingStep
 from paretobit.wanted.objectives import Metrics
 
 LossesOf = Callable[[Metrics], Losses | None]
@@ -77,7 +75,7 @@ class Pipeline:
         runners: Sequence[Runner],
     ) -> None:
         self.settings, self.evidence, self.bound = settings, evidence, bound
-        self.specs = {part.name: part for part in space.parts}
+        self.spaces = space.parts
         self.runners = [runner for runner in runners if not runner.cheap]
         self.at_stages = [runner for runner in self.runners if measures_stages(runner)]
 
@@ -98,11 +96,7 @@ class Pipeline:
     def training_settings(self, step: str, config: Config | None) -> TrainingStep:
         """The settings of a step that trains, under a configuration."""
         given: TrainingStep = getattr(self.settings, step)
-        if config is not None:
-            for part in self.bound.parts(config).values():
-                if isinstance(part, BoundTraining):
-                    given = part.settings(step, given, config)
-        return given
+        return given if config is None else self.bound.train_settings(step, given, config)
 
 
 @dataclass
@@ -122,6 +116,7 @@ class _Making:
     sparsity: Mapping[str, float] = field(default_factory=dict)
     uncompressed: nn.Module | None = None
     learned: bool = False
+    applied: list[Space] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         evidence, bound = self.pipeline.evidence, self.pipeline.bound
@@ -137,12 +132,10 @@ class _Making:
         for step, then in zip(steps, [*steps[1:], None], strict=True):
             if step in TRAINS:
                 self._train(step)
-            elif step in COMPRESSES:
-                self._compress(step)
-            elif step == "calibrate":
+            elif step == CALIBRATE:
                 self._calibrate()
-            elif step != EVALUATE and step not in SHAPES:
-                raise AssertionError(step)
+            elif step != EVALUATE:
+                self._compress(step)
             if self.ended:
                 break
             if then == EVALUATE and step in self.pipeline.settings.stages:
@@ -211,18 +204,21 @@ class _Making:
         )
 
     def _compress(self, step: str) -> None:
-        """Bind the space to the weights as they are now, so that masks and scales are theirs."""
-        if self.uncompressed is None:
-            self.uncompressed = copy.deepcopy(self.model)
-        if self.config is None:
-            return
-        part = self._bound_now(step, self.config)
-        if part is None:  # it is about layers that this network does not have
-            return
-        part.instrument(self.model)
-        part.apply(self.model, self.config)
-        self.formats = {**self.formats, **part.formats(self.config)}
-        self.sparsity = {**self.sparsity, **part.sparsity(self.config)}
+        """Apply the spaces of a step, bound to the weights as they are now: masks and scales are theirs.
+
+        Spaces that make the shape have done so before the first step.
+        """
+        spaces = [space for space in self.pipeline.spaces if space.acts_at().stage == "compress"]
+        for space in (space for space in spaces if space.acts_at().word == step):
+            if self.uncompressed is None:
+                self.uncompressed = copy.deepcopy(self.model)
+            if self.config is None or (part := self._bound_now(space, self.config)) is None:
+                continue
+            part.instrument(self.model)
+            self.model = part.apply(self.model, self.config)
+            self.applied.append(space)
+            self.formats = {**self.formats, **part.formats(self.config)}
+            self.sparsity = {**self.sparsity, **part.sparsity(self.config)}
 
     def _calibrate(self) -> None:
         """Statistics and fixed scales from the calibration rows; or the correction that the space chooses."""
@@ -230,30 +226,30 @@ class _Making:
         if calibration is None:
             allowed = "data with a split to train on"
             raise BadInput("the step calibrate needs calibration rows", key="calibration", allowed=allowed)
-        correction = None
-        if self.config is not None and "correct" in self.pipeline.specs:
-            correction = self._bound_now("correct", self.config)
-        if correction is not None:
-            correction.apply(self.model, self.config)
-        elif settings.batch_norm:
+        correcting = [space for space in self.pipeline.spaces if space.acts_at().stage == "calibrate"]
+        if not self._apply_again(correcting) and settings.batch_norm:
             reestimate_batch_norm(self.model, calibration.batches)
-        formats = None
-        if settings.scales and self.config is not None and self.formats and not self.learned:
-            formats = self._bound_now("quantize", self.config)
-        if formats is not None:
-            formats.apply(self.model, self.config)
+        if settings.scales and not self.learned:
+            self._apply_again([space for space in self.applied if space.scales_from_data])
 
-    def _bound_now(self, name: str, config: Config) -> BoundSpace | None:
-        """A space over the model with the weights that it has now."""
-        bound = self.pipeline.bound
-        space = bound.fitted(name, config) if isinstance(bound, BoundProduct) else self.pipeline.specs[name]
-        if space is None:
+    def _apply_again(self, spaces: Sequence[Space]) -> bool:
+        """Apply spaces for which the model is ready; whether there were any that act on it."""
+        config = self.config
+        bound = [] if config is None else [self._bound_now(space, config) for space in spaces]
+        for part in filter(None, bound):
+            part.apply(self.model, config)
+        return any(bound)
+
+    def _bound_now(self, space: Space, config: Config) -> BoundSpace | None:
+        """A space over the model with the weights that it has now; None where it is about other networks."""
+        fitted = self.pipeline.bound.fitted(space, config)
+        if fitted is None:
             return None
         graph = self.graph.with_model(self._as_float())
         known = self.pipeline.evidence.calibration
-        if name == "quantize" and not self.trained:
+        if fitted.scales_from_data and not self.trained:
             known = None  # what flows through an untrained model says nothing of scales
-        return space.bind(graph, known)
+        return fitted.bind(graph, known)
 
     def _as_float(self) -> nn.Module:
         """The model without formats and masks, with the weights that it has now."""

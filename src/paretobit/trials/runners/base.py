@@ -62,6 +62,8 @@ class Runner(abc.ABC):
     """Under which heading the best-trial table shows its metrics."""
     metrics_from_settings: ClassVar[bool] = False
     """Whether its metrics are known only once its settings, and the files they name, were read."""
+    metrics_from_running: ClassVar[bool] = False
+    """Whether its metrics are known only once it has measured the unmodified model."""
     may_change_model: ClassVar[bool] = False
     """Whether weights, statistics or modes may differ after `measure`."""
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from paretobit.errors import BadInput
 from paretobit.graph import Node
+from paretobit.nn import parameter_uses
 from paretobit.passes.analysis.cost import Convention, NodeCost, Slots, node_cost, zero_fraction
 from paretobit.passes.layers.selection import path_of
 from paretobit.trials.evidence import Evidence
@@ -108,6 +109,6 @@ def _cost(
     zeros: float | None = None,
 ) -> NodeCost:
     module = evidence.graph.module(node) if node.kind == "call_module" else None
-    if zeros is None and skip_zeros and module is not None:
-        zeros = zero_fraction(module, slots)
+    if zeros is None and skip_zeros:
+        zeros = zero_fraction(parameter_uses(evidence.graph).at(path_of(node)), slots)
     return node_cost(node, module, slots, convention, batch, sparsity=zeros)

@@ -11,8 +11,8 @@ from paretobit.errors import BadInput
 from paretobit.formats import FULL
 from paretobit.passes.analysis.cost import Slots
 from paretobit.passes.analysis.cost_table import CostTable, macs_of
-from paretobit.passes.analysis.latency import Device, Roofline
 from paretobit.passes.analysis.memory import Lifetimes
+from paretobit.passes.analysis.roofline import Device, Roofline
 from paretobit.trials.evidence import Evidence
 from paretobit.trials.runners.base import RUNNERS, Candidate, Runner, RunnerSettings
 from paretobit.trials.runners.computation import operations

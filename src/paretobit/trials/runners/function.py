@@ -25,6 +25,7 @@ class FunctionRunner(Runner):
         directions: Metric to direction, for those that are objectives.
     """
 
+    metrics_from_running = True
     may_change_model = True
 
     def __init__(self, evidence: Evidence, evaluate: Evaluate, directions: Mapping[str, Any]) -> None:

@@ -2,42 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
-from torch import nn
-
-from paretobit.graph import Node
 from paretobit.passes.analysis.cost import Slots
-from paretobit.passes.analysis.storage import layer_bits
+from paretobit.passes.analysis.storage import owners
 from paretobit.trials.evidence import Evidence
 from paretobit.trials.runners.base import RUNNERS, Candidate, Runner
 from paretobit.trials.runners.per_layer import LayerSum
 from paretobit.wanted.metric import Metric
 
 _FULL_BITS = 32
-
-
-class Owner(NamedTuple):
-    """A module that may own tensors or take data: its first call, and what an earlier module owns too."""
-
-    path: str
-    module: nn.Module
-    call: Node | None
-    elsewhere: frozenset[int]
-
-
-def owners_of(evidence: Evidence) -> list[Owner]:
-    """Every module; parameters that several share are stored once, in the format of the first."""
-    graph = evidence.graph
-    calls = {node.owner: node for node in graph.layers}
-    owners, seen = [], set[int]()
-    for path, module in graph.model.named_modules():
-        own = {id(parameter) for parameter in module.parameters(recurse=False)}
-        parent = path.rpartition(".")[0]  # the projection within an attention has the formats of that
-        within = bool(path) and isinstance(graph.model.get_submodule(parent), nn.MultiheadAttention)
-        owners.append(Owner(parent if within else path, module, calls.get(path), frozenset(own & seen)))
-        seen |= own
-    return owners
 
 
 @RUNNERS.register("average_bitwidth")
@@ -58,14 +32,13 @@ class AverageBitwidth(Runner):
 
     def __init__(self, evidence: Evidence, settings: Any) -> None:
         super().__init__(evidence, settings)
-        owners = owners_of(evidence)
+        found = owners(evidence.graph)
 
         def count(index: int, slots: Slots) -> tuple[int, int, int, int]:
-            owner = owners[index]
-            bits = layer_bits(owner.call, owner.module, slots, owner.elsewhere)
+            bits = found[index].bits(slots)
             return bits.weight_elements, bits.weight_bits, bits.data_elements, bits.data_bits
 
-        self._sum = LayerSum([owner.path for owner in owners], count)
+        self._sum = LayerSum([owner.path for owner in found], count)
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
         """Weighted by elements."""
@@ -87,14 +60,13 @@ class ModelSize(Runner):
 
     def __init__(self, evidence: Evidence, settings: Any) -> None:
         super().__init__(evidence, settings)
-        owners = owners_of(evidence)
+        found = owners(evidence.graph)
 
         def count(index: int, slots: Slots) -> tuple[int]:
-            owner = owners[index]
-            bits = layer_bits(None, owner.module, slots, owner.elsewhere)
+            bits = found[index].bits(slots)
             return (bits.weight_bits + bits.statistics_bits,)
 
-        self._sum = LayerSum([owner.path for owner in owners], count)
+        self._sum = LayerSum([owner.path for owner in found], count)
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
         """Bits over eight."""

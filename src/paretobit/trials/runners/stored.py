@@ -6,15 +6,13 @@ import math
 from typing import Any, ClassVar
 
 from pydantic import Field
-from torch import nn
 
-from paretobit.formats import FULL, Format
-from paretobit.nn import slot_of_parameter
+from paretobit.formats import Format
+from paretobit.nn import Stored
 from paretobit.passes.analysis.cost import NO_FORMATS, Slots, zero_fraction
-from paretobit.passes.analysis.storage import layer_bits
+from paretobit.passes.analysis.storage import owners
 from paretobit.trials.evidence import Evidence
 from paretobit.trials.runners.base import RUNNERS, Candidate, Runner, RunnerSettings
-from paretobit.trials.runners.storage import owners_of
 from paretobit.wanted.metric import Metric
 
 
@@ -43,7 +41,7 @@ class StoredBytes(Runner):
 
     def __init__(self, evidence: Evidence, settings: Any) -> None:
         super().__init__(evidence, settings)
-        self._owners = owners_of(evidence)
+        self._owners = owners(evidence.graph)
         self._at: dict[str, list[int]] = {}
         for index, owner in enumerate(self._owners):
             self._at.setdefault(owner.path, []).append(index)
@@ -64,22 +62,19 @@ class StoredBytes(Runner):
         return {"stored_bytes": float(total)}
 
     def _bytes(self, index: int, slots: Slots, zeros: float | None) -> int:
-        """Of the tensors that one module owns, those counted elsewhere left out."""
+        """Of the tensors that count at one layer or function."""
         owner, total = self._owners[index], 0
-        for name, parameter in owner.module.named_parameters(recurse=False):
-            if id(parameter) in owner.elsewhere:
-                continue
-            number_format = slots.get(slot_of_parameter(name), FULL)
+        for stored in owner.stored:
             share = 0.0
-            if name == "weight" and parameter.dim() > 1:
-                share = self._zeros(owner.module, slots, zeros)
-            total += packed_bytes(number_format, tuple(parameter.shape), share)
-        return total + layer_bits(None, owner.module, NO_FORMATS).statistics_bits // 8
+            if any(use.slot == "weight" and len(use.shape) > 1 for use in stored.uses):
+                share = self._zeros(stored, slots, zeros)
+            total += sum(packed_bytes(f, shape, share) for f, shape in stored.parts(slots))
+        return total + owner.statistics_bits // 8
 
-    def _zeros(self, module: nn.Module, slots: Slots, made: float | None) -> float:
+    def _zeros(self, stored: Stored, slots: Slots, made: float | None) -> float:
         if not self.settings.skip_zeros:
             return 0.0
-        return max(made or 0.0, zero_fraction(module, slots) or 0.0)
+        return max(made or 0.0, zero_fraction(stored.uses[:1], slots) or 0.0)
 
 
 def packed_bytes(number_format: Format, shape: tuple[int, ...], zeros: float) -> int:

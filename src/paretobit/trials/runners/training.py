@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from paretobit.trials.evidence import Evidence
-from paretobit.trials.pipeline.steps import TrainingStep
 from paretobit.trials.runners.base import RUNNERS, RunnerSettings
 from paretobit.trials.runners.evaluation import BasicEvaluation, EvaluationSettings
+from paretobit.trials.steps import TrainingStep
 
 
 class BasicTrainSettings(TrainingStep, RunnerSettings):

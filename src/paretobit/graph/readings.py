@@ -1,0 +1,138 @@
+"""Where the graph reads its parameters: from each parameter through views to the operation that takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from paretobit.graph.model_graph import ModelGraph, Node, Ref
+from paretobit.graph.operations import OPERATIONS, row_of
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One operation that takes a parameter which is no layer's own.
+
+    Attributes:
+        path: The parameter.
+        node: The operation.
+        slot: Of the operand that it is; empty where no slot takes it.
+        views: What stands between the two, first to last.
+        output: Which of the results of the last view; None where it has one.
+        why: Why no format reaches it; None where one does.
+    """
+
+    path: str
+    node: Node
+    slot: str
+    views: tuple[Node, ...] = ()
+    output: int | None = None
+    why: str | None = None
+
+
+@dataclass(frozen=True)
+class _End:
+    """A node whose result is a parameter as views show it."""
+
+    path: str
+    node: Node
+    views: tuple[Node, ...] = field(default=())
+
+
+def readings(graph: ModelGraph) -> tuple[Reading, ...]:
+    """Every operation that takes a parameter directly or through views, in order of execution."""
+    parameters = dict(graph.model.named_parameters(remove_duplicate=False))
+    ends: dict[str, _End] = {}
+    found: list[Reading] = []
+    for node in graph:
+        if node.kind == "get_attr" and node.owner in parameters:
+            ends[node.name] = _End(node.owner, node)
+            continue
+        taken = dict.fromkeys(source for source in node.inputs if source in ends)
+        passed = _passes_on(graph, node, taken)
+        for source in taken:
+            end = ends[source]
+            if passed:
+                ends[node.name] = _End(end.path, node, (*end.views, node))
+            elif not _reads_no_value(node):
+                found += _taken(node, end)
+    return tuple(found)
+
+
+def replayed(views: tuple[Node, ...], value: Tensor, output: int | None = None) -> Tensor | None:
+    """What views show of a tensor, of several results this one; None where the graph does not tell."""
+    result: Any = value
+    for node in views:
+        args, kwargs = _filled(node.args, result), _filled(node.kwargs, result)
+        if node.kind == "call_module" or row_of(node.op).casts:
+            continue
+        function = getattr(Tensor, node.op, None)
+        if node.op == "getitem":
+            function = type(result).__getitem__
+        if function is None or any(isinstance(leaf, Ref) for leaf in tree_leaves((args, kwargs))):
+            return None
+        try:
+            result = function(*args, **kwargs) if callable(function) else function.__get__(result)
+        except Exception:  # arguments that torch takes in another form than the graph keeps them
+            return None
+    result = _picked(result, output)
+    return result if isinstance(result, Tensor) else None
+
+
+def _passes_on(graph: ModelGraph, node: Node, taken: Mapping[str, None]) -> bool:
+    """Whether the result is the parameter in another shape, order or part, and nothing else."""
+    if len(taken) != 1 or not node.is_call:
+        return False
+    if any(graph[source].output_shapes for source in node.inputs if source not in taken):
+        return False
+    row = row_of(node.op)
+    return (row.is_view or row.casts) and row.writes is False
+
+
+def _reads_no_value(node: Node) -> bool:
+    return node.is_call and row_of(node.op).kind in ("question", "make")
+
+
+def _taken(node: Node, end: _End) -> Iterator[Reading]:
+    given = [leaf for leaf in tree_leaves((node.args, dict(node.kwargs))) if isinstance(leaf, Ref)]
+    for ref in dict.fromkeys(ref for ref in given if ref.node == end.node.name):
+        slots = ["data_in"] if node.kind == "call_module" else _slots(node, ref)
+        for slot in slots:
+            yield Reading(end.path, node, slot, end.views, ref.output)
+        if not slots:
+            output = node.kind == "output"
+            why = "it is an output of the model" if output else f"the function {node.op} has no slot for it"
+            yield Reading(end.path, node, "", end.views, ref.output, why)
+
+
+def _slots(node: Node, source: Ref) -> list[str]:
+    operands = OPERATIONS.operands(node.op) if node.site else ()
+    given = ((o.slot, o.find(node.args, node.kwargs)) for o in operands)
+    return list(dict.fromkeys(slot for slot, value in given if value == source))
+
+
+def _filled(value: Any, result: Any) -> Any:
+    """Arguments with what is viewed in the place of the reference to it."""
+    if isinstance(value, Ref):
+        return _picked(result, value.output)
+    if isinstance(value, slice):
+        return slice(*(_filled(part, result) for part in (value.start, value.stop, value.step)))
+    if isinstance(value, Mapping):
+        return {key: _filled(item, result) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return tuple(_filled(item, result) for item in value)
+    return value
+
+
+def _picked(result: Any, output: int | None) -> Any:
+    return result if output is None or isinstance(result, Tensor) else result[output]
+
+
+def parameters_at(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Parameter]]:
+    """Path and value of what a module itself owns."""
+    for name, parameter in module.named_parameters(recurse=False):
+        yield (f"{path}.{name}" if path else name), parameter
