@@ -22,7 +22,7 @@ CASES = {
         {"by": "name", "seed": {"0": {"name": ["integer", "log", "NA"], "weight_width": [3, 4]}}},
         {"by": "type", "seed": {"linear": {"name": "scaled_integer", "data_in_width": [2, 5]}}},
     ],
-    "training": [{"seed": {"learning_rate": [0.1, 0.01], "finetune": {"weight_decay": [0.0, 0.1]}}}],
+    "training": [{"seed": {"learning_rate": [0.1, 0.01], "finetune": {"learning_rate": [0.1, 0.01]}}}],
     "product": [
         {
             "spaces": ["channel_multiplier", "prune", "quantize"],

@@ -54,11 +54,10 @@ class FigureConformance:
         assert kind.summary.endswith(".")
 
     def test_the_same_runs_give_the_same_bytes(self, kind: Kind, runs: Runs, tmp_path: Path) -> None:
-        for suffix in ("png", "svg"):
-            files = [tmp_path / f"{i}.{suffix}" for i in range(2)]
-            for file in files:
-                save(kind.picture(runs, Asked()), file)
-            assert files[0].read_bytes() == files[1].read_bytes()
+        files = [tmp_path / f"{i}.svg" for i in range(2)]
+        for file in files:
+            save(kind.picture(runs, Asked()), file)
+        assert files[0].read_bytes() == files[1].read_bytes()
 
     @pytest.mark.parametrize("trials", ["one", "unmeasured", "failed"])
     def test_few_or_broken_trials_are_drawn_or_refused_with_the_reason(self, kind: Kind, trials: str) -> None:
@@ -95,11 +94,11 @@ class FigureConformance:
 
 @functools.cache
 def small_study(trials: str = "many") -> Study:
-    """A search of two layers: `many` trials of two families of formats, `one`, all `unmeasured` or `failed`."""
+    """A search of two layers alike: `many` (6) trials of two families of formats, `one`, all `unmeasured` or `failed`."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model, x = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)), torch.randn(60, 6)
-    entry = {"name": ["integer", "log"], "weight_width": [3, 4], "integer": {"weight_frac_width": 2}}
+    entry = {"name": ["integer", "log"], "weight_width": [3, 4, 6], "integer": {"weight_frac_width": 2}}
     calls = []
 
     def measured(candidate: nn.Module) -> dict[str, float]:
@@ -107,7 +106,10 @@ def small_study(trials: str = "many") -> Study:
         if trials == "failed" and len(calls) > 1:
             raise RuntimeError("on purpose")
         rows = candidate(x)
-        return {"accuracy": float((rows.argmax(1) == y).double().mean()), "loss": float((rows - full).abs().mean())}
+        return {
+            "accuracy": float((rows.argmax(1) == y).double().mean()),
+            "loss": float((rows - full).abs().mean()),
+        }
 
     with torch.no_grad():
         full = model.eval()(x)
@@ -116,10 +118,10 @@ def small_study(trials: str = "many") -> Study:
             model,
             example=x[:1],
             evaluate=measured,
-            space=Quantize(seed={"linear": entry}),
+            space=Quantize(seed={"linear": entry}, share="type"),
             maximize="accuracy",
             minimize="bitops",
             subject_to="bitops <= 1" if trials == "unmeasured" else (),
-            n_trials=1 if trials == "one" else 16,
+            n_trials=1 if trials == "one" else 6,
             max_failures=None,
         )

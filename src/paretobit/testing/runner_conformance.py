@@ -60,7 +60,9 @@ class RunnerConformance:
             assert set(measured) == {metric.name for metric in runner.metrics} != set()
             assert all(type(value) in (int, float) and not math.isnan(value) for value in measured.values())
 
-    def test_metrics_say_their_direction_and_unit(self, runner: Runner, candidates: Sequence[Candidate]) -> None:
+    def test_metrics_say_their_direction_and_unit(
+        self, runner: Runner, candidates: Sequence[Candidate]
+    ) -> None:
         runner.measure(candidates[0])
         names = [name for metric in runner.metrics for name in (metric.name, metric.short) if name]
         assert len(set(names)) == len(names) > 0

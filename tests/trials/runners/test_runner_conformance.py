@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import paretobit as pb
-from paretobit.trials.evidence import Evidence
 from paretobit.testing import RunnerConformance
+from paretobit.trials.evidence import Evidence
 from paretobit.trials.runners import RUNNERS, FunctionRunner
 
 TIMED = ("latency",)
