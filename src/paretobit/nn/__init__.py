@@ -2,12 +2,7 @@
 
 from paretobit.nn.attention import run_by_modules
 from paretobit.nn.cache import TensorCache
-from paretobit.nn.functions import (
-    QuantizedFunction,
-    function_slots,
-    function_terms,
-    possible_function_slots,
-)
+from paretobit.nn.functions import QuantizedFunction, function_slots, function_terms, possible_function_slots
 from paretobit.nn.layers import (
     LAYERS,
     dot_product,

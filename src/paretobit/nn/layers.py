@@ -13,31 +13,13 @@ from torch.nn import functional as F
 
 from paretobit.errors import BadInput
 from paretobit.graph import op_name
-from paretobit.nn.activation import WITHOUT_WEIGHTS, QuantizedPReLU, QuantizedReLU
+from paretobit.nn.activation import QUANTIZED_WITHOUT_WEIGHTS, QuantizedPReLU, QuantizedReLU
 from paretobit.nn.attention import QuantizedMultiheadAttention
 from paretobit.nn.cache import TensorCache
-from paretobit.nn.convolution import (
-    QuantizedConv1d,
-    QuantizedConv2d,
-    QuantizedConv3d,
-    QuantizedConvTranspose1d,
-    QuantizedConvTranspose2d,
-    QuantizedConvTranspose3d,
-    transposed_convolution,
-)
+from paretobit.nn.convolution import CONVOLUTIONS, QUANTIZED_CONVOLUTIONS, TRANSPOSED, transposed_convolution
 from paretobit.nn.embedding import QuantizedEmbedding, QuantizedEmbeddingBag
 from paretobit.nn.linear import QuantizedBilinear, QuantizedLinear, is_conv1d, quantized_conv1d
-from paretobit.nn.normalization import (
-    QuantizedBatchNorm1d,
-    QuantizedBatchNorm2d,
-    QuantizedBatchNorm3d,
-    QuantizedGroupNorm,
-    QuantizedInstanceNorm1d,
-    QuantizedInstanceNorm2d,
-    QuantizedInstanceNorm3d,
-    QuantizedLayerNorm,
-    QuantizedRMSNorm,
-)
+from paretobit.nn.normalization import QUANTIZED_NORMS
 from paretobit.nn.quantized import Quantized, present_slots, stands_for, swap_channels
 from paretobit.registry import Registry
 
@@ -88,23 +70,13 @@ class Layers(Registry[type[Quantized]]):
 
 LAYERS = Layers()
 """Every layer that can be quantised, and the class that does it; of functions the table of operations tells."""
-_PRODUCTS: tuple[type[Quantized], ...] = (
-    *(QuantizedLinear, QuantizedBilinear, QuantizedMultiheadAttention),
-    *(QuantizedConv1d, QuantizedConv2d, QuantizedConv3d),
-    *(QuantizedConvTranspose1d, QuantizedConvTranspose2d, QuantizedConvTranspose3d),
+_ALL: tuple[type[Quantized], ...] = (
+    *(QuantizedLinear, QuantizedBilinear, QuantizedMultiheadAttention, *QUANTIZED_CONVOLUTIONS),
+    *(*QUANTIZED_NORMS, QuantizedEmbedding, QuantizedEmbeddingBag),
+    *(QuantizedReLU, QuantizedPReLU, *QUANTIZED_WITHOUT_WEIGHTS),
 )
-_NORMS: tuple[type[Quantized], ...] = (
-    *(QuantizedBatchNorm1d, QuantizedBatchNorm2d, QuantizedBatchNorm3d),
-    *(QuantizedInstanceNorm1d, QuantizedInstanceNorm2d, QuantizedInstanceNorm3d),
-    *(QuantizedLayerNorm, QuantizedGroupNorm, QuantizedRMSNorm),
-)
-_TABLES: tuple[type[Quantized], ...] = (QuantizedEmbedding, QuantizedEmbeddingBag)
-_ACTIVATIONS = (QuantizedReLU, QuantizedPReLU, *WITHOUT_WEIGHTS.values())
-for _layer in (*_PRODUCTS, *_NORMS, *_TABLES, *_ACTIVATIONS):
+for _layer in _ALL:
     LAYERS.register(op_name(stands_for(_layer).__name__))(_layer)
-
-_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def layer_for(kind: type[nn.Module]) -> type[Quantized] | None:
@@ -132,9 +104,9 @@ def weight_rows(module: nn.Module, weight: Tensor) -> Tensor | None:
 
     A transposed convolution adds up at most the terms of a row: with a stride, fewer.
     """
-    if isinstance(module, (nn.Linear, *_CONVS)):
+    if isinstance(module, (nn.Linear, *CONVOLUTIONS)):
         return weight.flatten(1)
-    if isinstance(module, _TRANSPOSED):
+    if isinstance(module, TRANSPOSED):
         return swap_channels(weight, module.groups).flatten(1)
     return weight.t() if _is_conv1d(module) else None
 
@@ -154,10 +126,10 @@ def dot_product(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | Non
     """
     if isinstance(module, nn.Linear):
         return F.linear(x, weight, bias)
-    if isinstance(module, _CONVS):
+    if isinstance(module, CONVOLUTIONS):
         result: Tensor = module._conv_forward(x, weight, bias)
         return result
-    if isinstance(module, _TRANSPOSED):
+    if isinstance(module, TRANSPOSED):
         return transposed_convolution(module, x, weight, bias)
     if _is_conv1d(module):
         return F.linear(x, weight.t(), bias)
@@ -167,7 +139,7 @@ def dot_product(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | Non
 def lies_transposed(module: nn.Module) -> bool:
     """Whether the weight of a layer lies as `(in, out / groups, ...)`."""
     layer = type(module) if isinstance(module, Quantized) else layer_for(type(module))
-    return layer.transposed if layer is not None else isinstance(module, _TRANSPOSED) or _is_conv1d(module)
+    return layer.transposed if layer is not None else isinstance(module, TRANSPOSED) or _is_conv1d(module)
 
 
 def _is_conv1d(module: nn.Module) -> bool:

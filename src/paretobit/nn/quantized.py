@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -101,6 +102,14 @@ def stands_for(layer: type[Quantized]) -> type[nn.Module]:
     """The layer type that a quantised layer takes the place of."""
     own = (base for base in layer.__mro__ if issubclass(base, nn.Module))
     return next(base for base in own if not issubclass(base, Quantized))
+
+
+def made(base: type[Quantized], kind: type[nn.Module], about: str) -> type[Quantized]:
+    """The quantised class for layers of a kind, made of what they have in common; in the module of the base."""
+    name = f"Quantized{kind.__name__}"
+    layer = type(name, (base, kind), {"__module__": base.__module__, "__doc__": about})
+    setattr(sys.modules[base.__module__], name, layer)  # where pickle looks for it
+    return layer
 
 
 _PROJECTIONS = {"weight": "out_proj", "bias": "in_proj_bias"}
