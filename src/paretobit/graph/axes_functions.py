@@ -8,7 +8,17 @@ from typing import Any
 from paretobit.graph.axes import Axis, fixed, size
 from paretobit.graph.axes_layers import shuffle_pixels, spatial_only
 from paretobit.graph.axes_reshape import reshape
-from paretobit.graph.axes_walk import COMPUTED, Axes, Computed, Layer, NotUnderstood, Rule, Walk
+from paretobit.graph.axes_walk import (
+    COMPUTED,
+    Axes,
+    Computed,
+    Layer,
+    NotUnderstood,
+    Rule,
+    Walk,
+    shape_of,
+    tensors_in,
+)
 from paretobit.graph.model_graph import Node
 
 Args = tuple[Any, ...]
@@ -20,17 +30,9 @@ def _given(args: Args, kwargs: Kwargs, place: int, name: str, default: Any = Non
     return args[place] if len(args) > place else kwargs.get(name, default)
 
 
-def _tensors(value: Any) -> list[Axes]:
-    if isinstance(value, Axes):
-        return [value]
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    return [a for item in value for a in _tensors(item)] if isinstance(value, list | tuple) else []
-
-
 def elementwise(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     """Every element by itself, or with those at its place in other tensors."""
-    values = _tensors((args, kwargs))
+    values = tensors_in((args, kwargs))
     for value in values:
         walk.only_copied(value)
     return walk.broadcast(values, node)
@@ -101,7 +103,7 @@ def squeeze(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
 
 def cat(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     """Segments of one axis one after the other; the other axes are equal."""
-    values, dim = _tensors(args[0] if args else kwargs["tensors"]), _given(args, kwargs, 1, "dim", 0)
+    values, dim = tensors_in(args[0] if args else kwargs["tensors"]), _given(args, kwargs, 1, "dim", 0)
     for value in values:
         walk.only_copied(value)
     dim %= len(values[0])
@@ -111,7 +113,7 @@ def cat(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
 
 def stack(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     """Equal tensors along a new dimension."""
-    values, dim = _tensors(args[0] if args else kwargs["tensors"]), _given(args, kwargs, 1, "dim", 0)
+    values, dim = tensors_in(args[0] if args else kwargs["tensors"]), _given(args, kwargs, 1, "dim", 0)
     dims = list(walk.broadcast(values, node).dims)
     dims.insert(dim % (len(dims) + 1), fixed(len(values)))
     return Axes(tuple(dims))
@@ -123,10 +125,7 @@ def chunk(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> list[Axes]:
     dim = _given(args, kwargs, 2, "dim", 0)
     if not isinstance(number, int) or size(x.dims[dim]) % number:
         raise NotUnderstood("its pieces are not equal")
-    tile = walk.variables.tiles(x.dims[dim], number, node.name)
-    if tile is None:
-        raise NotUnderstood("its pieces do not line up with the channels")
-    return [x.replaced(dim, tile)] * number
+    return [x.replaced(dim, walk.tiles(x.dims[dim], number, node, "pieces"))] * number
 
 
 def split(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> list[Axes]:
@@ -182,20 +181,16 @@ def getitem(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Any:
 
 def _part(walk: Walk, axis: Axis, place: int, node: Node) -> Axis:
     """A slice of an axis: of a width only the whole."""
-    shape = node.output_shape
-    if shape is None:
-        raise NotUnderstood("its shape is not known")
-    if shape[place] == size(axis):
+    length = shape_of(node)[place]
+    if length == size(axis):
         return axis
     walk.must_be_fixed((axis,), "it picks channels")
-    return fixed(shape[place])
+    return fixed(length)
 
 
 def expand(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     """Dimensions of one element spread, new ones in front."""
-    x, shape = args[0], node.output_shape
-    if shape is None:
-        raise NotUnderstood("its shape is not known")
+    x, shape = args[0], shape_of(node)
     asked = _sizes(tuple(a for a in args[1:] if not isinstance(a, Axes)))
     new = len(shape) - len(x)
     dims: list[Axis] = [fixed(n) for n in shape[:new]]
@@ -326,21 +321,9 @@ def embedding(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     return Axes((*index.dims, weight.dims[1]))
 
 
-_VIEWS = (
-    view,
-    flatten,
-    unflatten,
-    transpose,
-    permute,
-    unsqueeze,
-    squeeze,
-    chunk,
-    split,
-    unbind,
-    getitem,
-    expand,
-)
+_VIEWS = (view, flatten, unflatten, transpose, permute, unsqueeze, squeeze, expand)
+_PARTS = (chunk, split, unbind, getitem)
 _COPIES = (like, cat, stack, repeat, pad, pixel_shuffle, embedding)
 _COMPUTE = (elementwise, reduce, softmax, spatial, matmul, linear, attention)
-RULES: Mapping[str, Rule] = {rule.__name__: rule for rule in (*_VIEWS, *_COPIES, *_COMPUTE)}
+RULES: Mapping[str, Rule] = {rule.__name__: rule for rule in (*_VIEWS, *_PARTS, *_COPIES, *_COMPUTE)}
 """By the word that a row of the table of operations says."""

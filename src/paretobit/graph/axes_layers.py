@@ -9,7 +9,7 @@ from torch import nn
 
 from paretobit.graph.axes import Axis, fixed, repeated, size
 from paretobit.graph.axes_reshape import reshape
-from paretobit.graph.axes_walk import COMPUTED, Axes, NotUnderstood, Walk
+from paretobit.graph.axes_walk import COMPUTED, Axes, NotUnderstood, Walk, shape_of
 from paretobit.graph.model_graph import Node
 
 LayerRule = Callable[[Walk, Node, Any, Axes], Any]
@@ -47,10 +47,7 @@ def convolution(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
         walk.own(node, weight_summed_1=(gives, one_in, *kernel), bias=(gives,))
     walk.attribute(node, in_channels=takes, out_channels=gives)
     walk.layer(node, takes, gives)
-    if node.output_shape is None:
-        raise NotUnderstood("its shape is not known")
-    spatial = tuple(map(fixed, node.output_shape[len(node.output_shape) - places :]))
-    return Axes((*x.dims[: -places - 1], gives, *spatial))
+    return Axes((*x.dims[: -places - 1], gives, *map(fixed, shape_of(node)[-places:])))
 
 
 def _grouped(walk: Walk, node: Node, module: Any, takes: Axis) -> tuple[Axis, Axis, Axis]:
@@ -69,25 +66,18 @@ def _grouped(walk: Walk, node: Node, module: Any, takes: Axis) -> tuple[Axis, Ax
         walk.attribute(node, groups=takes)
         return gives, fixed(1), fixed(multiplier)
     gives = walk.produced(node, channels)
-    tile_in = walk.variables.tiles(takes, groups, node.name)
-    tile_out = walk.variables.tiles(gives, groups, node.name)
-    if tile_in is None or tile_out is None:
-        raise NotUnderstood(f"its {groups} groups do not line up with the channels")
-    return gives, tile_in, tile_out
+    one_in, one_out = (walk.tiles(axis, groups, node, f"{groups} groups") for axis in (takes, gives))
+    return gives, one_in, one_out
 
 
 def batch_norm(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
     """Batch and instance norm: one statistic a channel."""
-    channel = 1 if "batch" in node.op else len(x) - _instance_places(module) - 1
+    channel = 1 if "batch" in node.op else len(x) - int(type(module).__name__[-2]) - 1
     axis = (x.dims[channel],)
     walk.own(node, weight=axis, bias=axis, running_mean=axis, running_var=axis)
     walk.attribute(node, num_features=axis[0])
     walk.layer(node, axis[0], None)
     return Axes(x.dims)
-
-
-def _instance_places(module: Any) -> int:
-    return int(type(module).__name__[-2])
 
 
 def layer_norm(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
@@ -103,9 +93,7 @@ def layer_norm(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
 def group_norm(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
     """Group norm: the channels become `num_groups` equal tiles."""
     axis = x.dims[1]
-    tile = walk.variables.tiles(axis, module.num_groups, node.name)
-    if tile is None:
-        raise NotUnderstood(f"its {module.num_groups} groups do not line up with the channels")
+    tile = walk.tiles(axis, module.num_groups, node, f"{module.num_groups} groups")
     walk.own(node, weight=(axis,), bias=(axis,))
     walk.attribute(node, num_channels=axis)
     walk.obstacle(node, (tile,), "multiples")
@@ -146,10 +134,7 @@ def softmax(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
 
 def gated(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
     """`nn.GLU`: half of the channels gate the other half."""
-    half = walk.variables.tiles(x.dims[module.dim], 2, node.name)
-    if half is None:
-        raise NotUnderstood("its halves do not line up with the channels")
-    return x.replaced(module.dim, half)
+    return x.replaced(module.dim, walk.tiles(x.dims[module.dim], 2, node, "halves"))
 
 
 def spatial(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
@@ -159,8 +144,8 @@ def spatial(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
 
 def spatial_only(walk: Walk, node: Node, x: Axes) -> Axes:
     """The same axes; those whose size changed must have been fixed."""
-    shape = node.output_shape
-    if shape is None or len(shape) != len(x):
+    shape = shape_of(node)
+    if len(shape) != len(x):
         raise NotUnderstood("its shape is not known")
     walk.must_be_fixed((a for a, n in zip(x.dims, shape, strict=True) if size(a) != n), "a width is pooled")
     walk.must_be_fixed(x.dims[2:], "a spatial axis may change")
@@ -194,9 +179,7 @@ def shuffle_pixels(walk: Walk, node: Node, x: Axes, factor: int) -> Axes:
 
 def shuffle_channels(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
     """`(…, g·k, …)`: channels of the groups in turn."""
-    tile = walk.variables.tiles(x.dims[1], module.groups, node.name)
-    if tile is None:
-        raise NotUnderstood("its groups do not line up with the channels")
+    tile = walk.tiles(x.dims[1], module.groups, node, "groups")
     return x.replaced(1, repeated(tile, module.groups))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from paretobit.graph.axes import Axis, fixed, repeated, size
-from paretobit.graph.axes_walk import COMPUTED, Axes, Computed, NotUnderstood, Walk
+from paretobit.graph.axes_walk import COMPUTED, Axes, Computed, NotUnderstood, Walk, shape_of
 from paretobit.graph.model_graph import Node
 
 _MOST_TILES = 4096
@@ -22,9 +22,7 @@ def reshape(walk: Walk, node: Node, value: Axes, asked: Sequence[Any]) -> Axes:
         value: The tensor.
         asked: The sizes as they were asked for: numbers, -1, or computed while the model runs.
     """
-    shape = node.output_shape
-    if shape is None:
-        raise NotUnderstood("its shape is not known")
+    shape = shape_of(node)
     wanted = list(asked) if len(asked) == len(shape) else [COMPUTED] * len(shape)
     dims: list[Axis] = []
     for before, after in _blocks(value.sizes, shape):

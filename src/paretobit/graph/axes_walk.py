@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -38,6 +38,22 @@ class Axes:
         dims = list(self.dims)
         dims[dim] = axis
         return Axes(tuple(dims))
+
+
+def tensors_in(value: Any) -> list[Axes]:
+    """The tensors in arguments or results, in order."""
+    if isinstance(value, Axes):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [axes for item in value for axes in tensors_in(item)] if isinstance(value, list | tuple) else []
+
+
+def shape_of(node: Node) -> Shape:
+    """The shape of a node's result, where it was seen."""
+    if node.output_shape is None:
+        raise NotUnderstood("its shape is not known")
+    return node.output_shape
 
 
 class Computed:
@@ -156,6 +172,13 @@ class Walk:
                 self.variables.freeze(axis, what)
             elif not self.is_fixed(axis):
                 raise NotUnderstood(what)
+
+    def tiles(self, axis: Axis, number: int, node: Node, what: str) -> Axis:
+        """The tile of an axis that is made to be `number` equal ones; `what` has to line up for it."""
+        tile = self.variables.tiles(axis, number, node.name)
+        if tile is None:
+            raise NotUnderstood(f"its {what} do not line up with the channels")
+        return tile
 
     def obstacle(self, node: Node, axes: Iterable[Axis], allows: Literal["multiples", "nothing"]) -> None:
         """Remember where copies of channels are felt."""

@@ -21,35 +21,14 @@ from paretobit.graph.ops import is_leaf
 _LIBRARIES = ("torch", "math", "operator", "_operator")
 _BUILTINS = {
     *("abs", "all", "any", "bool", "dict", "enumerate", "filter", "float", "int", "isinstance", "len", "list"),
-    *(
-        "map",
-        "max",
-        "min",
-        "range",
-        "reversed",
-        "round",
-        "set",
-        "slice",
-        "sorted",
-        "sum",
-        "super",
-        "tuple",
-        "zip",
-    ),
+    *("map", "max", "min", "range", "reversed", "round", "set", "slice", "sorted", "sum", "super", "tuple"),
+    "zip",
 }
 _CONSTANTS = (int, float, complex, str, bool, type(None), torch.dtype, torch.device)
 _TELLING = {
     *("slots", "slot_names", "set_slots", "carries_formats", "active", "__dict__", "__class__", "__repr__"),
-    *(
-        "extra_repr",
-        "named_modules",
-        "modules",
-        "named_children",
-        "children",
-        "state_dict",
-        "apply",
-        "_modules",
-    ),
+    *("extra_repr", "named_modules", "modules", "named_children", "children", "state_dict", "apply"),
+    "_modules",
 }
 _HARMFUL = {
     *("IMPORT_NAME", "STORE_ATTR", "DELETE_ATTR", "STORE_GLOBAL", "DELETE_GLOBAL", "FORMAT_VALUE"),
