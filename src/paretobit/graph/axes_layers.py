@@ -187,8 +187,3 @@ _WITH_WEIGHTS = (linear, convolution, batch_norm, layer_norm, group_norm, prelu,
 _WITHOUT = (elementwise, softmax, gated, spatial, flatten, unflatten, pixel_shuffle, shuffle_channels)
 RULES: Mapping[str, LayerRule] = {rule.__name__: rule for rule in (*_WITH_WEIGHTS, *_WITHOUT)}
 """By the word that a row of the table of operations says."""
-
-
-def is_as_torch_has_it(walk: Walk, node: Node, module: nn.Module) -> bool:
-    """Whether a layer's weight is a parameter as it stands, not computed from others."""
-    return getattr(module, "weight", None) is None or walk.has(node, "weight")

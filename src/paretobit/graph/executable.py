@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, fx, nn
 
 from paretobit.graph.faithful import Writers
-from paretobit.graph.model_graph import ModelGraph, Node
-from paretobit.graph.trace import _fixed_arguments, _restored, _Tracer, _without_sites, at_rest
-
-undone = _restored
-"""What a run leaves in a model, attributes and buffers, is undone after the block."""
+from paretobit.graph.model_graph import ModelGraph, Node, filled
+from paretobit.graph.trace import _fixed_arguments, _Tracer, _without_sites, at_rest, undone
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ def steps_of(graph: ModelGraph, model: nn.Module, example: Tensor) -> tuple[Inst
     if graph.method != "fx":
         return None
     try:
-        with at_rest(model), _restored(model), _without_sites(model):
+        with at_rest(model), undone(model), _without_sites(model):
             traced = _Tracer(_fixed_arguments(model, example)).trace(model)
     except Exception:  # whatever a model's forward raises on symbols
         return None
@@ -79,23 +76,6 @@ def steps_of(graph: ModelGraph, model: nn.Module, example: Tensor) -> tuple[Inst
         steps.append(Instruction(known, target, args, dict(kwargs), known.in_place))
         writers.take(node)
     return tuple(steps)
-
-
-def filled(value: Any, kind: type, replace: Callable[[Any], Any]) -> Any:
-    """Arguments with everything of a kind replaced, in lists, tables and slices too."""
-    if isinstance(value, kind):
-        return replace(value)
-    if isinstance(value, slice):
-        parts = (filled(part, kind, replace) for part in (value.start, value.stop, value.step))
-        return slice(*parts)
-    if isinstance(value, dict):
-        return {key: filled(item, kind, replace) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(filled(item, kind, replace) for item in value))
-    if isinstance(value, list | tuple):
-        items = [filled(item, kind, replace) for item in value]
-        return items if isinstance(value, list) else tuple(items)
-    return value
 
 
 def results_in(value: Any) -> Sequence[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -129,6 +129,29 @@ class ModelGraph:
     def with_model(self, model: nn.Module) -> ModelGraph:
         """The same nodes over a model with the same modules (a transformed copy)."""
         return ModelGraph(model, self.nodes, self.method, self.untraced, self.batch)
+
+
+def filled(value: Any, kind: type, put: Callable[[Any], Any], *, lists: bool = True) -> Any:
+    """Arguments with everything of a kind replaced, in lists, tables and slices too.
+
+    Args:
+        value: Arguments.
+        kind: Of what is replaced.
+        put: From that to what stands in its place.
+        lists: Whether lists stay lists; else they become tuples.
+    """
+    if isinstance(value, kind):
+        return put(value)
+    if isinstance(value, slice):
+        return slice(*(filled(part, kind, put, lists=lists) for part in (value.start, value.stop, value.step)))
+    if isinstance(value, dict):
+        return {key: filled(item, kind, put, lists=lists) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [filled(item, kind, put, lists=lists) for item in value]
+        if isinstance(value, list) and lists:
+            return items
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    return value
 
 
 def with_sites(nodes: Iterable[Node]) -> tuple[Node, ...]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from paretobit.graph.model_graph import ModelGraph, Node, Ref
+from paretobit.graph.model_graph import ModelGraph, Node, Ref, filled
 from paretobit.graph.operations import OPERATIONS, row_of
 
 
@@ -34,32 +34,23 @@ class Reading:
     why: str | None = None
 
 
-@dataclass(frozen=True)
-class _End:
-    """A node whose result is a parameter as views show it."""
-
-    path: str
-    node: Node
-    views: tuple[Node, ...] = field(default=())
-
-
 def readings(graph: ModelGraph) -> tuple[Reading, ...]:
     """Every operation that takes a parameter directly or through views, in order of execution."""
     parameters = dict(graph.model.named_parameters(remove_duplicate=False))
-    ends: dict[str, _End] = {}
+    shown: dict[str, tuple[str, tuple[Node, ...]]] = {}  # node to the parameter that it gives, and the views
     found: list[Reading] = []
     for node in graph:
         if node.kind == "get_attr" and node.owner in parameters:
-            ends[node.name] = _End(node.owner, node)
+            shown[node.name] = (node.owner, ())
             continue
-        taken = dict.fromkeys(source for source in node.inputs if source in ends)
+        taken = dict.fromkeys(source for source in node.inputs if source in shown)
         passed = _passes_on(graph, node, taken)
         for source in taken:
-            end = ends[source]
+            path, views = shown[source]
             if passed:
-                ends[node.name] = _End(end.path, node, (*end.views, node))
+                shown[node.name] = (path, (*views, node))
             elif not _reads_no_value(node):
-                found += _taken(node, end)
+                found += _taken(node, source, path, views)
     return tuple(found)
 
 
@@ -97,16 +88,16 @@ def _reads_no_value(node: Node) -> bool:
     return node.is_call and row_of(node.op).kind in ("question", "make")
 
 
-def _taken(node: Node, end: _End) -> Iterator[Reading]:
+def _taken(node: Node, source: str, path: str, views: tuple[Node, ...]) -> Iterator[Reading]:
     given = [leaf for leaf in tree_leaves((node.args, dict(node.kwargs))) if isinstance(leaf, Ref)]
-    for ref in dict.fromkeys(ref for ref in given if ref.node == end.node.name):
+    for ref in dict.fromkeys(ref for ref in given if ref.node == source):
         slots = ["data_in"] if node.kind == "call_module" else _slots(node, ref)
         for slot in slots:
-            yield Reading(end.path, node, slot, end.views, ref.output)
+            yield Reading(path, node, slot, views, ref.output)
         if not slots:
             output = node.kind == "output"
             why = "it is an output of the model" if output else f"the function {node.op} has no slot for it"
-            yield Reading(end.path, node, "", end.views, ref.output, why)
+            yield Reading(path, node, "", views, ref.output, why)
 
 
 def _slots(node: Node, source: Ref) -> list[str]:
@@ -117,15 +108,7 @@ def _slots(node: Node, source: Ref) -> list[str]:
 
 def _filled(value: Any, result: Any) -> Any:
     """Arguments with what is viewed in the place of the reference to it."""
-    if isinstance(value, Ref):
-        return _picked(result, value.output)
-    if isinstance(value, slice):
-        return slice(*(_filled(part, result) for part in (value.start, value.stop, value.step)))
-    if isinstance(value, Mapping):
-        return {key: _filled(item, result) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return tuple(_filled(item, result) for item in value)
-    return value
+    return filled(value, Ref, lambda ref: _picked(result, ref.output), lists=False)
 
 
 def _picked(result: Any, output: int | None) -> Any:

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from paretobit.errors import BadInput
 from paretobit.graph.faithful import Writers, check_faithful
-from paretobit.graph.model_graph import ModelGraph, Node, Ref, Shape, with_sites
+from paretobit.graph.model_graph import ModelGraph, Node, Ref, Shape, filled, with_sites
 from paretobit.graph.names import Names, node_name
 from paretobit.graph.operations import OPERATIONS, row_of
 from paretobit.graph.ops import is_leaf, op_of
@@ -45,7 +45,7 @@ def trace(model: nn.Module, example: Example | None = None) -> ModelGraph:
         raise BadInput("the model has lazy parameters without shapes: run it on its data once")
     if _is_one_layer(model) and isinstance(example, Tensor | None):
         return _of_one_layer(model, example)
-    with at_rest(model), _restored(model), _without_sites(model):
+    with at_rest(model), undone(model), _without_sites(model):
         try:
             traced = _Tracer(_fixed_arguments(model, example)).trace(model)
             shapes = _shapes(model, traced, example)
@@ -158,7 +158,8 @@ def _from_fx(model: nn.Module, traced: fx.Graph, shapes: Shapes, batch: int | No
     for node in traced.nodes:
         now = {source.name: writers.last(source) for source in node.all_input_nodes}
         sources = list(dict.fromkeys(now.values()))
-        current = {name: ours[source] for name, source in now.items()}
+        current = {name: Ref(ours[source]) for name, source in now.items()}
+        args = node.args[:1] if _is_property(node) else node.args
         inputs = tuple(next(iter(shapes.get(source, ())), None) for source in sources)
         outputs = shapes.get(node.name, ())
         writers.take(node)
@@ -172,7 +173,7 @@ def _from_fx(model: nn.Module, traced: fx.Graph, shapes: Shapes, batch: int | No
                 input_shape=inputs[0] if inputs else None,
                 output_shape=outputs[0] if outputs else None,
                 batch=batch,
-                args=_with_refs(node.args[:1] if _is_property(node) else node.args, current),
+                args=_with_refs(args, current),
                 kwargs=_with_refs(node.kwargs, current),
                 input_shapes=inputs,
                 output_shapes=outputs,
@@ -182,14 +183,8 @@ def _from_fx(model: nn.Module, traced: fx.Graph, shapes: Shapes, batch: int | No
     return ModelGraph(model, with_sites(nodes), "fx", batch=batch)
 
 
-def _with_refs(value: Any, names: Mapping[str, str]) -> Any:
-    if isinstance(value, fx.Node):
-        return Ref(names[value.name])
-    if isinstance(value, Mapping):
-        return {key: _with_refs(item, names) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return tuple(_with_refs(item, names) for item in value)
-    return value
+def _with_refs(value: Any, refs: Mapping[str, Ref]) -> Any:
+    return filled(value, fx.Node, lambda node: refs[node.name], lists=False)
 
 
 def _from_run(model: nn.Module, example: Example | None, reason: str) -> ModelGraph:
@@ -232,7 +227,7 @@ def _without_sites(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _restored(model: nn.Module) -> Iterator[None]:
+def undone(model: nn.Module) -> Iterator[None]:
     """What a run leaves in the model, attributes and buffers, is undone after the block."""
     attributes = [(module, dict(module.__dict__), dict(module._buffers)) for module in model.modules()]
     buffers = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers()]

@@ -14,7 +14,7 @@ from paretobit.errors import BadInput
 from paretobit.graph import axes_functions, axes_layers
 from paretobit.graph.axes import Axis, Segment, Variables, fixed, size
 from paretobit.graph.axes_walk import COMPUTED, Axes, Layer, NotUnderstood, Obstacle, Tensors, Walk, tensors_in
-from paretobit.graph.model_graph import ModelGraph, Node, Ref, Shape
+from paretobit.graph.model_graph import ModelGraph, Node, Ref, Shape, filled
 from paretobit.graph.operations import row_of
 
 Role = Literal["in", "out", "through"]
@@ -205,7 +205,7 @@ def _by_rule(walk: Walk, node: Node, args: Any, kwargs: Any) -> Any:
         rule = _rule(node.op, axes_layers.RULES)
         if rule is None:
             raise NotUnderstood(f"{type(module).__name__} is not understood")
-        if not axes_layers.is_as_torch_has_it(walk, node, module):
+        if getattr(module, "weight", None) is not None and not walk.has(node, "weight"):
             raise NotUnderstood("its weight is computed from other parameters")
         given = tensors_in([args, kwargs])
         return rule(walk, node, module, given[0])
@@ -238,24 +238,16 @@ def _resolved(node: Node, values: Mapping[str, Any]) -> tuple[Any, Any]:
     per_use = len(node.inputs) > len(set(node.inputs)) or len(node.inputs) == len(node.input_shapes)
     by_name = dict(zip(node.inputs, node.input_shapes, strict=False))
 
-    def plain(value: Any) -> Any:
+    def used(ref: Ref) -> Any:
         nonlocal position
-        if isinstance(value, Ref):
-            used = node.input_shapes[position] if per_use and position < len(node.input_shapes) else None
-            if value.node not in node.inputs[position : position + 1]:
-                used = by_name.get(value.node)
-            position += 1
-            return _one_of(values.get(value.node), value.output, used)
-        if isinstance(value, Mapping):
-            return {key: plain(item) for key, item in value.items()}
-        if isinstance(value, slice):
-            bounds = (value.start, value.stop, value.step)
-            return slice(*(COMPUTED if isinstance(bound, Ref) else bound for bound in bounds))
-        if isinstance(value, list | tuple):
-            return tuple(plain(item) for item in value)
-        return value
+        shape = node.input_shapes[position] if per_use and position < len(node.input_shapes) else None
+        if ref.node not in node.inputs[position : position + 1]:
+            shape = by_name.get(ref.node)
+        position += 1
+        return _one_of(values.get(ref.node), ref.output, shape)
 
-    return plain(tuple(node.args)), plain(dict(node.kwargs))
+    args, kwargs = (filled(given, Ref, used, lists=False) for given in (node.args, node.kwargs))
+    return args, kwargs
 
 
 def _one_of(value: Any, output: int | None, shape: Shape | None) -> Any:

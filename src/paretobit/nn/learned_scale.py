@@ -237,18 +237,18 @@ def _scaled(model: nn.Module) -> Iterator[tuple[Quantized, str, str]]:
     """The slots with a scaled integer: layer, slot, name."""
     for path, layer in model.named_modules():
         for slot in layer.available_slots() if isinstance(layer, Quantized) else ():
+            name = f"{path}.{slot}"
             if isinstance(layer.slots[slot], LearnedScale):
-                found = f"{path}.{slot}"
-                raise BadInput("the scales are learned already", key="learned_scales", found=found)
+                raise BadInput("the scales are learned already", key="learned_scales", found=name)
             if isinstance(layer.slots[slot], ScaledInteger):
-                yield layer, slot, f"{path}.{slot}"
+                yield layer, slot, name
 
 
 def _learned(model: nn.Module) -> list[tuple[Quantized, str, LearnedScale, str]]:
-    layers = [(path, layer) for path, layer in model.named_modules() if isinstance(layer, Quantized)]
     return [
         (layer, slot, number_format, f"{path}.{slot}")
-        for path, layer in layers
+        for path, layer in model.named_modules()
+        if isinstance(layer, Quantized)
         for slot, number_format in layer.slots.items()
         if isinstance(number_format, LearnedScale)
     ]

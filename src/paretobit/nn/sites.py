@@ -143,7 +143,7 @@ class Caller(nn.Module):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the module; the outermost one intercepts the calls of all that it calls."""
-        if not self._site_calls.active() or _is_symbolic(*args, *kwargs.values()):
+        if not self._site_calls.active() or any(isinstance(v, fx.Proxy) for v in (*args, *kwargs.values())):
             return super().__call__(*args, **kwargs)
         with self._site_calls.intercepting(self, self._site_path):
             return super().__call__(*args, **kwargs)
@@ -254,11 +254,6 @@ def _is_ordinary(module: nn.Module) -> bool:
     kind = module._site_kind if isinstance(module, Caller) else type(module)
     same = kind.__reduce__ is object.__reduce__ and kind.__reduce_ex__ is object.__reduce_ex__
     return same and not hasattr(kind, "__deepcopy__")
-
-
-def _is_symbolic(*values: Any) -> bool:
-    """Whether fx is tracing: it is to see the functions themselves."""
-    return any(isinstance(value, fx.Proxy) for value in values)
 
 
 def _within(path: str, outer: str) -> bool:

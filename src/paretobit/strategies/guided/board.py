@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from paretobit.spaces.knobs import Config
@@ -119,17 +119,7 @@ class Board:
             decisions: Region to the values that the knobs decided by measuring can take.
             tables: Score tables that can be asked for.
         """
-        front = self.front(cost)
-        steps = list(self._of(front, cost, decisions, tables))
-        return sorted(steps, key=lambda step: -step.gain)
-
-    def _of(
-        self,
-        front: list[Point],
-        cost: str,
-        decisions: Mapping[int, tuple[Config, ...]],
-        tables: tuple[str, ...],
-    ) -> Iterator[Step]:
+        front, found = self.front(cost), list[Step]()
         span = max(front[-1].costs[cost] - front[0].costs[cost], _TINY) if front else 1.0
         for i, point in enumerate(front):
             following = front[i + 1] if i + 1 < len(front) else None
@@ -137,19 +127,14 @@ class Board:
             interest = self._interest(front, i)
             if following is not None:
                 area = width * (self.level(point) - self.level(following))
-                yield Step("split", PRIORS["split"] * area * interest, point, following)
+                found.append(Step("split", PRIORS["split"] * area * interest, point, following))
             reward = width * self.level(point) * interest
             proposal = point.proposal
-            for decided in decisions[proposal.region]:
-                if decided != proposal.decided:
-                    kind = decision(decided)
-                    yield Step(kind, reward * self._success(kind, point.costs[cost], span), point)
-            for table in tables:
-                if table != proposal.source.table:
-                    kind = f"table:{table}"
-                    yield Step(kind, reward * self._success(kind, point.costs[cost], span), point)
-            for kind in ("learned", "around", "swap"):
-                yield Step(kind, reward * self._success(kind, point.costs[cost], span), point)
+            others = [decided for decided in decisions[proposal.region] if decided != proposal.decided]
+            kinds = [*map(decision, others), *(f"table:{t}" for t in tables if t != proposal.source.table)]
+            for kind in (*kinds, "learned", "around", "swap"):
+                found.append(Step(kind, reward * self._success(kind, point.costs[cost], span), point))
+        return sorted(found, key=lambda step: -step.gain)
 
     def _interest(self, front: list[Point], i: int) -> float:
         """Where the answer can be: around the border of the constraints; for one objective, at one end."""

@@ -60,7 +60,6 @@ class Goals:
                 found=[o.label for o in problem.objectives],
                 allowed=[name for name, metric in problem.vocabulary.metrics.items() if metric.cheap],
             )
-        goals = cls(costs, bounds, problem)
         if not measured and not any(m not in known for o in problem.objectives for m in o.metrics):
             raise BadInput(
                 "guided needs a metric that is measured: without one the answer is known beforehand",
@@ -68,7 +67,7 @@ class Goals:
                 found=[o.label for o in problem.objectives],
                 allowed=[name for name, metric in problem.vocabulary.metrics.items() if not metric.cheap],
             )
-        return goals
+        return cls(costs, bounds, problem)
 
     @property
     def signs(self) -> dict[str, int]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from paretobit.graph import ModelGraph, at_rest
-from paretobit.graph.executable import undone
+from paretobit.graph.trace import undone
 from paretobit.training.evaluate import Batches, Evaluation, evaluate_batches, run_on_view
 from paretobit.trials.evaluation.plain_code import is_plain
 from paretobit.trials.evaluation.purity import leaves_no_trace

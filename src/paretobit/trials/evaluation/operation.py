@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from paretobit.formats import FULL, Format
-from paretobit.graph.executable import Instruction, Result, filled, results_in
+from paretobit.graph.executable import Instruction, Result, results_in
+from paretobit.graph.model_graph import filled
 from paretobit.nn import Quantized, QuantizedFunction, layer_at
 from paretobit.nn.linear import QuantizedLinear
 from paretobit.trials.evaluation.purity import is_pure_function, is_pure_layer

@@ -110,8 +110,8 @@ class Kept:
 
     def drop(self, key: int) -> None:
         """Let go of the results of a key, if they are there."""
-        if key in self._entries:
-            self._drop(key)
+        entry = self._entries.pop(key, None)
+        self.used -= 0 if entry is None else entry.size
 
     def add(self, key: int, values: list[Tensor]) -> None:
         """The results that room was reserved for."""
@@ -121,7 +121,7 @@ class Kept:
         self._rank(key, entry)
         self.used += actual - size
         if self.used > self.budget:
-            self._drop(key)
+            self.drop(key)
 
     def _rank(self, key: int, entry: _Entry) -> None:
         """It is worth most now; what the heap has of it from before no longer counts."""
@@ -144,14 +144,11 @@ class Kept:
                 spared.append((priority, key))
                 continue
             self._clock = max(self._clock, priority)
-            self._drop(key)
+            self.drop(key)
             found = True
         for item in spared:
             heapq.heappush(self._heap, item)
         return found
-
-    def _drop(self, key: int) -> None:
-        self.used -= self._entries.pop(key).size
 
 
 class Sightings:
