@@ -133,17 +133,14 @@ def split(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> list[Axes]:
     x, dim = args[0], _given(args, kwargs, 2, "dim", 0)
     named = (value for key, value in kwargs.items() if key.startswith("split_size"))
     sizes = args[1] if len(args) > 1 else next(named, None)
-    walk.must_be_fixed((x.dims[dim],), f"it asks for the sizes {_text(sizes)}")
+    asked = "of its pieces" if isinstance(sizes, Computed) else str(sizes)
+    walk.must_be_fixed((x.dims[dim],), f"it asks for the sizes {asked}")
     total = size(x.dims[dim])
     if isinstance(sizes, int):
         sizes = [min(sizes, total - start) for start in range(0, total, sizes)]
     if not isinstance(sizes, list | tuple) or not all(isinstance(n, int) for n in sizes):
         raise NotUnderstood("its sizes are computed")
     return [x.replaced(dim, fixed(n)) for n in sizes]
-
-
-def _text(sizes: Any) -> str:
-    return "of its pieces" if isinstance(sizes, Computed) else str(sizes)
 
 
 def unbind(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> list[Axes]:

@@ -17,20 +17,17 @@ LayerRule = Callable[[Walk, Node, Any, Axes], Any]
 
 def linear(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
     """`nn.Linear`, and the `Conv1D` of transformers, whose weight is transposed."""
-    takes, gives = x.dims[-1], walk.produced(node, node_width(module))
+    takes = x.dims[-1]
     if isinstance(module, nn.Linear):
+        gives = walk.produced(node, module.out_features)
         walk.own(node, weight_summed_1=(gives, takes), bias=(gives,))
         walk.attribute(node, in_features=takes, out_features=gives)
     else:
+        gives = walk.produced(node, module.nf)
         walk.own(node, weight_summed_0=(takes, gives), bias=(gives,))
         walk.attribute(node, nx=takes, nf=gives)
     walk.layer(node, takes, gives)
     return x.replaced(-1, gives)
-
-
-def node_width(module: Any) -> int:
-    """Output features of a linear layer of either kind."""
-    return int(module.out_features if isinstance(module, nn.Linear) else module.nf)
 
 
 def convolution(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:

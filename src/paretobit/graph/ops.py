@@ -10,19 +10,10 @@ from torch import nn
 
 from paretobit.graph.operations import OPERATIONS
 
+_ONE_WORD = ("ReLU", "ReLU6", "PReLU", "RReLU", "ELU", "CELU", "SELU", "GELU", "GLU", "SiLU")
 _IRREGULAR = {
-    "ReLU": "relu",
-    "ReLU6": "relu6",
-    "PReLU": "prelu",
-    "RReLU": "rrelu",
+    **{name: name.lower() for name in _ONE_WORD},
     "LeakyReLU": "leaky_relu",
-    "ELU": "elu",
-    "CELU": "celu",
-    "SELU": "selu",
-    "GELU": "gelu",
-    "GLU": "glu",
-    "SiLU": "silu",
-    "LogSoftmax": "log_softmax",
     "RMSNorm": "rms_norm",
     "Conv1D": "linear",  # of transformers: a linear layer with the weight transposed
 }

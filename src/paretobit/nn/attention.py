@@ -19,8 +19,6 @@ class QuantizedMultiheadAttention(Quantized, nn.MultiheadAttention):
     is no parameter: the inputs, both operands of the two products, and what the last projection takes.
     """
 
-    slot_names = ("data_in", "weight", "bias")
-
     def forward(
         self,
         query: Tensor,

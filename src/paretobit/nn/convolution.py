@@ -12,7 +12,6 @@ from paretobit.nn.quantized import Quantized, made
 
 
 class _QuantizedConv(Quantized):
-    slot_names = ("data_in", "weight", "bias")
     quantizes_input = True
     _conv_forward: Any
 
@@ -38,7 +37,6 @@ def transposed_convolution(
 
 
 class _QuantizedConvTranspose(Quantized):
-    slot_names = ("data_in", "weight", "bias")
     quantizes_input = True
     transposed = True
 

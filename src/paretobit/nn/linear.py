@@ -17,7 +17,6 @@ CONV1D = "transformers.pytorch_utils.Conv1D"
 class QuantizedLinear(Quantized, nn.Linear):
     """`nn.Linear` with slots."""
 
-    slot_names = ("data_in", "weight", "bias")
     quantizes_input = True
 
     def forward(self, input: Tensor) -> Tensor:
@@ -28,8 +27,6 @@ class QuantizedLinear(Quantized, nn.Linear):
 class QuantizedBilinear(Quantized, nn.Bilinear):
     """`nn.Bilinear` with slots; both inputs are its data."""
 
-    slot_names = ("data_in", "weight", "bias")
-
     def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
         """`(..., in1_features)` and `(..., in2_features)` to `(..., out_features)`."""
         left, right = self.data("data_in", input1), self.data("data_in", input2)
@@ -39,7 +36,6 @@ class QuantizedBilinear(Quantized, nn.Bilinear):
 class _Conv1D(Quantized):
     """`transformers.pytorch_utils.Conv1D` with slots; its weight is quantised as `(out, in)`."""
 
-    slot_names = ("data_in", "weight", "bias")
     quantizes_input = True
     transposed = True
     weight: Tensor

@@ -11,7 +11,6 @@ from paretobit.nn.quantized import Quantized, made
 
 
 class _QuantizedBatchNorm(Quantized):
-    slot_names = ("data_in", "weight", "bias")
     quantizes_input = True
     running_mean: Tensor | None
     running_var: Tensor | None
@@ -44,7 +43,6 @@ class _QuantizedBatchNorm(Quantized):
 
 
 class _QuantizedInstanceNorm(Quantized):
-    slot_names = ("data_in", "weight", "bias")
     running_mean: Tensor | None
     running_var: Tensor | None
     momentum: float | None
@@ -68,7 +66,6 @@ class _QuantizedInstanceNorm(Quantized):
 class QuantizedLayerNorm(Quantized, nn.LayerNorm):
     """`nn.LayerNorm` with slots."""
 
-    slot_names = ("data_in", "weight", "bias")
     quantizes_input = True
 
     def forward(self, input: Tensor) -> Tensor:
@@ -80,7 +77,6 @@ class QuantizedLayerNorm(Quantized, nn.LayerNorm):
 class QuantizedGroupNorm(Quantized, nn.GroupNorm):
     """`nn.GroupNorm` with slots."""
 
-    slot_names = ("data_in", "weight", "bias")
     quantizes_input = True
 
     def forward(self, input: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from paretobit.nn.cache import TensorCache
 class Quantized(nn.Module):
     """Mixin of every quantised layer: the slots and the cache of quantised parameters."""
 
-    slot_names: tuple[str, ...]
+    slot_names: tuple[str, ...] = ("data_in", "weight", "bias")
+    """Those of most layers; others say theirs."""
     slots: dict[str, Format]
     _cache: TensorCache
     transposed: ClassVar[bool] = False

@@ -27,18 +27,9 @@ rows(
 rows("product", "matmul=imatmul=rmatmul=linalg_matmul bmm", _PRODUCT, cost="contraction", widths="matmul")
 rows("product", "mm mv", _PRODUCT, cost="contraction")
 rows("product", "dot vdot=linalg_vecdot inner", cost="contraction")
-rows(
-    "product",
-    "addmm",
-    _product(("bias", 0, "input self"), ("data_in", 1, "mat1"), ("weight", 2, "mat2")),
-    cost="contraction",
-)
-rows(
-    "product",
-    "baddbmm",
-    _product(("bias", 0, "input self"), ("data_in", 1, "batch1"), ("weight", 2, "batch2")),
-    cost="contraction",
-)
+for _name, _part in (("addmm", "mat"), ("baddbmm", "batch")):
+    _added = _product(("bias", 0, "input self"), ("data_in", 1, f"{_part}1"), ("weight", 2, f"{_part}2"))
+    rows("product", _name, _added, cost="contraction")
 rows("product", "addmv", cost="contraction of the second")
 rows("product", "addbmm", cost="contraction of all")
 rows("product", "tensordot einsum bilinear", cost="*")

@@ -53,20 +53,15 @@ class Goals:
                 bounds[constraint.metric] = (max(low, there[0]), min(high, there[1]))
         if not costs:
             costs = {metric: 1 if math.isfinite(high) else -1 for metric, (_, high) in bounds.items()}
+        lacking = ""
         if not costs:
-            raise BadInput(
-                "guided needs a cost that is known without running the model, as an objective or a constraint",
-                key="strategy",
-                found=[o.label for o in problem.objectives],
-                allowed=[name for name, metric in problem.vocabulary.metrics.items() if metric.cheap],
-            )
-        if not measured and not any(m not in known for o in problem.objectives for m in o.metrics):
-            raise BadInput(
-                "guided needs a metric that is measured: without one the answer is known beforehand",
-                key="strategy",
-                found=[o.label for o in problem.objectives],
-                allowed=[name for name, metric in problem.vocabulary.metrics.items() if not metric.cheap],
-            )
+            lacking = "a cost that is known without running the model, as an objective or a constraint"
+        elif not measured and not any(m not in known for o in problem.objectives for m in o.metrics):
+            lacking = "a metric that is measured: without one the answer is known beforehand"
+        if lacking:
+            found = [objective.label for objective in problem.objectives]
+            allowed = [name for name, m in problem.vocabulary.metrics.items() if m.cheap == (not costs)]
+            raise BadInput(f"guided needs {lacking}", key="strategy", found=found, allowed=allowed)
         return cls(costs, bounds, problem)
 
     @property

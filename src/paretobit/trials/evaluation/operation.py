@@ -99,7 +99,7 @@ def operations_of(model: nn.Module, steps: Sequence[Instruction], formats: Forma
     for step in steps:
         args, kwargs = at(step.args), at(step.kwargs)
         if step.node.kind == "placeholder":
-            made.append(Operation((), _nothing, lambda: None))
+            made.append(Operation((), lambda values: values[0], _unknown))
         elif step.node.kind == "get_attr":
             made.append(_attribute(model, str(step.target)))
         elif step.node.kind == "output":
@@ -115,10 +115,6 @@ def operations_of(model: nn.Module, steps: Sequence[Instruction], formats: Forma
             made.append(_function(model, step, args, kwargs, formats))
         place.append(len(made) - 1)
     return made
-
-
-def _nothing(values: Values) -> Any:
-    return values[0]
 
 
 def _attribute(model: nn.Module, path: str) -> Operation:
