@@ -138,8 +138,7 @@ class OptunaStrategy(Strategy):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.check(settings, problem.tree, len(problem.objectives))
         self._study = optuna.create_study(
-            sampler=_sampler(settings, seed, problem.tree),
-            directions=["minimize"] * len(problem.objectives),
+            sampler=_sampler(settings, seed, problem.tree), directions=["minimize"] * len(problem.objectives)
         )
         # These two end Optuna's own loop through `study.stop()`, which ask and tell have no use for.
         self._ends = settings.sampler in ("grid", "bruteforce")

@@ -215,7 +215,7 @@ class Guided(Strategy):
         best = allocation.least_harmful()
         yield self._proposal(region, first, best, decided, "reference")
         metric = next(iter(self._goals.costs))
-        alike = sorted(region.uniform(first), key=lambda c: self._cost(region, first, c, metric))
+        alike = sorted(region.uniform(first), key=lambda c: self._goals.cost(metric, allocation.exact(c)))
         for choice in _spread(_not_beaten(alike, allocation.predicted), uniform):
             yield self._proposal(region, first, choice, decided, "uniform")
         for metric in self._goals.costs:
@@ -349,9 +349,6 @@ class Guided(Strategy):
         absolute = source.around is None and source != LEARNED
         predicted = allocation.predicted(choice) if absolute else math.inf
         return Proposal(config, region.number, source, choice, decided, predicted, move, origin)
-
-    def _cost(self, region: Region, source: Source, choice: Choice, metric: str) -> float:
-        return self._goals.cost(metric, region.allocation(source).exact(choice))
 
     def _value(self, metric: str, cost: float) -> float:
         """The metric's own value of a cost on the board."""

@@ -10,7 +10,7 @@ from functools import cached_property
 
 from paretobit.formats import FULL
 from paretobit.spaces import BoundSpace
-from paretobit.spaces.knobs import Config, Knob, Option, Tree, Value
+from paretobit.spaces.knobs import Config, Knob, Tree, Value
 from paretobit.strategies.insight.insight import assembled
 
 MOST_OPTIONS = 1024
@@ -209,7 +209,7 @@ def _factors(
     for knob in knobs:
         places: set[Place] = set()
         for option in knob.options:
-            changed = treatments.units(group, {**around, **_only(knob.name, option)})
+            changed = treatments.units(group, {**around, **Tree((Knob(knob.name, (option,)),)).at(0)})
             places |= {place for place in {*plain, *changed} if plain.get(place) != changed.get(place)}
         own = {place for place in places if place[1] != "bias"}  # an accumulator's follows from the others
         places = own or places
@@ -217,7 +217,3 @@ def _factors(
         merged = ([k for f in touched for k in f[0]] + [knob], set.union(places, *(f[1] for f in touched)))
         factors = [factor for factor in factors if factor not in touched] + [merged]
     return factors
-
-
-def _only(name: str, option: Option) -> Values:
-    return dict(Tree((Knob(name, (option,)),)).at(0))

@@ -190,9 +190,8 @@ class ModelInsight:
         excluded = {" ".join(map(str, unit)): reason for unit, mean in means.items() if mean == math.inf}
         groups = []
         for group, own in zip(self._groups, options, strict=True):
-            places = {
-                (path, slot) for path, slot, carried in means if path in group.paths and _nothing(carried)
-            }
+            units = [unit for unit in means if unit[0] in group.paths]
+            places = {(path, slot) for path, slot, carried in units if carried is None or carried is FULL}
             harms = [sum(means[u] for u in treatments.units(group, v, places).values()) for v in own]
             groups.append(Group(", ".join(group.paths), tuple(map(Config, own)), tuple(harms)))
         return ScoreTable(tuple(groups), scores.mean_loss, excluded)
@@ -200,10 +199,6 @@ class ModelInsight:
 
 def _key(name: str, outer: Config, around: Config | None) -> str:
     return " ".join([name, outer.to_json(), *([] if around is None else [around.to_json()])])
-
-
-def _nothing(carried: object) -> bool:
-    return carried is None or carried is FULL
 
 
 def _best_of_each_kind(
