@@ -185,9 +185,9 @@ def _visit(walk: Walk, node: Node, values: Mapping[str, Any]) -> Any:
 
 
 def _placeholder(walk: Walk, node: Node) -> Any:
-    if len(node.output_shapes) != 1:
-        return _fixed_results(walk, node, f"input {node.name} of the model")
     reason = f"input {node.name} of the model"
+    if len(node.output_shapes) != 1:
+        return _fixed_results(walk, node, reason)
     dims = tuple(walk.variables.new(n, reason) if n > 1 else fixed(n, reason) for n in node.output_shapes[0])
     walk.inputs += [(node, axis) for axis in dims]
     return Axes(dims)

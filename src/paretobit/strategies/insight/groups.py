@@ -101,18 +101,14 @@ class Treatments:
         """
         own = assembled(group.tree, self._around, values)
         if (group, own) not in self._units:
-            self._units[group, own] = self._carried(group, self._others(group) | dict(own))
+            others = {name: value for name, value in self._around.items() if name not in group.names}
+            self._units[group, own] = self._carried(group, Config(others | dict(own)))
         found = dict(self._units[group, own])
         for path, slot in places:
             found.setdefault((path, slot), (path, slot, None if slot == PRUNED else FULL))
         return found
 
-    def _others(self, group: KnobGroup) -> Values:
-        """The values of the knobs that are not the group's."""
-        return {name: value for name, value in self._around.items() if name not in group.names}
-
-    def _carried(self, group: KnobGroup, values: Values) -> dict[Place, Unit]:
-        config = Config(values)
+    def _carried(self, group: KnobGroup, config: Config) -> dict[Place, Unit]:
         formats, prunings = self._space.formats(config), self._space.prunings(config)
         found: dict[Place, Unit] = {}
         for path in group.paths:
