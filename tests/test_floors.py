@@ -160,7 +160,7 @@ def test_no_room_is_larger_than_it_can_be_known():
         if room in lines:
             lines[room] += len(path.read_text(encoding="utf-8").splitlines())
     assert {room: number for room, number in lines.items() if number > LARGEST} == {}
-    assert sum(lines.values()) <= ALL
+    assert sum(lines.values()) < ALL
 
 
 def test_modules_do_not_import_each_other_in_circles():

@@ -44,6 +44,8 @@ class TrainSettings(SteppingSettings):
             raise BadInput(
                 "unknown device", key="device", found=self.device, allowed=["cpu", "cuda", "gpu", "auto"]
             )
-        stand_in = build_optimizer([nn.Parameter(torch.zeros(1, 1))], self)
-        Schedule(stand_in, self, steps_per_epoch=1)
+        named = (self.optimizer, self.optimizer_settings, self.scheduler, self.scheduler_settings)
+        if named != ("adam", {}, None, {}):  # torch's first optimiser imports its compiler: a second
+            stand_in = build_optimizer([nn.Parameter(torch.zeros(1, 1))], self)
+            Schedule(stand_in, self, steps_per_epoch=1)
         return self

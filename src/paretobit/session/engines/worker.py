@@ -58,7 +58,8 @@ class Surroundings:
         sys.argv[:] = self.arguments
         torch.set_default_dtype(self.dtype)
         torch.set_float32_matmul_precision(self.precision)
-        torch.use_deterministic_algorithms(self.deterministic, warn_only=self.only_warns)
+        if self.deterministic or self.only_warns:  # the call imports torch's compiler, which takes a second
+            torch.use_deterministic_algorithms(self.deterministic, warn_only=self.only_warns)
         plugins.adopt(self.plugins)
 
 
