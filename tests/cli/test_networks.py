@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from command_line import ok
 
 import paretobit as pb
@@ -60,8 +61,10 @@ def test_a_vit_is_trained_tested_searched_transformed_and_inspected(
     assert pb.load("s").config.patch_size == 2
     ok("transform", "-c", "vit.toml", "--load", "t", "-o", "q", "-q")
     assert 0 <= accuracy("q") <= 1
-    assert "vit_layers_0_attention_q_proj" in ok("inspect", "t", "--json")
-    assert "vit_layers_0_attention_q_proj" in ok("show", "s", "--layers", "--json")
+    linear = next(name for name, layer in pb.load("t").named_modules() if isinstance(layer, torch.nn.Linear))
+    assert linear.startswith("vit.")  # of the first attention, whatever this release of transformers calls it
+    assert linear.replace(".", "_") in ok("inspect", "t", "--json")
+    assert linear.replace(".", "_") in ok("show", "s", "--layers", "--json")
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])
