@@ -90,7 +90,7 @@ def real_data() -> Path:
 
 
 def _normalised(images: np.ndarray) -> torch.Tensor:
-    scaled = (images.astype(np.float32) / 255 - np.float32(_MEAN)) / np.float32(_STD)
+    scaled = (images.astype(np.float32) / 255 - np.array(_MEAN, np.float32)) / np.array(_STD, np.float32)
     return torch.from_numpy(np.ascontiguousarray(scaled.transpose(0, 3, 1, 2)))
 
 

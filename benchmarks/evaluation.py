@@ -6,7 +6,7 @@ model, rows and batches. Both are timed in turns within one run, in seconds of t
 the machine does counts little. Of a block of trials the mean counts, as some take over more than others;
 of the blocks the median.
 
-    python benchmarks/evaluation.py [--json] [--rows 10000] [--trials 4096]
+    python benchmarks/evaluation.py [--json] [--no-record] [--rows 10000] [--trials 4096]
 
 Ends with exit code 1 and the names of the limits that were missed. ResNet-20 takes the published
 checkpoint and its images from `PARETOBIT_TEST_DATA` where that is set, random ones otherwise.
@@ -14,7 +14,6 @@ checkpoint and its images from `PARETOBIT_TEST_DATA` where that is set, random o
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import os
 import statistics
@@ -28,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from output import show
+from output import parser_of, show
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -231,8 +230,7 @@ def slowing(case: Case, early: int, late: int, around: int = 50) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    parser = parser_of(__doc__)
     parser.add_argument("--rows", type=int, default=10_000, help="of the tagger")
     parser.add_argument("--trials", type=int, default=4096, help="of the tagger, in each order")
     parser.add_argument("--images", type=int, default=128, help="of ResNet-20")
@@ -257,7 +255,7 @@ def main() -> None:
         result[f"{name}_trials_per_float_evaluation"] = round(ratio, 3)
         result[f"{name}_trial_ms"], result[f"{name}_float_ms"] = round(trial, 2), round(plain, 2)
     result |= {"rows": arguments.rows, "trials": arguments.trials, "torch": torch.__version__}
-    show(result, arguments.json)
+    show(result, arguments)
     missed = [
         f"{name} is {result[name]}, the limit {relation} {limit}"
         for name, (relation, limit) in LIMITS.items()

@@ -16,12 +16,11 @@ sides, so that neither pays for fresh pages.
 Stochastic rounding is reported without limits. Nothing is compiled where there is no C++ compiler. The
 exit code is 1 where a limit is exceeded or compiled and eager bits differ.
 
-    python benchmarks/formats.py [--json] [--only NAME ...] [--shape 1024x4096] [--warm-up 4]
+    python benchmarks/formats.py [--json] [--no-record] [--only NAME ...] [--shape 1024x4096] [--warm-up 4]
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import sys
@@ -31,7 +30,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from output import show
+from output import parser_of, show
 from torch import Tensor
 
 from paretobit.formats import BlockFormat, Format, ScaledFormat, compiled, parse
@@ -247,8 +246,7 @@ def table(result: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    parser = parser_of(__doc__)
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="formats by name or whole text")
     parser.add_argument("--shape", default="x".join(map(str, SHAPE)), help="of the large tensor")
     parser.add_argument("--warm-up", type=float, default=4, help="seconds before anything is measured")
@@ -269,10 +267,7 @@ def main() -> int:
         figures, equal = measure(number_format, x, small)
         within = figures.within(allowed)
         result[text] = {**asdict(figures), "limits": asdict(allowed), "within": within, "equal": equal}
-    if arguments.json:
-        show(result, as_json=True)
-    else:
-        print(table(result))
+    show(result, arguments, table(result))
     return int(not all(row["within"] and row["equal"] is not False for row in result.values()))
 
 

@@ -1,6 +1,6 @@
 """`kill -9` of a 2-worker TPE search again and again, against the same search left alone.
 
-    python benchmarks/kills.py [--json] [--kills 20] [--trials 200] [--seed 0]
+    python benchmarks/kills.py [--json] [--no-record] [--kills 20] [--trials 200] [--seed 0]
 
 The moments are drawn over the whole run: some while a resumed search starts or replays, most while
 trials run. After every kill: no worker is left, no finished trial is lost or was run again.
@@ -8,8 +8,6 @@ trials run. After every kill: no worker is left, no finished trial is lost or wa
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import random
 import signal
@@ -18,6 +16,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from output import parser_of, show
 
 import paretobit as pb
 
@@ -60,21 +60,14 @@ LONGEST = 60.0  # seconds until a worker has noticed that its parent is gone, it
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true")
+    parser = parser_of(__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = kill_again_and_again(Path(folder), asked.kills, asked.trials, asked.seed)
-    if asked.json:
-        print(json.dumps(found, indent=2))
-    else:
-        print(f"{found['kills']} kills at {found['at']} trials")
-        for name in ("lost", "run_again", "orphans", "different"):
-            print(f"{name.replace('_', ' ')}: {found[name]}")
-        print(f"trials: {found['trials']}")
+    show(found, asked)
     bad = found["lost"] or found["run_again"] or found["orphans"] or found["different"]
     raise SystemExit(1 if bad or found["trials"] != asked.trials else 0)
 

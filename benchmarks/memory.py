@@ -1,6 +1,6 @@
 """Memory of a search over a BERT of 110 million parameters, in multiples of its weights.
 
-    python benchmarks/memory.py [--json] [--trials 60] [--layers 12]
+    python benchmarks/memory.py [--json] [--no-record] [--trials 60] [--layers 12]
 
 The model (random weights) is measured by a function of the user's on 16 sequences of 32 tokens, on one
 thread; every trial quantises its linear layers anew. Each figure comes from a process of its own. The peak
@@ -23,7 +23,7 @@ from threading import Event, Thread
 from typing import Any
 
 import torch
-from output import show
+from output import parser_of, show
 from torch import Tensor, nn
 
 import paretobit as pb
@@ -40,8 +40,9 @@ def bert(layers: int) -> nn.Module:
     from transformers import BertConfig, BertForSequenceClassification
 
     torch.manual_seed(0)
-    config = BertConfig(num_hidden_layers=layers, vocab_size=VOCABULARY, num_labels=2)
-    return BertForSequenceClassification(config).eval()
+    settings: dict[str, Any] = {"num_hidden_layers": layers, "vocab_size": VOCABULARY, "num_labels": 2}
+    model: nn.Module = BertForSequenceClassification(BertConfig(**settings))
+    return model.eval()
 
 
 def sentences() -> dict[str, Tensor]:
@@ -132,8 +133,7 @@ def alone(part: str, arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    parser = parser_of(__doc__)
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--layers", type=int, default=12, help="of the encoder")
     parser.add_argument("--part", choices=["activations", "search"], help=argparse.SUPPRESS)
@@ -158,7 +158,7 @@ def main() -> None:
         "seconds_per_trial": round(search["seconds"] / arguments.trials, 2),
         "trials": arguments.trials,
     }
-    show(result, arguments.json)
+    show(result, arguments)
     limits = {"peak_over_allowed": 1.0, f"growth_from_trial_{EARLY}_to_{arguments.trials}": 0.02}
     missed = [
         f"{name} is {result[name]}, the limit <= {limit}"

@@ -1,19 +1,19 @@
 """TPE through the tool against Optuna alone plus the model: time per trial.
 
-    python benchmarks/optuna_overhead.py [--json] [--milliseconds 20] [--trials 200]
+    python benchmarks/optuna_overhead.py [--json] [--no-record] [--milliseconds 20] [--trials 200]
 
 Same seed, same sampler arguments, same `suggest_*` calls: both propose the same trials, which is checked.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
+from typing import Any
 
 import optuna
 import torch
-from output import show
+from output import parser_of, show
 from torch import Tensor, nn
 
 import paretobit as pb
@@ -24,6 +24,7 @@ from paretobit.training import evaluate
 WIDTHS, FRACTIONS = [2, 3, 4, 6, 8, 12, 16], [1, 2, 3, 4, 6, 8]
 FEATURES, CLASSES, LAYERS = 64, 10, 4
 ROWS = 8192
+Widths = dict[str, Any]
 
 
 class Network(nn.Module):
@@ -37,10 +38,11 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:
             x = torch.relu(layer(x))
-        return self.last(x)
+        scores: Tensor = self.last(x)
+        return scores
 
 
-def through_the_tool(model: nn.Module, x: Tensor, y: Tensor, trials: int) -> tuple[list[dict], list[float]]:
+def through_the_tool(model: nn.Module, x: Tensor, y: Tensor, trials: int) -> tuple[list[Widths], list[float]]:
     """Configurations and the moments at which they were finished."""
     moments: list[float] = []
     seed = {"linear": {"weight_width": WIDTHS, "weight_frac_width": FRACTIONS}}
@@ -57,14 +59,14 @@ def through_the_tool(model: nn.Module, x: Tensor, y: Tensor, trials: int) -> tup
     return [dict(trial.config) for trial in study.trials], moments
 
 
-def optuna_alone(model: nn.Module, x: Tensor, y: Tensor, trials: int) -> tuple[list[dict], list[float]]:
+def optuna_alone(model: nn.Module, x: Tensor, y: Tensor, trials: int) -> tuple[list[Widths], list[float]]:
     """The same by hand."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     weights = {name: layer.weight.detach().clone() for name, layer in layers.items()}
-    configs: list[dict] = []
+    configs: list[Widths] = []
     moments: list[float] = []
-    known: dict[tuple, float] = {}
+    known: dict[tuple[int, ...], float] = {}
 
     def objective(trial: optuna.Trial) -> float:
         config = {}
@@ -73,8 +75,8 @@ def optuna_alone(model: nn.Module, x: Tensor, y: Tensor, trials: int) -> tuple[l
             for key, values in (("weight_width", WIDTHS), ("weight_frac_width", FRACTIONS)):
                 config[f"{knob}.{key}"] = values[trial.suggest_int(f"{knob}.{key}", 0, len(values) - 1)]
         configs.append(config)
-        key = tuple(config.values())
-        if key not in known:
+        widths = tuple(config.values())
+        if widths not in known:
             for name, layer in layers.items():
                 knob = name.replace(".", "_")
                 number_format = make(
@@ -83,9 +85,9 @@ def optuna_alone(model: nn.Module, x: Tensor, y: Tensor, trials: int) -> tuple[l
                     frac_width=config[f"{knob}.weight_frac_width"],
                 )
                 layer.weight.data.copy_(number_format.quantize(weights[name]))
-            known[key] = evaluate(model, x, y, ROWS).accuracy
+            known[widths] = evaluate(model, x, y, ROWS).accuracy
         moments.append(time.perf_counter())
-        return -known[key]
+        return -known[widths]
 
     sampler = optuna.samplers.TPESampler(seed=0, multivariate=True)
     with one_thread():
@@ -96,8 +98,7 @@ def optuna_alone(model: nn.Module, x: Tensor, y: Tensor, trials: int) -> tuple[l
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    parser = parser_of(__doc__)
     parser.add_argument("--milliseconds", type=float, default=20.0)
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
@@ -131,7 +132,7 @@ def main() -> None:
         "same_proposals": True,
         "trials": arguments.trials,
     }
-    show(result, arguments.json)
+    show(result, arguments)
 
 
 if __name__ == "__main__":

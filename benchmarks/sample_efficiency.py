@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import cases
-from output import show
+from output import parser_of, show
 
 import paretobit as pb
 from paretobit.document import Document
@@ -298,15 +298,24 @@ def summary(name: str, by_seed: list[dict[str, dict[str, float]]]) -> tuple[dict
     return {"means": means, "smallest differences": smallest}, missed
 
 
+def text(result: Mapping[str, Any]) -> str:
+    """A line a method, a line a difference."""
+    lines = [
+        f"{method:26} " + "  ".join(f"{key} {value:.4g}" for key, value in figures.items())
+        for method, figures in result["means"].items()
+    ]
+    differences = result["smallest differences"].items()
+    return "\n".join([*lines, *(f"{key:30} {value:+.4f}" for key, value in differences)])
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--case", default="resnet20_wa", help="a name in cases.py, or file.py:function")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--trials", type=int, default=200, help="of each baseline")
     parser.add_argument("--samplers", nargs="*", default=["random", "tpe", "nsgaii"], help="baselines")
     parser.add_argument("--guided-trials", type=int, help="unset: as the case says, or 24")
     parser.add_argument("--cache", type=Path, default=Path(".cache/sample_efficiency"))
-    parser.add_argument("--json", action="store_true", help="one line of JSON")
     arguments = parser.parse_args()
 
     use_one_thread()
@@ -317,12 +326,7 @@ def main() -> None:
         by_seed.append(compare(case, arguments))
         print(f"seed {seed}: {json.dumps(by_seed[-1][GUIDED])}", file=sys.stderr)
     result, missed = summary(arguments.case, by_seed)
-    if arguments.json:
-        show({**result, "missed": missed}, True)
-    else:
-        for method, figures in result["means"].items():
-            print(f"{method:26}", "  ".join(f"{key} {value:.4g}" for key, value in figures.items()))
-        show({key: f"{value:+.4f}" for key, value in result["smallest differences"].items()}, False)
+    show({**result, "missed": missed}, arguments, text(result))
     for complaint in missed:
         print(complaint, file=sys.stderr)
     raise SystemExit(bool(missed))

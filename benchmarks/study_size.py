@@ -1,6 +1,6 @@
 """A study of 100,000 brute-force trials: its size, how soon it opens, and whether late trials cost more.
 
-    python benchmarks/study_size.py [--json] [--trials 100000]
+    python benchmarks/study_size.py [--json] [--no-record] [--trials 100000]
 
 Trials are measured by cheap runners alone, each in a commit of its own, over a space of 10^25 and more
 configurations. Ends with exit code 1 and the names of the limits that were missed.
@@ -8,7 +8,6 @@ configurations. Ends with exit code 1 and the names of the limits that were miss
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import statistics
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from output import show
+from output import parser_of, show
 
 import paretobit as pb
 from paretobit.models import build
@@ -30,8 +29,7 @@ LIMITS = {"study_mb": 100.0, "opens_in_s": 1.0}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    parser = parser_of(__doc__)
     parser.add_argument("--trials", type=int, default=100_000)
     arguments = parser.parse_args()
 
@@ -78,7 +76,7 @@ def main() -> None:
         "cpu_at_the_end_over_start": round(late / early, 3),
         "ms_per_trial": round(1e3 * seconds / arguments.trials, 3),
     }
-    show(result, arguments.json)
+    show(result, arguments)
     missed = [f"{n} is {result[n]}, the limit <= {limit}" for n, limit in LIMITS.items() if result[n] > limit]
     if missed:
         sys.exit("missed: " + "; ".join(missed))

@@ -1,6 +1,6 @@
 """Two workers against one, beside what the machine gives two independent processes.
 
-    python benchmarks/workers.py [--json] [--milliseconds 10] [--trials 300]
+    python benchmarks/workers.py [--json] [--no-record] [--milliseconds 10] [--trials 300]
 
 Trials of about the length asked for (matrix products on one thread), random search. The machine's own
 ratio comes from the same products in one process and in two processes at once.
@@ -8,12 +8,11 @@ ratio comes from the same products in one process and in two processes at once.
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import time
 
 import torch
-from output import show
+from output import parser_of, show
 from torch import Tensor, nn
 
 import paretobit as pb
@@ -35,7 +34,8 @@ class Busy(nn.Module):
         y = x
         for _ in range(self.products):
             y = torch.tanh(y @ x.t() @ x / SIZE)
-        return self.layer(y)
+        scores: Tensor = self.layer(y)
+        return scores
 
 
 def seconds_of(model: nn.Module, x: Tensor, runs: int) -> float:
@@ -85,8 +85,7 @@ def searched(model: nn.Module, x: Tensor, y: Tensor, trials: int, workers: int) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    parser = parser_of(__doc__)
     parser.add_argument("--milliseconds", type=float, default=10.0)
     parser.add_argument("--trials", type=int, default=300)
     arguments = parser.parse_args()
@@ -105,7 +104,7 @@ def main() -> None:
         "trial_ms": round(1e3 / one, 2),
         "trials": arguments.trials,
     }
-    show(result, arguments.json)
+    show(result, arguments)
 
 
 if __name__ == "__main__":

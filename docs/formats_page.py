@@ -160,7 +160,7 @@ def pictured_values(number_format: Format) -> list[float]:
         return list(number_format.elements.values())
     if isinstance(number_format, ScaledFormat):
         ramp = torch.linspace(-1, 1, RAMP, dtype=torch.float64)
-        return [float(value) for value in number_format.quantize(ramp).unique()]
+        return sorted(set(number_format.quantize(ramp).tolist()))
     if hasattr(number_format, "grid"):
         return list(number_format.grid.values())
     return [] if number_format.describe().codes is None else number_format.codes().tolist()

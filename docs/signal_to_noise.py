@@ -123,7 +123,7 @@ def equal_bits() -> dict[str, list[Row]]:
     bell, tails = normal(), heavy_tailed()
     tables = {}
     for bits, texts in EQUAL_BITS.items():
-        rows = [
+        rows: list[Row] = [
             {
                 "format": f"`{text}`",
                 "bits per element": parse(text).bits(bell.shape) / bell.numel(),

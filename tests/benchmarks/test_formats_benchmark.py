@@ -15,7 +15,7 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks/formats.py"
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(BENCHMARK), *arguments]
+    command = [sys.executable, str(BENCHMARK), "--no-record", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 

@@ -11,7 +11,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
 def run(name, *arguments):
-    command = [sys.executable, str(FOLDER / name), "--json", *arguments]
+    command = [sys.executable, str(FOLDER / name), "--json", "--no-record", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
