@@ -1,5 +1,6 @@
 """What surrounds the package agrees with it: versions, lowest versions, hooks."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -20,7 +21,7 @@ LOWEST = ROOT / ".ci/lowest.py"
 
 def declared():
     """Every requirement, extras included, but for the project's own extras."""
-    texts = [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), [])]
+    texts = itertools.chain(PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
     return [r for r in map(Requirement, texts) if r.name != PROJECT["name"]]
 
 
