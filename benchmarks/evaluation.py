@@ -36,9 +36,9 @@ import paretobit as pb
 from paretobit.models import build
 from paretobit.models.checkpoint import load_state, read_state
 from paretobit.runtime import use_one_thread
-from paretobit.search import Evidence
-from paretobit.search.runners import BasicEvaluation
-from paretobit.search.strategies.brute_force import BruteForce
+from paretobit.strategies.brute_force import BruteForce
+from paretobit.trials.evidence import Evidence
+from paretobit.trials.runners import BasicEvaluation
 
 CHOICES = [
     {"width": 16, "frac_width": 8},

@@ -138,7 +138,7 @@ def workers_of(coordinator: int) -> list[int]:
         ["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
     )
     fields = [line.split(None, 2) for line in listed.stdout.splitlines()]
-    return [int(pid) for pid, parent, args in fields if int(parent) == coordinator and "search.worker" in args]
+    return [int(pid) for pid, parent, args in fields if int(parent) == coordinator and "engines.worker" in args]
 
 
 def left_of(workers: list[int]) -> list[int]:

@@ -34,10 +34,16 @@ from output import parser_of, show
 import paretobit as pb
 from paretobit.document import Document
 from paretobit.runtime import derive_seed, seed_everything, use_one_thread
-from paretobit.search import STRATEGIES, Config, Knob, Problem, Trial, Wanted, Workbench
-from paretobit.search.runners import BasicEvaluation, Candidate
-from paretobit.search.strategies.optuna_samplers import OptunaSettings
-from paretobit.workflow.assemble import evidence_for, fingerprint, make_runners
+from paretobit.spaces.knobs import Config, Knob
+from paretobit.strategies import STRATEGIES
+from paretobit.strategies.optuna_samplers import OptunaSettings
+from paretobit.strategies.problem import Problem
+from paretobit.studies.trial import Trial
+from paretobit.trials.bench import Bench
+from paretobit.trials.evidence import fingerprint
+from paretobit.trials.runners import BasicEvaluation, Candidate
+from paretobit.wanted.wanted import Wanted
+from paretobit.workflow.assemble import evidence_for, make_runners
 
 GUIDED = "guided"
 LIMITS = {"cases.resnet20_wa": {"accuracy": 0.80, "loss": 0.70}}
@@ -69,9 +75,9 @@ class Case:
         self.runners = make_runners(None, self.evidence, None, {}, Document())
         (evaluation,) = (r for r in self.runners if isinstance(r, BasicEvaluation))
         self.judge = BasicEvaluation(self.evidence, evaluation.settings.model_copy(update={"split": "test"}))
-        self.bench = Workbench(self.bound, self.runners, lambda _: 0.0, seed)
+        self.bench = Bench(self.bound, self.runners, seed)
         self.prepared = self.bound.prepare()
-        self.baseline = self.bench.baseline()
+        self.baseline = self.bench.baseline().metrics
         wanted = Wanted.of((), ("loss", "bitops"))
         self.problem = Problem.build(self.bound.tree, wanted, self.runners, self.baseline)
         prints = [*fingerprint(self.model, splits).values(), self.bound.tree.fingerprint, str(seed)]

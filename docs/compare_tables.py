@@ -20,9 +20,9 @@ from pathlib import Path
 import optuna
 
 import paretobit
+from paretobit.comparing.replay import Play
 from paretobit.report.comparison import comparison_page, comparison_picture
 from paretobit.report.figures import save
-from paretobit.search.comparing.replay import Play
 from paretobit.storage import write_text_atomic
 from paretobit.workflow.compare import asked_of, compare_on_table
 from paretobit.workflow.contestants import Asking

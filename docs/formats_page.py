@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +17,7 @@ from paretobit.formats.block import SharedExponentFormat
 from paretobit.formats.partition import count
 from paretobit.registry import Entry
 from paretobit.report import to_markdown
+from paretobit.schemas import meanings
 
 IMAGES = "images/formats"
 EXAMPLE = {"width": 8, "exponent_width": 4}
@@ -145,15 +144,6 @@ def toml_example(entry: Entry[type[Format]]) -> str:
     return name + "".join(f"weight_{key} = {json.dumps(value)}\n" for key, value in shown.items())
 
 
-def meaning(family: type[Format], parameter: str) -> str:
-    """What a parameter means: from the docstring of the class, or of the nearest base that says so."""
-    for base in family.__mro__:
-        found = _arguments(vars(base).get("__doc__") or "").get(parameter)
-        if found:
-            return found
-    return ""
-
-
 def pictured_values(number_format: Format) -> list[float]:
     """Values to draw: of an element at scale one, or those that a ramp from -1 to 1 becomes."""
     if isinstance(number_format, BlockFormat):
@@ -195,8 +185,9 @@ def _needed(family: type[Format], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parameters(family: type[Format]) -> list[dict[str, Any]]:
+    words = meanings(family)
     return [
-        {"parameter": f"`{f.name}`", "default": _default(f.default), "meaning": meaning(family, f.name)}
+        {"parameter": f"`{f.name}`", "default": _default(f.default), "meaning": words.get(f.name, "")}
         for f in sorted(parameters_of(family), key=lambda f: f.name in EVERYWHERE)
     ]
 
@@ -205,14 +196,6 @@ def _default(value: Any) -> str:
     if value is dataclasses.MISSING:
         return "needed"
     return "unset" if value is None else f"`{json.dumps(value)}`"
-
-
-def _arguments(docstring: str) -> dict[str, str]:
-    """The `Args:` of a docstring, one line each."""
-    _, _, rest = inspect.cleandoc(docstring).partition("\nArgs:\n")
-    section = re.split(r"\n(?=\S)", rest)[0]
-    items = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in items}
 
 
 def _facts(number_format: Format) -> list[dict[str, Any]]:

@@ -23,8 +23,8 @@ from tempfile import TemporaryDirectory
 from PIL import Image
 
 from paretobit.report.figures import Asked
-from paretobit.search import Study
-from paretobit.search.hypervolume import hypervolume
+from paretobit.studies.study import Study
+from paretobit.wanted.hypervolume import hypervolume
 from paretobit.workflow.report import report
 
 DOCS = Path(__file__).parent

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["problems"]
 collect_ignore_glob = ["*/conftest.py"]  # for their doctests, of which they have none
 NEEDS_DATA = "PARETOBIT_TEST_DATA"
 

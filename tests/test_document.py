@@ -246,5 +246,32 @@ def test_a_sections_own_refusal_is_put_in_its_place(document, prefix):
     assert failure.value.source == str(document.source)
 
 
+def placed(document, prefix, key):
+    with pytest.raises(BadInput) as failure, document.placing(prefix):
+        raise BadInput("refused", key=key)
+    return failure.value.key, failure.value.line
+
+
+@pytest.mark.parametrize(
+    ("prefix", "key", "found"),
+    [
+        ("train", "epochs", ("train.epochs", 5)),
+        ("train", "train.epochs", ("train.epochs", 5)),
+        ("train", "trainer", ("train.trainer", 4)),
+        ("train", None, ("train", 4)),
+        ("", "train.epochs", ("train.epochs", 5)),
+        ("", "workers", ("workers", None)),
+        ("", None, (None, None)),
+    ],
+)
+def test_what_a_block_refuses_is_put_in_its_place(document, prefix, key, found):
+    assert placed(document, prefix, key) == found
+
+
+def test_a_value_that_is_not_the_files_has_no_line_there(document):
+    document.set("train.epochs=0")
+    assert placed(document, "train", "epochs") == ("train.epochs", None)
+
+
 def test_good_data_becomes_the_schema(document):
     assert validate(Section, {"epochs": 2, "one": {"width": 4}}, document, "train").one == Item(width=4)

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,8 @@ from paretobit.errors import (
     ParetoBitError,
     StudyError,
     closest_match,
+    located,
+    under,
 )
 
 
@@ -42,10 +45,64 @@ def test_only_what_is_known_is_said(details, text):
     assert str(BadInput("bad", **details)) == text
 
 
+def raised_in(place, **details):
+    """What comes out of a block that refuses something."""
+    refused = BadInput("bad", **details)
+    with pytest.raises(BadInput) as caught, place:
+        raise refused
+    assert caught.value is refused
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("key", "placed"),
+    [("width", "seed.width"), ("seed.w", "seed.seed.w"), (None, "seed"), ("", "seed")],
+)
+def test_an_error_below_a_place_has_its_key_prefixed(key, placed):
+    assert raised_in(under("seed"), key=key).key == placed
+
+
+def test_places_within_places_are_read_from_the_outside_in():
+    with pytest.raises(BadInput) as caught, under("search"), under("seed"), under("fc1"):
+        raise BadInput("bad", key="width")
+    assert caught.value.key == "search.seed.fc1.width"
+
+
+@pytest.mark.parametrize(
+    ("key", "placed"),
+    [
+        ("lr", "train.lr"),
+        ("lr.a", "train.lr.a"),
+        ("lrs", "lrs"),
+        ("model.lr", "model.lr"),
+        (None, None),
+    ],
+)
+def test_only_errors_about_the_named_keys_are_below_a_place(key, placed):
+    assert raised_in(under("train", {"lr": 1}), key=key).key == placed
+
+
 def test_a_place_is_filled_in_only_where_none_was_known():
-    error = BadInput("bad", key="inner").located("f.toml", "outer", 4)
+    error = raised_in(located(Path("f.toml"), "outer"), key="inner", line=4)
     assert (error.source, error.key, error.line) == ("f.toml", "inner", 4)
-    assert error.located("g.toml", None, 9).line == 4
+    error = raised_in(located(key="outer"), source="g.toml")
+    assert (error.source, error.key) == ("g.toml", "outer")
+    error = raised_in(located("f.toml"), source="g.toml")
+    assert (error.source, error.key) == ("g.toml", None)
+
+
+@pytest.mark.parametrize("place", [under("seed"), located("f.toml", "seed")], ids=["under", "located"])
+def test_a_placed_error_shows_no_chain(place):
+    error = raised_in(place)
+    assert (error.__cause__, error.__context__) == (None, None)
+
+
+@pytest.mark.parametrize("place", [under("seed"), located("f.toml", "seed")], ids=["under", "located"])
+def test_what_is_no_bad_input_is_not_placed(place):
+    with pytest.raises(MetricError) as caught, place:
+        raise MetricError("bad")
+    assert vars(caught.value) == {}
+    assert str(caught.value) == "bad"
 
 
 def test_allowed_names_may_come_from_any_iterable():

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from paretobit._version import __version__
@@ -14,33 +12,26 @@ if TYPE_CHECKING:
     from paretobit.errors import BadInput, ParetoBitError
     from paretobit.graph import trace
     from paretobit.models import load, save
-    from paretobit.search import (
-        Architecture,
-        ChannelMultiplier,
-        Correct,
-        Prune,
-        Quantize,
-        Study,
-        Training,
-        Trial,
-    )
+    from paretobit.spaces import Architecture, ChannelMultiplier, Correct, Prune, Quantize, Training
+    from paretobit.studies.study import Study
+    from paretobit.studies.trial import Trial
     from paretobit.workflow.api import search
 
 # Public name to the module that defines it: nothing heavy is imported before it is used.
 _HOME = {
     "BadInput": "paretobit.errors",
     "ParetoBitError": "paretobit.errors",
-    "Architecture": "paretobit.search",
-    "ChannelMultiplier": "paretobit.search",
-    "Training": "paretobit.search",
-    "Correct": "paretobit.search",
-    "Prune": "paretobit.search",
-    "Quantize": "paretobit.search",
-    "Study": "paretobit.search",
-    "Trial": "paretobit.search",
-    "formats": "paretobit",
+    "Architecture": "paretobit.spaces",
+    "ChannelMultiplier": "paretobit.spaces",
+    "Correct": "paretobit.spaces",
+    "Prune": "paretobit.spaces",
+    "Quantize": "paretobit.spaces",
+    "Training": "paretobit.spaces",
+    "Study": "paretobit.studies.study",
+    "Trial": "paretobit.studies.trial",
     "load": "paretobit.models",
     "save": "paretobit.models",
+    "search": "paretobit.workflow.api",
     "trace": "paretobit.graph",
 }
 
@@ -65,29 +56,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "formats":
+        return importlib.import_module("paretobit.formats")
     if name not in _HOME:
         raise AttributeError(f"module 'paretobit' has no attribute '{name}'")
-    if name == "formats":
-        value: Any = importlib.import_module("paretobit.formats")
-    else:
-        value = getattr(importlib.import_module(_HOME[name]), name)
+    value = getattr(importlib.import_module(_HOME[name]), name)
     globals()[name] = value
     return value
-
-
-class _Package(ModuleType):
-    """`paretobit.search` is the function; the room is reached by `from paretobit.search import`."""
-
-    @property
-    def search(self) -> Any:
-        return importlib.import_module("paretobit.workflow.api").search
-
-    @search.setter
-    def search(self, room: ModuleType) -> None:
-        """Importing the room would put it in the function's place."""
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __dir__() -> list[str]:

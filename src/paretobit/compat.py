@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from paretobit.document import Document, split_key
-from paretobit.graph import op_name
 from paretobit.nn import LAYERS
 
 KEYS: Mapping[str, str] = {
@@ -176,7 +175,7 @@ def _seeds_by_type(document: Document) -> list[str]:
     seed = document.get("search.space.seed")
     if document.get("search.space.by") != "name" or not isinstance(seed, dict):
         return []
-    types = {op_name(kind.__name__) for kind in LAYERS}
+    types = LAYERS.names()
     aside = [key for key in seed if key in types]
     for key in aside:
         del seed[key]

@@ -120,26 +120,28 @@ class Document:
 
     def error(self, problem: str, path: str, **details: Any) -> BadInput:
         """A `BadInput` that points at a key of this document."""
-        return self.place(BadInput(problem, key=path, **details))
+        return self._place(BadInput(problem, key=path, **details))
 
-    def place(self, error: BadInput, prefix: str = "") -> BadInput:
+    def _place(self, error: BadInput, prefix: str = "") -> BadInput:
         """The error with its key below `prefix`, and its file and line where they were not known."""
         key = error.key or ""
         if not f"{key}.".startswith(f"{prefix}."):
             key = ".".join(part for part in (prefix, key) if part)
         error.key = key or None
         if error.source is None and self._from_file(key):
-            error.located(self.source, None, self.line(key))
+            error.source = None if self.source is None else str(self.source)
+            error.line = error.line or self.line(key)
         return error
 
     @contextmanager
-    def placing(self) -> Iterator[None]:
-        """Give errors raised inside the block their place, where their key is one of this document's."""
+    def placing(self, prefix: str = "") -> Iterator[None]:
+        """Give errors raised inside the block their place: all below `prefix`, or, without one, those
+        whose key is one of this document's."""
         try:
             yield
         except BadInput as error:
-            if error.key and error.key.split(".")[0] in self.data:
-                self.place(error)
+            if prefix or (error.key and error.key.split(".")[0] in self.data):
+                self._place(error, prefix)
             raise
 
     def _from_file(self, path: str) -> bool:
@@ -158,23 +160,36 @@ def validate(schema: type[Schema], data: Mapping[str, Any], document: Document, 
     try:
         return schema.model_validate(data)
     except BadInput as refused:  # raised by a schema's own checks
-        raise document.place(refused, prefix) from None
+        raise document._place(refused, prefix) from None
     except ValidationError as failure:
-        error = failure.errors()[0]
+        errors = failure.errors()
+        error = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
         location = [str(part) for part in error["loc"]]
         path = ".".join(part for part in (prefix, *location) if part)
         if error["type"] == "extra_forbidden":
-            allowed = _fields_at(schema, location[:-1])
+            allowed = list(_fields_at(schema, location[:-1]))
             raise document.error("unknown key", path, found=location[-1], allowed=allowed) from None
         if error["type"] == "missing":
-            raise document.error("missing key", path) from None
+            meaning = _fields_at(schema, location[:-1]).get(location[-1])
+            raise document.error("missing key", path, allowed=meaning or None) from None
         if error["type"] == "literal_error":
             choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
             raise document.error(
                 "not one of the choices", path, found=error["input"], allowed=choices
             ) from None
-        problem = error["msg"].removeprefix("Value error, ").replace("valid dictionary", "table")
-        raise document.error(problem[0].lower() + problem[1:], path, found=error.get("input")) from None
+        kind = "list_type" if error.get("ctx", {}).get("class") == "Sequence" else error["type"]
+        problem = _NOT.get(kind, error["msg"].removeprefix("Value error, "))
+        bounds = {key: text for key, text in _BOUNDS.items() if key in error.get("ctx", {})}
+        within = next((text.format(error["ctx"][key]) for key, text in bounds.items()), None)
+        problem = problem[0].lower() + problem[1:]
+        raise document.error(problem, path, found=error.get("input"), allowed=within) from None
+
+
+_BOUNDS = {"ge": "{} or more", "gt": "above {}", "le": "{} or less", "lt": "below {}"}
+"""What a bound that is broken allows, by what pydantic calls it."""
+_NOT = {"list_type": "not a list", "sequence_str": "not a list", "tuple_type": "not a list"}
+_NOT |= dict.fromkeys(("dict_type", "mapping_type", "model_type"), "not a table")
+"""What pydantic calls what it finds, and what the rest of the house does."""
 
 
 def parse_value(text: str) -> Any:
@@ -241,16 +256,14 @@ def _is_table(data: Any, keys: list[str]) -> bool:
     return True
 
 
-def _fields_at(schema: Any, location: list[str]) -> list[str]:
-    """Field names of the (possibly nested) schema that a validation error points into."""
+def _fields_at(schema: Any, location: list[str]) -> dict[str, str | None]:
+    """Field names of the (possibly nested) schema that a validation error points into, and their meanings."""
     for part in location:
         fields = getattr(schema, "model_fields", {})
         if part in fields:
             schema = next(_schemas_in(fields[part].annotation), schema)
-    names = []
-    for name, info in getattr(schema, "model_fields", {}).items():
-        names.append(info.alias or name)
-    return names
+    fields = getattr(schema, "model_fields", {})
+    return {info.alias or name: info.description for name, info in fields.items()}
 
 
 def _schemas_in(annotation: Any) -> Iterator[Any]:

@@ -11,7 +11,8 @@ ParetoBitError                 exit code 1
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 _UNSET: Any = ...  # a singleton also on the other side of a process boundary
@@ -56,18 +57,6 @@ class BadInput(ParetoBitError):
         self.allowed = allowed if allowed is None or isinstance(allowed, str) else [str(a) for a in allowed]
         super().__init__(problem)
 
-    def located(self, source: object = None, key: str | None = None, line: int | None = None) -> BadInput:
-        """The same error with its place filled in where it was not known before."""
-        self.source = self.source or (None if source is None else str(source))
-        self.key = self.key or key
-        self.line = self.line or line
-        return self
-
-    def under(self, place: str) -> BadInput:
-        """The same error with its key below `place`."""
-        self.key = f"{place}.{self.key}" if self.key else place
-        return self
-
     @property
     def closest(self) -> str | None:
         """The allowed name that resembles what was found, if any."""
@@ -110,6 +99,33 @@ class MetricError(ParetoBitError):
 
 class StudyError(ParetoBitError):
     """The study on disk is locked, corrupt, or not the one expected."""
+
+
+@contextmanager
+def under(place: str, keys: Container[str] | None = None) -> Iterator[None]:
+    """The key of a `BadInput` raised inside the block is one below `place`.
+
+    Args:
+        place: What the key is prefixed with; the key itself where the error names none.
+        keys: Errors about keys of other tables, and about none, are left as they are, where this is given.
+    """
+    try:
+        yield
+    except BadInput as error:
+        if keys is None or (error.key is not None and error.key.split(".")[0] in keys):
+            error.key = f"{place}.{error.key}" if error.key else place
+        raise
+
+
+@contextmanager
+def located(source: object = None, key: str | None = None) -> Iterator[None]:
+    """A `BadInput` raised inside the block has this source and this key, where it does not name its own."""
+    try:
+        yield
+    except BadInput as error:
+        error.source = error.source or (None if source is None else str(source))
+        error.key = error.key or key
+        raise
 
 
 def closest_match(name: str, candidates: Iterable[str]) -> str | None:

@@ -13,8 +13,8 @@ from typer.testing import CliRunner, Result
 from paretobit.cli.main import app
 from paretobit.formats import MXINT8, Integer
 from paretobit.models import save, source_of
-from paretobit.passes.transform import apply_assignment
-from paretobit.workflow.train import open_saved
+from paretobit.passes.layers.assignment import apply_assignment
+from paretobit.workflow.opening import open_saved
 
 SHORT = ("--repeats", "2", "--seconds", "0", "--warmup", "1", "--batch-size", "4")
 PACKED = ("--variant", "packed_mxint8")

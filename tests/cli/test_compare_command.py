@@ -10,7 +10,7 @@ import pytest
 from command_line import ok, refused
 from searches import LINEAR, TRAINED
 
-from paretobit.search import Study
+from paretobit.studies.study import Study
 
 SEARCH = f"""{TRAINED}{LINEAR}name = "scaled_integer"
 data_in_width = [2, 4, 8]

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from paretobit.cli.main import app
-from paretobit.search.doctor import CHECKS
+from paretobit.doctor import CHECKS
 
 SEARCH = """
 [model]

@@ -11,8 +11,8 @@ from typer.testing import CliRunner, Result
 
 import paretobit as pb
 from paretobit.cli.main import app
-from paretobit.passes.transform import apply_assignment
-from paretobit.workflow.train import open_saved
+from paretobit.passes.layers.assignment import apply_assignment
+from paretobit.workflow.opening import open_saved
 
 
 def run(*arguments: str | Path) -> Result:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from paretobit.data import DataSettings, load
-from paretobit.data.tables import read_table
+from paretobit.data.delimited import read_table
 from paretobit.errors import BadInput
 
 

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from paretobit.cli.main import app
 from paretobit.document import Document
-from paretobit.workflow.run import assemble
 from paretobit.workflow.settings import Settings
+from paretobit.workflow.setup import assemble
 
 ROOT = Path(__file__).parents[2]
 FILES = ROOT / "examples/reports"
@@ -59,5 +59,5 @@ def test_every_experiment_can_begin(trained: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("PARETOBIT_TEST_DATA", raising=False)
     monkeypatch.chdir(trained)
     document = Document.read(FILES / f"{name}.toml")
-    search = assemble(Settings.from_document(document), document).search
+    search = assemble(Settings.from_document(document), document).session
     assert search.space.tree.size == SIZES[name]

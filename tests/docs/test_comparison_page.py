@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from paretobit.comparing.comparison import RANDOM, SHUFFLED
+from paretobit.comparing.replay import Play
+from paretobit.comparing.table import Table
 from paretobit.document import Document
 from paretobit.report.comparison import comparison_table
-from paretobit.search.comparing.comparison import RANDOM, SHUFFLED
-from paretobit.search.comparing.replay import Play
-from paretobit.search.comparing.table import Table
 from paretobit.workflow.compare import asked_of, compare_on_table
 from paretobit.workflow.contestants import Asking
 from paretobit.workflow.settings import Settings

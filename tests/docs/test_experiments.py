@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from paretobit.cli.main import app
 from paretobit.document import Document
 from paretobit.report.figures import FIGURES
-from paretobit.search import Study
-from paretobit.workflow.run import assemble
+from paretobit.studies.study import Study
 from paretobit.workflow.settings import Settings
+from paretobit.workflow.setup import assemble
 
 ROOT = Path(__file__).parents[2]
 OTHERS = re.compile("bert|resnet")
@@ -41,7 +41,7 @@ SIZES = {
 
 def check(path: Path) -> None:
     document = Document.read(path)
-    search = assemble(Settings.from_document(document), document).search
+    search = assemble(Settings.from_document(document), document).session
     assert search.space.tree.size == SIZES[path.stem]
 
 

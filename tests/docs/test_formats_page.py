@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from paretobit.formats import FORMATS, BlockFormat, Integer, MinifloatIEEE, make, parameters_of
-from paretobit.passes.entries import slot_formats
+from paretobit.passes.layers.entries import slot_formats
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "formats.md").read_text(encoding="utf-8")
@@ -51,7 +51,7 @@ def test_a_section_says_what_there_is_to_know(name: str, page: ModuleType) -> No
     assert family.formula in text
     assert family.source in text
     for parameter in parameters_of(family):
-        assert page.meaning(family, parameter.name), f"no docstring says what '{parameter.name}' means"
+        assert page.meanings(family)[parameter.name], f"no docstring says what '{parameter.name}' means"
         assert f"| `{parameter.name}` |" in text
     for row in re.findall(r"^\|.*\|$", text, re.MULTILINE):
         assert row.count("|") in (3, 4)  # no cell is cut short by a bar of its own
@@ -77,9 +77,9 @@ def test_every_block_of_the_page_is_accepted() -> None:
 
 
 def test_meanings_are_found_in_the_class_or_in_its_nearest_base(page: ModuleType) -> None:
-    assert page.meaning(FORMATS["mxfp4"], "block_size").endswith("the specification has 32.")
-    assert page.meaning(FORMATS["integer"], "width") == "Bits of an element, 1 … 64."
-    assert page.meaning(FORMATS["integer"], "no_such") == ""
+    assert page.meanings(FORMATS["mxfp4"])["block_size"].endswith("the specification has 32.")
+    assert page.meanings(FORMATS["integer"])["width"] == "Bits of an element, 1 … 64."
+    assert "no_such" not in page.meanings(FORMATS["integer"])
 
 
 def test_pictures_are_small_and_well_formed(page: ModuleType) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from paretobit.document import Document
 from paretobit.passes.transform import PASSES
-from paretobit.search import SPACES
-from paretobit.workflow.run import assemble
+from paretobit.spaces import SPACES
 from paretobit.workflow.settings import Settings
+from paretobit.workflow.setup import assemble
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,7 +35,7 @@ def test_the_search_on_the_training_page_can_be_run() -> None:
     page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
     whole, *parts = re.findall(r"^```toml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     document = Document(tomllib.loads(whole))
-    search = assemble(Settings.from_document(document), document).search
+    search = assemble(Settings.from_document(document), document).session
     assert search.pipeline is not None
     assert search.space.tree.size > 1000
     names = {tomllib.loads(part)["search"]["space"]["name"] for part in parts}

@@ -24,7 +24,7 @@ from paretobit.models import (
     save,
     source_of,
 )
-from paretobit.passes.transform import apply_assignment
+from paretobit.passes.layers.assignment import apply_assignment
 from paretobit.training import TrainSettings, evaluate, fit
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -14,11 +14,12 @@ from paretobit.data.tokenizer import padded
 from paretobit.errors import BadInput
 from paretobit.formats import Integer
 from paretobit.graph import trace
+from paretobit.graph.operations import OPERATIONS
 from paretobit.models import build, load, save, source_of
 from paretobit.models.huggingface import example_input
-from paretobit.nn.functions import FUNCTIONS, possible_function_slots
+from paretobit.nn.functions import possible_function_slots
 from paretobit.passes.analysis import cost
-from paretobit.passes.transform import apply_assignment
+from paretobit.passes.layers.assignment import apply_assignment
 from paretobit.training import TrainSettings, evaluate, fit
 
 VOCABULARY, PAD, LONGEST = 60, 0, 12
@@ -78,7 +79,7 @@ def test_quantised_too_each_row_gives_the_logits_of_its_sentence_alone(kind):
     ops = {
         node.site: node.op
         for node in graph
-        if node.kind != "call_module" and node.op in FUNCTIONS and node.owner not in ("", "transformer")
+        if node.kind != "call_module" and OPERATIONS.operands(node.op) and node.owner not in ("", "transformer")
     }
     assert "matmul" in ops.values() if "eager" in kind else "scaled_dot_product_attention" in ops.values()
     chosen = {site: dict.fromkeys(possible_function_slots(op), Integer(16, 10)) for site, op in ops.items()}

@@ -12,7 +12,8 @@ from paretobit.formats import Integer
 from paretobit.graph import trace
 from paretobit.models import build, load, read_manifest, save, source_of, write_manifest
 from paretobit.nn import Quantized
-from paretobit.passes.transform import QuantizeSettings, apply_assignment, assignment_of, quantize
+from paretobit.passes.layers.assignment import apply_assignment, assignment_of
+from paretobit.passes.transform import QuantizeSettings, quantize
 
 SOURCE = source_of("jsc-custom", (16,), 5)
 X = torch.randn(64, 16)

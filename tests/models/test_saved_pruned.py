@@ -7,13 +7,13 @@ from torch import nn
 from paretobit.graph import trace
 from paretobit.models import build, load, load_state, read_state, save, source_of
 from paretobit.nn.masks import masks_of, sparsity_of, zeros_in
+from paretobit.passes.layers.assignment import assignment_of
 from paretobit.passes.transform import (
     ActivationPruning,
     InputPruning,
     PruneSettings,
     QuantizeSettings,
     WeightPruning,
-    assignment_of,
     input_prunings_of,
     prune,
     quantize,

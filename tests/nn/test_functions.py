@@ -10,9 +10,10 @@ from torch.nn import functional as F
 from paretobit.errors import BadInput
 from paretobit.formats import Integer
 from paretobit.graph import trace
-from paretobit.nn import FUNCTIONS, QuantizedFunction, TensorCache, add_site, function_slots, layer_at
+from paretobit.graph.operations import OPERATIONS
+from paretobit.nn import QuantizedFunction, TensorCache, add_site, function_slots, layer_at
 from paretobit.nn.functions import function_terms, read_site
-from paretobit.passes.quantizable import function_name
+from paretobit.passes.layers.quantizable import function_name
 
 DATA, WEIGHT, BIAS, WIDE = Integer(8, 5), Integer(6, 4), Integer(5, 3), Integer(28, 20)
 
@@ -167,8 +168,8 @@ def test_the_graph_knows_a_function_by_the_name_it_is_intercepted_by(op):
 
 
 def test_every_function_is_tested():
-    elsewhere = {"scaled_dot_product_attention", "embedding", "div", "rrelu", "logsigmoid"}
-    assert CALLS.keys() | elsewhere == FUNCTIONS.keys()
+    elsewhere = {"scaled_dot_product_attention", "embedding", "embedding_bag", "div", "rrelu"}
+    assert CALLS.keys() | elsewhere == {entry.name for entry in OPERATIONS if entry.value.operands}
 
 
 def test_a_function_that_is_not_known_is_refused():
@@ -189,6 +190,11 @@ def test_a_table_is_looked_up_in_quantised_form():
     site.set_slots({W: WEIGHT})
     indices = torch.tensor([4, 1])
     assert torch.equal(site(indices, table, function=F.embedding), WEIGHT.quantize(table)[indices])
+    bag = QuantizedFunction("embedding_bag", 0, "", TensorCache())
+    bag.set_slots({W: WEIGHT})
+    assert torch.equal(
+        bag(indices[None], table, function=F.embedding_bag)[0], WEIGHT.quantize(table)[indices].mean(0)
+    )
 
 
 def test_a_division_is_of_quantised_numbers():

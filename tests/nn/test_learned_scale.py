@@ -13,7 +13,7 @@ from paretobit.graph import trace
 from paretobit.models import load, save
 from paretobit.nn import formats_of
 from paretobit.nn.learned_scale import LearnedScale, fix_scales, forget_scales, is_scale, learn_scales
-from paretobit.passes.transform import apply_assignment
+from paretobit.passes.layers.assignment import apply_assignment
 
 W3 = ScaledInteger(3)
 

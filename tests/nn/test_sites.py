@@ -12,7 +12,7 @@ from paretobit.errors import BadInput
 from paretobit.formats import FULL, Integer
 from paretobit.graph import trace
 from paretobit.nn import SiteNotReached, TensorCache, add_site, instrument_at, layer_at, sites, why_no_site
-from paretobit.passes.quantizable import function_name
+from paretobit.passes.layers.quantizable import function_name
 
 ROUND = Integer(8, 0)
 travels = pytest.mark.parametrize("travel", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])

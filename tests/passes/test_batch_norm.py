@@ -14,10 +14,10 @@ from paretobit.formats import Integer
 from paretobit.graph import at_rest, trace
 from paretobit.models import build, load_state, read_state
 from paretobit.nn.masks import set_mask
+from paretobit.passes.layers.assignment import apply_assignment
 from paretobit.passes.transform import (
     PASSES,
     FoldedBatchNorm,
-    apply_assignment,
     fold_batch_norm,
     folds_of,
     recalibrate_batch_norm,

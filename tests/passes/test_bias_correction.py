@@ -9,7 +9,8 @@ from torch import nn
 import paretobit as pb
 from paretobit.errors import BadInput
 from paretobit.formats import Integer
-from paretobit.passes.transform import apply_assignment, correct_biases
+from paretobit.passes.layers.assignment import apply_assignment
+from paretobit.passes.transform import correct_biases
 from paretobit.passes.transform.bias_correction import correct_bias_pass, correctable, output_means
 
 COARSE = {"weight": Integer(3, 2), "data_in": Integer(4, 2)}

@@ -13,13 +13,8 @@ from paretobit.errors import BadInput
 from paretobit.formats import FULL, Integer, ScaledInteger, make
 from paretobit.graph import trace
 from paretobit.models import build
-from paretobit.passes.transform import (
-    apply_assignment,
-    assignment_of,
-    calibrate,
-    fit_frac_width,
-    freeze_scales,
-)
+from paretobit.passes.layers.assignment import apply_assignment, assignment_of
+from paretobit.passes.transform import calibrate, fit_frac_width, freeze_scales
 
 
 @pytest.fixture

@@ -134,9 +134,9 @@ def test_the_last_layer_decides_where_the_reports_rule_is_asked_for():
     [
         ({}, "names no widths"),
         ({"by": "nmae", "seq_blocks_2": NONE}, "did you mean 'name'"),
-        ({"on_conflict": "first", "seq_blocks_2": NONE}, "unknown choice"),
+        ({"on_conflict": "first", "seq_blocks_2": NONE}, "not one of the choices"),
         ({"inherit": "slcie", "seq_blocks_2": NONE}, "did you mean 'slice'"),
-        ({"divisor": 0, "seq_blocks_2": NONE}, "not a divisor"),
+        ({"divisor": 0, "seq_blocks_2": NONE}, r"greater than or equal to 1 \(divisor\)"),
         ({"seq_block_2": sided("both", channel_multiplier=2)}, "did you mean 'seq_blocks_2'"),
         ({"by": "group", "seq_block_2": 2}, "did you mean 'seq_blocks_2'"),
         ({"by": "group", "seq_blocks_6": 2}, "cannot change: an output of the model"),

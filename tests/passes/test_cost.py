@@ -10,7 +10,7 @@ from paretobit.errors import BadInput
 from paretobit.formats import Integer
 from paretobit.graph import trace
 from paretobit.models import MODELS
-from paretobit.passes.analysis import cost, layer_bits
+from paretobit.passes.analysis import cost, owners
 from paretobit.passes.transform import QuantizeSettings, quantize
 
 # Parameters, forward and backward FLOPs, forward and backward BitOPs, as the second report prints them.
@@ -265,7 +265,7 @@ def test_a_parameter_counts_once_wherever_it_is_used():
 
 def bits_of(layer, shape, **slots):
     graph = trace(nn.Sequential(layer), torch.zeros(3, *shape))
-    return layer_bits(graph["0"], layer, slots)
+    return next(owner for owner in owners(graph) if owner.path == "0").bits(slots)
 
 
 def test_storage_of_a_linear_layer_by_hand():

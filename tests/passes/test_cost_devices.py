@@ -112,7 +112,7 @@ def test_a_pair_that_is_too_wide_is_an_error_naming_the_operation(graph):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("bandwidth", "bandwith"), r"missing key \(.*edge.toml, bandwidth\)"),
+        (("bandwidth", "bandwith"), r"unknown key \(.*edge.toml:3, bandwith\).*did you mean 'bandwidth'"),
         (("overhead =", "overhed ="), r"unknown key \(.*edge.toml:4, overhed\).*did you mean 'overhead'"),
         (("1e6\noverhead", "0\noverhead"), r"greater than 0 \(.*edge.toml:3, bandwidth\): found 0"),
         (("1e6\noverhead", "inf\noverhead"), r"finite number \(.*edge.toml:3, bandwidth\)"),

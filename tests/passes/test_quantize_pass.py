@@ -13,7 +13,8 @@ from paretobit.graph import trace
 from paretobit.models import MODELS
 from paretobit.nn import Quantized
 from paretobit.passes.analysis import compare, report_graph, summarize_quantization
-from paretobit.passes.transform import QuantizeSettings, apply_assignment, assignment_of, quantize
+from paretobit.passes.layers.assignment import apply_assignment, assignment_of
+from paretobit.passes.transform import QuantizeSettings, quantize
 
 LAB2 = {  # the pass_args of the second report
     "linear": {
@@ -422,7 +423,7 @@ def test_a_device_refuses_pairs_of_formats_it_does_not_multiply(net):
     [
         ({"skip": ["cnv"]}, r"this name \(skip\): found 'cnv'.*did you mean 'conv'"),
         ({"skip": ["co("]}, r"not a regular expression.*\(skip\)"),
-        ({"skip": "conv"}, r"not a list of names \(skip\)"),
+        ({"skip": "conv"}, r"not a list \(skip\)"),
         ({"skip": ["conv"], "first": WIDE}, "is to be skipped and is the first"),
         ({"skip": ["conv"], "entries": {"conv2d": WIDE}}, "everything this key means is skipped"),
         ({"by": "name", "skip": ["conv"], "entries": {"conv": WIDE}}, "'conv' is named and is to be skipped"),

@@ -16,7 +16,8 @@ from transformers import (
 
 from paretobit.formats import FULL
 from paretobit.graph import trace
-from paretobit.passes.transform import QuantizeSettings, apply_assignment, assignment_of, quantize
+from paretobit.passes.layers.assignment import apply_assignment, assignment_of
+from paretobit.passes.transform import QuantizeSettings, quantize
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 IDS = torch.tensor([[5, 3, 8, 1, 9, 2], [7, 7, 4, 1, 0, 0]])

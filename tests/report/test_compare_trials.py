@@ -6,7 +6,7 @@ import pytest
 
 import paretobit as pb
 from paretobit.errors import BadInput
-from paretobit.report.compare import compare_trials
+from paretobit.report.two_trials import compare_trials
 
 
 def test_metrics_knobs_and_layers_that_differ_are_listed(layers: pb.Study) -> None:

@@ -4,12 +4,13 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from paretobit.comparing.comparison import RANDOM, SHUFFLED, Comparison, entry_of
+from paretobit.comparing.replay import Play
+from paretobit.comparing.yardstick import Yardstick
 from paretobit.report.comparison import comparison_page, comparison_picture, comparison_table, reading
 from paretobit.report.figures import drawn, save
-from paretobit.search import Metric, Objective
-from paretobit.search.comparing.comparison import RANDOM, SHUFFLED, Comparison, entry_of
-from paretobit.search.comparing.replay import Play
-from paretobit.search.comparing.yardstick import Yardstick
+from paretobit.wanted.metric import Metric
+from paretobit.wanted.objectives import Objective
 
 METRICS = {
     "accuracy": Metric("accuracy", "maximize", "share of rows"),

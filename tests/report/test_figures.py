@@ -21,8 +21,8 @@ from paretobit.report import draw_best_error, draw_front
 from paretobit.report.figures import FIGURES, Asked, Picture, drawn, save
 from paretobit.report.figures.style import line, marker, wants_log
 from paretobit.report.runs import Run, Runs
-from paretobit.search.hypervolume import hypervolume
 from paretobit.training.history import Epoch
+from paretobit.wanted.hypervolume import hypervolume
 
 OF_TRAININGS = ("predicted", "learning_curves", "stages", "trial_curves")
 """What a search that trains nothing has no picture of."""

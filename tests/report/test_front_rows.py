@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from paretobit.report import baseline_row, front_rows
-from paretobit.search import Config, Study, Trial
+from paretobit.spaces.knobs import Config
+from paretobit.studies.study import Study
+from paretobit.studies.trial import Trial
 
 CHANGE = {
     "difference": -0.0123,

@@ -7,7 +7,7 @@ import pytest
 import paretobit as pb
 from paretobit.errors import BadInput
 from paretobit.report.families import family_by_trial, layer_cells
-from paretobit.report.knobs import (
+from paretobit.report.knob_columns import (
     ABSENT,
     endings,
     knob_named,

@@ -10,7 +10,7 @@ import paretobit as pb
 from paretobit.errors import BadInput
 from paretobit.report.runs import CURVES, Run, Runs, flat, read_curves
 from paretobit.training.history import Epoch
-from paretobit.training.state import RunFolder
+from paretobit.training.state import TrainingFolder
 
 
 def study_of(layers: pb.Study, **facts: object) -> pb.Study:
@@ -71,7 +71,7 @@ def test_learning_curves_are_read_as_they_were_written(tmp_path: Path) -> None:
         Epoch(1, 2.5, 0.25, None, None, 1e-3, 0.125, True),
         Epoch(2, 0.1, None, 0.2, 1.0, 1e-4, 3.0, False),
     ]
-    RunFolder(tmp_path).write_curves(epochs)
+    TrainingFolder(tmp_path).write_curves(epochs)
     assert list(read_curves(tmp_path / CURVES)) == epochs
     (tmp_path / CURVES).write_text("number,loss\n1,x\n")
     with pytest.raises(BadInput, match="not the learning curves"):

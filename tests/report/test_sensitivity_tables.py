@@ -5,9 +5,10 @@ from torch import nn
 
 from paretobit.formats import ScaledInteger
 from paretobit.graph import trace
-from paretobit.passes.analysis import sensitivity, statistics
+from paretobit.passes.analysis import statistics
 from paretobit.report import to_markdown
 from paretobit.report.sensitivity import sensitivity_rows, skipped_rows, statistics_rows
+from paretobit.strategies.insight.sensitivity import sensitivity
 
 
 def graph():

@@ -10,7 +10,8 @@ from paretobit.errors import BadInput
 from paretobit.formats import FORMATS, ScaledInteger, parse
 from paretobit.nn import formats_of
 from paretobit.nn.masks import masks_of, set_mask
-from paretobit.passes.transform import apply_assignment, reestimate_batch_norm
+from paretobit.passes.layers.assignment import apply_assignment
+from paretobit.passes.transform import reestimate_batch_norm
 from paretobit.storage import read_tensors
 from paretobit.training import TrainSettings, evaluate, fit
 

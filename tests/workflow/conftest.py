@@ -121,7 +121,7 @@ class Place:
         )
         fields = [line.split(None, 2) for line in listed.stdout.splitlines()]
         return [
-            int(pid) for pid, parent, args in fields if int(parent) == process.pid and "search.worker" in args
+            int(pid) for pid, parent, args in fields if int(parent) == process.pid and "engines.worker" in args
         ]
 
     def await_the_end_of(self, processes: Sequence[int], seconds: float = 30.0) -> list[int]:

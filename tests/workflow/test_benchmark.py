@@ -18,7 +18,7 @@ from paretobit.errors import BadInput
 from paretobit.formats import MXINT8, Integer
 from paretobit.models import build
 from paretobit.nn import TensorCache, instrument
-from paretobit.passes.transform import apply_assignment
+from paretobit.passes.layers.assignment import apply_assignment
 from paretobit.report.benchmark import Benchmark, Timing, benchmark_rows, draw_benchmark, write_benchmark
 from paretobit.report.figures import drawn
 from paretobit.runtime import cpp_compiler

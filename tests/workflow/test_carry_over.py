@@ -9,8 +9,8 @@ import torch
 
 import paretobit as pb
 from paretobit.errors import BadInput, StudyError
-from paretobit.search.studies.study import Study
-from paretobit.search.trial import GIVEN
+from paretobit.studies.study import Study
+from paretobit.studies.trial import GIVEN
 
 WIDTHS, MORE = [3, 4, 6], [4, 6, 8]
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from paretobit.comparing.comparison import RANDOM, SHUFFLED
+from paretobit.comparing.replay import Play, play
+from paretobit.comparing.table import Table, rank
 from paretobit.document import Document
 from paretobit.errors import BadInput
-from paretobit.search import Wanted
-from paretobit.search.comparing.comparison import RANDOM, SHUFFLED
-from paretobit.search.comparing.replay import Play, play
-from paretobit.search.comparing.table import Table, rank
-from paretobit.search.strategies.brute_force import BruteForce, BruteForceSettings
+from paretobit.strategies.brute_force import BruteForce, BruteForceSettings
+from paretobit.wanted.wanted import Wanted
 from paretobit.workflow.compare import asked_of, compare_live, compare_on_table, write_comparisons
 from paretobit.workflow.contestants import Asking, parse_spec
 from paretobit.workflow.enumeration import enumerate_space

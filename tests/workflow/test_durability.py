@@ -153,7 +153,7 @@ def test_another_process_is_refused_at_once_with_exit_code_1(here):
 
 FULL = """
 import resource
-from paretobit.search.studies.study import Study
+from paretobit.studies.study import Study
 add = Study.add
 
 def add_until_full(self, trial, saved=None):

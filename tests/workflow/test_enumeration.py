@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from paretobit.comparing.table import Table
 from paretobit.document import Document
 from paretobit.errors import BadInput
-from paretobit.search import Progress, Study
-from paretobit.search.comparing.table import Table
+from paretobit.session.loop import Progress
+from paretobit.studies.study import Study
 from paretobit.workflow.enumeration import enumerate_space
 from paretobit.workflow.run_folder import RunFolder
 from paretobit.workflow.settings import Settings

@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from paretobit.doctor import CHECKS, examine
 from paretobit.document import Document
 from paretobit.errors import BadInput
-from paretobit.search.doctor import CHECKS
-from paretobit.workflow.assemble import fingerprint
-from paretobit.workflow.doctor import examine
-from paretobit.workflow.run import assemble
+from paretobit.trials.evidence import fingerprint
 from paretobit.workflow.settings import Settings
+from paretobit.workflow.setup import assemble
 
 TEXT = """
 model = "jsc-tiny"
@@ -36,7 +35,7 @@ def test_the_search_is_examined_whatever_its_constraints_reject(
     (tmp_path / "search.toml").write_text(TEXT)
     document = Document.read(tmp_path / "search.toml")
     settings = Settings.from_document(document)
-    search = assemble(settings, document).search
+    search = assemble(settings, document).session
     before, state = fingerprint(search.model, search.splits), torch.get_rng_state()
     checks = {check.name: check for check in examine(search, trained=False)}
     assert list(checks) == CHECKS.names()

@@ -8,10 +8,11 @@ import pytest
 
 import paretobit as pb
 from paretobit.document import Document
-from paretobit.search import Study
+from paretobit.studies.study import Study
 from paretobit.workflow.run import run
 from paretobit.workflow.run_folder import RunFolder
 from paretobit.workflow.settings import Settings
+from paretobit.workflow.setup import assemble
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PAIRS = ["width=16, frac_width=8", "width=8, frac_width=6", "width=8, frac_width=4", "width=4, frac_width=2"]
@@ -19,7 +20,7 @@ PAIRS = ["width=16, frac_width=8", "width=8, frac_width=6", "width=8, frac_width
 
 def searched(name: str, folder: Path) -> Study:
     document = Document.read(EXAMPLES / name)
-    return run(Settings.from_document(document), document, RunFolder(folder))
+    return run(assemble(Settings.from_document(document), document), RunFolder(folder))
 
 
 def check_grid(study: Study) -> None:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import paretobit as pb
 from paretobit.cli.main import app
 from paretobit.errors import ParetoBitError
-from paretobit.passes.transform import assignment_of
+from paretobit.passes.layers.assignment import assignment_of
 
 LIMIT = 2**28
 WAYS = ("hangs", "raises", "is NaN", "needs memory", "exits")

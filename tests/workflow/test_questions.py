@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 import paretobit as pb
 from paretobit.cli.main import app
 from paretobit.errors import BadInput
-from paretobit.search import Study
-from paretobit.search.studies.answers import knee_of
+from paretobit.studies.answers import knee_of
+from paretobit.studies.study import Study
 
 SEARCH = """
 seed = 3
@@ -135,5 +135,5 @@ def test_a_forgiving_search_from_python_is_resumed(tmp_path):
     assert [t.config for t in again][:6] == [t.config for t in first]
     assert again.objectives[0].forgiving.reference == 1e6
     assert again.knee() in again.front()
-    with pytest.raises(BadInput, match=r"missing key \(forgiving\.cost\)"):
+    with pytest.raises(BadInput, match=r"unknown key \(forgiving\.costs\).*did you mean 'cost'"):
         pb.search(model, **{**arguments, "forgiving": {"metric": "accuracy", "costs": "bitops"}})

@@ -70,7 +70,7 @@ def test_what_is_saved_loads_and_computes_what_was_measured(transformed):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[passes.calibrate]\nrows = 3\n", ("passes.calibrate.rows", "no settings")),
+        ("[passes.calibrate]\nrows = 3\n", ("passes.calibrate.rows", "allowed: nothing")),
         ("[passes.prune]\nsparsity = 1.5\n", ("passes.prune.sparsity", "1.5")),
         (
             "[passes.prune]\nsparsity = 0.5\n[passes.channel_multiplier]\nby = 'group'\ndefault = 0.5\n",

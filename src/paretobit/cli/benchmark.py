@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from paretobit.cli.console import escaped, guarded, output, print_json, print_table
-from paretobit.cli.options import Config, Dataset, Json, Load, Quiet, Set, document_of_model
+from paretobit.cli.options import Config, Dataset, DataToo, Json, Load, ModelToo, Quiet, Set, document_of_model
 
 
 @guarded
@@ -18,6 +18,8 @@ def benchmark(
         typer.Argument(help="A run folder, a saved model, a TOML file, or a model by name."),
     ] = None,
     dataset: Dataset = None,
+    model_too: ModelToo = None,
+    data_too: DataToo = None,
     config: Config = None,
     load: Load = None,
     variants: Annotated[
@@ -53,7 +55,9 @@ def benchmark(
     json_: Json = False,
 ) -> None:
     """Time of a forward pass, eager, compiled, by attention and with packed weights; memory; difference."""
-    document, saved = document_of_model(model, dataset, config, load, set_, quiet or json_)
+    document, saved = document_of_model(
+        model, data_too or dataset, config, load, set_, quiet or json_, model_too
+    )
 
     from paretobit.errors import BadInput
     from paretobit.report.benchmark import benchmark_rows, write_benchmark
@@ -76,7 +80,7 @@ def benchmark(
         seconds=seconds,
     )
     settings = Settings.from_document(document)
-    given = dataset is not None or config is not None or bool(set_)
+    given = (data_too or dataset) is not None or config is not None or bool(set_)
     with document.placing():
         found = benchmark_named(settings, wanted, saved=saved, other_data=given, shape=shape, classes=classes)
     written = write_benchmark(found, out) if out is not None else ()

@@ -23,7 +23,7 @@ from paretobit.cli.console import (
 from paretobit.cli.options import Json, Quiet, Set
 
 if TYPE_CHECKING:
-    from paretobit.search.comparing.comparison import Comparison
+    from paretobit.comparing.comparison import Comparison
     from paretobit.workflow.contestants import Asking
 
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import rich.progress
     from rich.console import Console
 
-    from paretobit.search import Progress, Study
+    from paretobit.session.loop import Progress
+    from paretobit.studies.study import Study
     from paretobit.training import Epoch
 
 INTERRUPTED = 130

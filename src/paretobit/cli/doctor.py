@@ -30,17 +30,17 @@ def doctor(
     document = document_from(config, {}, set_, json_)
     require_space(document)
 
-    from paretobit.workflow.doctor import examine
-    from paretobit.workflow.run import assemble
+    from paretobit.doctor import examine
     from paretobit.workflow.settings import Settings
+    from paretobit.workflow.setup import assemble
 
     settings = Settings.from_document(document)
     with document.placing():
-        search = assemble(settings, document).search
-    trained = settings.model.given
+        assembled = assemble(settings, document)
+    trained = assembled.subject.has_weights
     if not trained and not json_:
         errors().print("[yellow]note:[/] these are the weights before training; give others: model.load")
-    checks = examine(search, trials, trained=trained)
+    checks = examine(assembled.session, trials, trained=trained)
     failed = sum(check.state == "failed" for check in checks)
     evaluations = sum(check.evaluations for check in checks)
     if json_:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
@@ -51,7 +53,7 @@ def enumerate_(
     settings = Settings.from_document(document)
     folder = RunFolder.choose(out, settings.project or config.stem, resume=resume)
     try:
-        with document.placing(), progress_lines(quiet or json_) as lines:
+        with document.placing(), redirect_stdout(sys.stderr), progress_lines(quiet or json_) as lines:
             path = enumerate_space(
                 settings,
                 document,
@@ -68,7 +70,7 @@ def enumerate_(
 
 
 def _print(path: Path, quiet: bool, json_: bool) -> None:
-    from paretobit.search.comparing.table import Table
+    from paretobit.comparing.table import Table
 
     table = Table.open(path)
     missing = table.about["evidence_absent"]

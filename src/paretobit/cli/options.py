@@ -32,6 +32,11 @@ BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Rows per tr
 LearningRate = Annotated[float | None, typer.Option("--learning-rate", help="Training's step size.")]
 Model = Annotated[str | None, typer.Argument(help="A model of `paretobit list models`, or file.py:function.")]
 Dataset = Annotated[str | None, typer.Argument(help="A data set of `paretobit list datasets`, or npz:PATH ….")]
+ModelToo = Annotated[
+    str | None,
+    typer.Option("--model", help="The same as MODEL; beside a folder, what builds a model given from Python."),
+]
+DataToo = Annotated[str | None, typer.Option("--data", help="The same as DATASET.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on in the run folder where it stopped.")]
 
 
@@ -41,6 +46,8 @@ class RunOptions:
 
     model: Model = None
     dataset: Dataset = None
+    model_too: ModelToo = None
+    data_too: DataToo = None
     config: Config = None
     load: Load = None
     load_type: LoadType = None
@@ -64,8 +71,8 @@ class RunOptions:
     def document(self, **more: Any) -> Document:
         """The document that the file, these flags, and `more` (key to value, dots as `__`) make."""
         flags = {
-            "model.name": self.model,
-            "data.name": self.dataset,
+            "model.name": self.model_too or self.model,
+            "data.name": self.data_too or self.dataset,
             "model.load": None if self.load is None else str(self.load),
             "load_type": self.load_type,
             "project": self.project,
@@ -87,8 +94,11 @@ def document_of_model(
     load: Path | None,
     set_: list[str] | None,
     silent: bool,
+    builds: str | None = None,
 ) -> tuple[Document, str | None]:
     """What a command looks at whose first argument is a run folder, a saved model, a TOML file, or a name.
+
+    `builds` is what `--model` says.
 
     Returns:
         The document, and the folder of the saved model where there is one.
@@ -97,7 +107,7 @@ def document_of_model(
         config, model = Path(model), None
     saved = model if model is not None and Path(model).is_dir() else None
     flags = {
-        "model.name": None if saved else model,
+        "model.name": builds or (None if saved else model),
         "data.name": dataset,
         "model.load": None if load is None else str(load),
     }

@@ -17,7 +17,7 @@ from paretobit.cli.console import (
     print_table,
     require_space,
 )
-from paretobit.cli.options import Config, Dataset, Json, Load, Model, Set
+from paretobit.cli.options import Config, Dataset, DataToo, Json, Load, Model, ModelToo, Set
 
 
 @guarded
@@ -41,11 +41,11 @@ def plan(
     require_space(document)
 
     from paretobit.workflow.plan import plan as make
-    from paretobit.workflow.run import assemble
     from paretobit.workflow.settings import Settings
+    from paretobit.workflow.setup import assemble
 
     with document.placing():
-        planned = make(assemble(Settings.from_document(document), document).search)
+        planned = make(assemble(Settings.from_document(document), document).session)
     if json_:
         print_json(
             {**asdict(planned), "configurations": str(planned.configurations), "seconds": planned.seconds}
@@ -78,6 +78,8 @@ def plan(
 def inspect(
     model: Model,
     dataset: Dataset = None,
+    model_too: ModelToo = None,
+    data_too: DataToo = None,
     config: Config = None,
     convention: Annotated[
         str, typer.Option("--convention", help="How to count: standard, lab2 or lab3.")
@@ -92,7 +94,8 @@ def inspect(
     json_: Json = False,
 ) -> None:
     """A model's graph and costs: a model by name, or a saved one with its formats."""
-    flags = {"model.name": None if model and Path(model).is_dir() else model, "data.name": dataset}
+    given = None if model and Path(model).is_dir() else model
+    flags = {"model.name": model_too or given, "data.name": data_too or dataset}
     document = document_from(config, flags, set_)
 
     from paretobit.report import cost_rows, quantization_rows

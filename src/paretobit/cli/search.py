@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +25,7 @@ from paretobit.cli.options import Resume, RunOptions, with_run_options
 from paretobit.errors import BadInput
 
 if TYPE_CHECKING:
-    from paretobit.search import Study
+    from paretobit.studies.study import Study
     from paretobit.workflow.run_folder import RunFolder
 
 
@@ -59,8 +61,8 @@ def search(
 
     from paretobit.workflow.run import run
     from paretobit.workflow.run_folder import RunFolder
-    from paretobit.workflow.search import Search
     from paretobit.workflow.settings import Settings
+    from paretobit.workflow.setup import assemble
     from paretobit.workflow.train import check_device
 
     settings = Settings.from_document(document)
@@ -68,22 +70,18 @@ def search(
         check_device(settings, document)
     name = settings.project or (options.config.stem if options.config else "search")
     folder = RunFolder.choose(options.out, name, resume=resume)
-
-    def on_start(started: Search) -> None:
-        for dropped in started.space.dropped:
-            errors().print(f"[yellow]warning:[/] knob '{dropped.knob}' has no effect: {dropped.reason}")
-        if started.space.impossible:
-            errors().print(f"[yellow]excluded:[/] {escaped(started.space.impossible)}")
-
     try:
-        with document.placing(), progress_lines(options.silent) as lines:
+        with document.placing(), redirect_stdout(sys.stderr), progress_lines(options.silent) as lines:
+            assembled = assemble(settings, document, begun=folder.begun)
+            for dropped in assembled.session.space.dropped:
+                errors().print(f"[yellow]warning:[/] knob '{dropped.knob}' has no effect: {dropped.reason}")
+            if assembled.session.space.impossible:
+                errors().print(f"[yellow]excluded:[/] {escaped(assembled.session.space.impossible)}")
             study = run(
-                settings,
-                document,
+                assembled,
                 folder,
                 on_epoch=lambda epoch: lines.on_epoch(epoch, settings.train.max_epochs),
                 on_trial=lines.on_trial,
-                on_start=on_start,
                 on_judged=lines.on_judged,
                 extend=extend,
             )
@@ -96,7 +94,7 @@ def search(
 
 def _print(study: Study, folder: RunFolder, options: RunOptions) -> None:
     from paretobit.report import baseline_row, front_rows
-    from paretobit.search.studies.answers import rejected_unrun
+    from paretobit.studies.answers import rejected_unrun
 
     counts = study.counts()
     if options.json_:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from paretobit.cli.console import escaped, guarded, output, print_json, print_table
-from paretobit.cli.options import Config, Dataset, Json, Load, Quiet, Set, document_of_model
+from paretobit.cli.options import Config, Dataset, DataToo, Json, Load, ModelToo, Quiet, Set, document_of_model
 
 
 @guarded
@@ -17,6 +17,8 @@ def sensitivity(
         str | None, typer.Argument(help="A run folder, a saved model, a TOML file, or a model with --load.")
     ] = None,
     dataset: Dataset = None,
+    model_too: ModelToo = None,
+    data_too: DataToo = None,
     config: Config = None,
     load: Load = None,
     formats: Annotated[
@@ -41,24 +43,24 @@ def sensitivity(
     json_: Json = False,
 ) -> None:
     """Each layer quantised alone: SQNR at its output and at the model's, change of loss; fragile ones first."""
-    document, saved = document_of_model(model, dataset, config, load, set_, quiet or json_)
+    document, saved = document_of_model(
+        model, data_too or dataset, config, load, set_, quiet or json_, model_too
+    )
 
-    from paretobit.errors import BadInput
+    from paretobit.errors import BadInput, under
     from paretobit.formats import parse
-    from paretobit.passes.analysis import DEFAULT_FORMATS
     from paretobit.report import cell
     from paretobit.report.sensitivity import sensitivity_rows, skipped_rows
+    from paretobit.strategies.insight.sensitivity import DEFAULT_FORMATS
     from paretobit.workflow.sensitivity import fragile_layers
     from paretobit.workflow.settings import Settings
 
     if saved is not None and load is not None:
         raise BadInput("the folder has weights of its own", key="--load", found=str(load))
-    try:
+    with under("--format"):
         candidates = [parse(text) for text in formats] if formats else DEFAULT_FORMATS
-    except BadInput as error:
-        raise error.under("--format") from None
     settings = Settings.from_document(document)
-    given = dataset is not None or config is not None or bool(set_)
+    given = (data_too or dataset) is not None or config is not None or bool(set_)
     with document.placing():
         found = fragile_layers(
             settings,

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from paretobit.cli.console import escaped, guarded, output, print_front, print_json, print_table
-from paretobit.cli.options import Json
+from paretobit.cli.options import Json, ModelToo
 from paretobit.errors import BadInput
 
 if TYPE_CHECKING:
-    from paretobit.search import Study, Trial
+    from paretobit.studies.study import Study
+    from paretobit.studies.trial import Trial
 
 
 @guarded
@@ -29,16 +30,17 @@ def show(
     trial: Annotated[int | None, typer.Option("--trial", help="One trial, spelt out layer by layer.")] = None,
     failures: Annotated[bool, typer.Option("--failures", help="Failed trials, with their tracebacks.")] = False,
     layers: Annotated[bool, typer.Option("--layers", help="The winner beside the float model.")] = False,
+    model: ModelToo = None,
     json_: Json = False,
 ) -> None:
     """The front of a study; or two trials side by side, the best, one, the failures, the winner's layers."""
     from paretobit.report import baseline_row, front_rows
-    from paretobit.search import Study
+    from paretobit.studies.study import Study
 
     if trials:
         _check_two(trials, best is not None or trial is not None or failures or layers)
     if layers:
-        _layers(run, json_)
+        _layers(run, model, json_)
         return
     with Study.open(run) as study:
         if trials:
@@ -69,7 +71,7 @@ def _check_two(trials: list[str], more: bool) -> None:
 
 
 def _compare(study: Study, a: str, b: str, json_: bool) -> None:
-    from paretobit.report.compare import compare_trials
+    from paretobit.report.two_trials import compare_trials
 
     both = compare_trials(study, a, b)
     one, other = both.sides
@@ -157,11 +159,11 @@ def _failures(study: Study, json_: bool) -> None:
     output().print(f"{len(failed)} of {len(study)} trials failed")
 
 
-def _layers(run: Path, json_: bool) -> None:
+def _layers(run: Path, model: str | None, json_: bool) -> None:
     from paretobit.report import comparison_rows, quantization_rows
     from paretobit.workflow.inspect import beside_float
 
-    summary, comparison = beside_float(run)
+    summary, comparison = beside_float(run, model)
     if json_:
         print_json({"types": quantization_rows(summary), "layers": comparison_rows(comparison)})
         return

@@ -9,7 +9,18 @@ from typing import Annotated, Any
 import typer
 
 from paretobit.cli.console import document_from, guarded, output, print_json, print_table, progress_lines
-from paretobit.cli.options import Config, Dataset, Json, Quiet, Resume, RunOptions, Set, with_run_options
+from paretobit.cli.options import (
+    Config,
+    Dataset,
+    DataToo,
+    Json,
+    ModelToo,
+    Quiet,
+    Resume,
+    RunOptions,
+    Set,
+    with_run_options,
+)
 from paretobit.errors import BadInput
 
 
@@ -59,6 +70,8 @@ def run_test(
         str | None, typer.Argument(help="A run folder, a saved model, or a model's name with a checkpoint.")
     ] = None,
     dataset: Dataset = None,
+    model_too: ModelToo = None,
+    data_too: DataToo = None,
     load: Annotated[Path | None, typer.Option("--load", help="Checkpoint with the model's weights.")] = None,
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
     config: Config = None,
@@ -67,12 +80,14 @@ def run_test(
     json_: Json = False,
 ) -> None:
     """Figures of a trained model on one split, overall and per class."""
+    dataset = data_too or dataset
     given = dataset is not None or config is not None or bool(set_)
     folder = model is not None and Path(model).is_dir()
     flags = {"data.name": dataset, "model.load": None if load is None else str(load)}
-    document = document_from(config, {**flags, "model.name": None if folder else model}, set_)
+    document = document_from(config, {**flags, "model.name": model_too or (None if folder else model)}, set_)
 
     from paretobit.workflow import train as job
+    from paretobit.workflow.opening import named, open_saved
     from paretobit.workflow.settings import Settings
 
     settings = Settings.from_document(document)
@@ -81,7 +96,7 @@ def run_test(
         if model is not None and folder:
             if load is not None:
                 raise BadInput("the folder has weights of its own", key="--load", found=str(load))
-            opened, data = job.open_saved(model, data_settings)
+            opened, data = open_saved(model, data_settings, named(settings.model))
         elif settings.model.load is not None:
             opened, data = job.open_checkpoint(settings)
         else:

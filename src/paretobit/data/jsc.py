@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from paretobit.data.delimited import read_rows, read_table
 from paretobit.data.download import Progress, cache_folder, fetch, progress_bar
 from paretobit.data.raw import Array, RawData
-from paretobit.data.tables import read_rows, read_table
 from paretobit.errors import BadInput, ParetoBitError
 from paretobit.runtime import optional
 

@@ -17,7 +17,7 @@ from paretobit.data.raw import Array, RawData
 from paretobit.data.settings import DataSettings
 from paretobit.data.sources import read
 from paretobit.data.text import tokenised
-from paretobit.errors import BadInput
+from paretobit.errors import located
 
 
 def load(settings: DataSettings) -> Data:
@@ -32,10 +32,8 @@ def load(settings: DataSettings) -> Data:
     raw = read(settings).checked()
     parts = raw.parts()
     labels, classes = encode({part: y for part, (_, y) in parts.items()}, raw.classes, raw.source)
-    try:
+    with located(raw.source):
         rows = splits.draw(labels["train"], classes, settings, given=parts.keys() - {"train"})
-    except BadInput as error:
-        raise error.located(raw.source) from None
     given = {part: (x, labels[part]) for part, (x, _) in parts.items() if part != "train"}
     arrays = given | {part: (raw.x[index], labels["train"][index]) for part, index in rows.items()}
     inputs, applied = _prepared({part: x for part, (x, _) in arrays.items()}, settings, raw)

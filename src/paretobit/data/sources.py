@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from paretobit.data import hub, jsc
+from paretobit.data.delimited import read_table
 from paretobit.data.docstrings import read_docstrings
 from paretobit.data.raw import ALLOWED_KEYS, Array, RawData, from_arrays
 from paretobit.data.settings import DataSettings
-from paretobit.data.tables import read_table
 from paretobit.data.text import read_text
 from paretobit.errors import BadInput
 from paretobit.registry import Registry

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paretobit.data.delimited import LABEL_NAMES, check_header, numbered, opened
 from paretobit.data.raw import Array, RawData
 from paretobit.data.settings import SPLIT, DataSettings
-from paretobit.data.tables import LABEL_NAMES, check_header, numbered, opened
 from paretobit.data.tokenizer import WORDPIECE, Text, again, open_tokenizer, padded, train_wordpiece
 from paretobit.errors import BadInput
 

@@ -308,7 +308,7 @@ def attention(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     return Axes((*shared.dims, q.dims[-2], v.dims[-1]))
 
 
-def pooled(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
+def spatial(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     """Pooling and resampling of the spatial dimensions."""
     return spatial_only(walk, node, args[0])
 
@@ -326,35 +326,21 @@ def embedding(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     return Axes((*index.dims, weight.dims[1]))
 
 
-# fmt: off
-_ELEMENTWISE = tuple("""
-    add iadd radd sub isub rsub mul imul rmul truediv itruediv rtruediv div floordiv pow ipow rpow maximum
-    minimum where masked_fill eq ne lt le gt ge and or xor invert logical_not logical_and logical_or lerp
-    addcmul addcdiv neg abs sqrt rsqrt square exp log sin cos sign clamp clip floor ceil round reciprocal
-    erf relu relu6 gelu silu mish elu celu selu leaky_relu hardtanh hardswish hardsigmoid sigmoid logsigmoid
-    softplus softsign tanh tanhshrink threshold dropout dropout1d dropout2d dropout3d alpha_dropout
-    contiguous clone detach to float half double bfloat16 type type_as cpu cuda nan_to_num isnan isinf
-    requires_grad rsub multiply subtract divide bool long int
-""".split())  # noqa: SIM905
-_POOLED = tuple("""
-    max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
-    adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d lp_pool2d
-    interpolate upsample
-""".split())  # noqa: SIM905
-FUNCTIONS: Mapping[str, Rule] = {
-    **dict.fromkeys(_ELEMENTWISE, elementwise),
-    **dict.fromkeys(_POOLED, pooled),
-    **dict.fromkeys(("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"), like),
-    **dict.fromkeys(("view", "reshape"), view),
-    **dict.fromkeys(("transpose", "swapaxes", "t", "T", "mT"), transpose),
-    **dict.fromkeys(("cat", "concat", "concatenate"), cat),
-    **dict.fromkeys(("matmul", "bmm"), matmul),
-    **dict.fromkeys(("mean", "sum", "amax", "amin", "var", "std"), reduce),
-    **dict.fromkeys(("softmax", "log_softmax", "softmin"), softmax),
-    **dict.fromkeys(("expand", "expand_as", "broadcast_to"), expand),
-    "flatten": flatten, "unflatten": unflatten, "permute": permute, "unsqueeze": unsqueeze, "squeeze": squeeze,
-    "stack": stack, "chunk": chunk, "split": split, "unbind": unbind, "getitem": getitem, "repeat": repeat,
-    "pad": pad, "linear": linear, "scaled_dot_product_attention": attention, "pixel_shuffle": pixel_shuffle,
-    "embedding": embedding,
-}
-# fmt: on
+_VIEWS = (
+    view,
+    flatten,
+    unflatten,
+    transpose,
+    permute,
+    unsqueeze,
+    squeeze,
+    chunk,
+    split,
+    unbind,
+    getitem,
+    expand,
+)
+_COPIES = (like, cat, stack, repeat, pad, pixel_shuffle, embedding)
+_COMPUTE = (elementwise, reduce, softmax, spatial, matmul, linear, attention)
+RULES: Mapping[str, Rule] = {rule.__name__: rule for rule in (*_VIEWS, *_COPIES, *_COMPUTE)}
+"""By the word that a row of the table of operations says."""

@@ -132,7 +132,7 @@ def embedding(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
     return Axes((*x.dims, gives))
 
 
-def unchanged(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
+def elementwise(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
     """Activations, dropout: every element by itself."""
     return Axes(x.dims)
 
@@ -200,36 +200,10 @@ def shuffle_channels(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
     return x.replaced(1, repeated(tile, module.groups))
 
 
-def _rules() -> Mapping[str, LayerRule]:
-    table: dict[str, LayerRule] = {"linear": linear, "embedding": embedding, "prelu": prelu, "glu": gated}
-    table |= dict.fromkeys((f"conv{d}d" for d in (1, 2, 3)), convolution)
-    table |= dict.fromkeys((f"conv_transpose{d}d" for d in (1, 2, 3)), convolution)
-    for kind in ("batch", "instance"):
-        table |= dict.fromkeys((f"{kind}_norm{d}d" for d in (1, 2, 3)), batch_norm)
-    table |= {"sync_batch_norm": batch_norm, "layer_norm": layer_norm, "rms_norm": layer_norm}
-    table |= {"group_norm": group_norm, "softmax": softmax, "log_softmax": softmax, "softmin": softmax}
-    table |= {"flatten": flatten, "unflatten": unflatten, "pixel_shuffle": pixel_shuffle}
-    table |= {"channel_shuffle": shuffle_channels}
-    return table
-
-
-RULES: Mapping[str, LayerRule] = _rules()
-_BY_FILE = {"activation": unchanged, "dropout": unchanged, "pooling": spatial, "padding": spatial}
-_BY_FILE |= {"upsampling": spatial}
-_NOT_ELEMENTWISE = ("softmax2d", "multihead_attention")
-
-
-def layer_rule(module: nn.Module, op: str) -> LayerRule | None:
-    """The rule of a layer; None where there is none."""
-    if op in RULES:
-        return RULES[op]
-    if op in _NOT_ELEMENTWISE:
-        return None
-    if op == "identity":
-        return unchanged
-    files = [base.__module__.rpartition(".") for base in type(module).__mro__]
-    named = (name for room, _, name in files if room == "torch.nn.modules")
-    return next((_BY_FILE[name] for name in named if name in _BY_FILE), None)
+_WITH_WEIGHTS = (linear, convolution, batch_norm, layer_norm, group_norm, prelu, embedding)
+_WITHOUT = (elementwise, softmax, gated, spatial, flatten, unflatten, pixel_shuffle, shuffle_channels)
+RULES: Mapping[str, LayerRule] = {rule.__name__: rule for rule in (*_WITH_WEIGHTS, *_WITHOUT)}
+"""By the word that a row of the table of operations says."""
 
 
 def is_as_torch_has_it(walk: Walk, node: Node, module: nn.Module) -> bool:

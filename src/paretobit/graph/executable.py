@@ -24,7 +24,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Step:
+class Instruction:
     """One operation of a model.
 
     Attributes:
@@ -42,7 +42,7 @@ class Step:
     in_place: bool
 
 
-def steps_of(graph: ModelGraph, model: nn.Module, example: Tensor) -> tuple[Step, ...] | None:
+def steps_of(graph: ModelGraph, model: nn.Module, example: Tensor) -> tuple[Instruction, ...] | None:
     """The steps of a model that is called with one tensor, in order of execution.
 
     A step whose argument was written into takes the result of who wrote last.
@@ -76,7 +76,7 @@ def steps_of(graph: ModelGraph, model: nn.Module, example: Tensor) -> tuple[Step
 
         args, kwargs = filled(node.args, fx.Node, current), filled(node.kwargs, fx.Node, current)
         target = node.target if callable(node.target) else str(node.target)
-        steps.append(Step(known, target, args, dict(kwargs), writers._in_place(node)))
+        steps.append(Instruction(known, target, args, dict(kwargs), known.in_place))
         writers.take(node)
     return tuple(steps)
 

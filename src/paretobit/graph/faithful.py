@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -86,33 +86,42 @@ class Writers:
     def take(self, node: fx.Node) -> None:
         """Note a node, in order of execution."""
         target = node.args[0] if node.args else node.kwargs.get("input")
-        if isinstance(target, fx.Node) and self._in_place(node):
+        if isinstance(target, fx.Node) and self.in_place(node):
             first = self._first.get(target.name, target.name)
             self._first[node.name] = first
             self._last[first] = node.name
 
-    def _in_place(self, node: fx.Node) -> bool:
-        name = getattr(node.target, "__name__", str(node.target))
+    def in_place(self, node: fx.Node) -> bool:
+        """Whether a node writes its result into its first argument."""
         if node.op == "call_module":
             return bool(getattr(self._model.get_submodule(str(node.target)), "inplace", False))
         if node.op not in ("call_function", "call_method"):
             return False
-        return node.target in _OPERATORS or (name.endswith("_") and not name.endswith("__")) or _asked(node)
+        return works_in_place(node.target, node.args, node.kwargs)
 
 
-_OPERATORS = (
-    operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ifloordiv, operator.imod,
-    operator.ipow, operator.iand, operator.ior, operator.ixor,
-)  # fmt: skip
+def works_in_place(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether the call of a function, or of a method given by its name, writes into its first argument."""
+    name = str(getattr(function, "__name__", function))
+    if name.endswith("_") and not name.endswith("__"):
+        return True
+    if name in _OPERATORS or "inplace" in kwargs or not callable(function):
+        return name in _OPERATORS or bool(kwargs.get("inplace", False))
+    place = _place_of_inplace(function)
+    return place is not None and place < len(args) and bool(args[place])
 
 
-def _asked(node: fx.Node) -> bool:
-    """Whether a function is told to work in place."""
-    if "inplace" in node.kwargs or not callable(node.target):
-        return bool(node.kwargs.get("inplace", False))
+_OPERATORS = frozenset(
+    prefix.format(op)
+    for op in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")
+    for prefix in ("i{}", "__i{}__")
+)
+
+
+@functools.lru_cache(maxsize=4096)
+def _place_of_inplace(function: Any) -> int | None:
     try:
-        names = list(inspect.signature(node.target).parameters)
+        names = list(inspect.signature(function).parameters)
     except (TypeError, ValueError):  # functions of C have none, and no such argument
-        return False
-    place = names.index("inplace") if "inplace" in names else len(node.args)
-    return place < len(node.args) and bool(node.args[place])
+        return None
+    return names.index("inplace") if "inplace" in names else None

@@ -43,6 +43,7 @@ class Node:
         output_shapes: Shapes of all result tensors.
         site: Where formats for it are set: the path of the layer, or for a function the caller's
             path and the function, counted (`encoder.attention.matmul_1`); empty where nothing is.
+        in_place: Whether it writes its result into its first argument.
     """
 
     name: str
@@ -58,6 +59,12 @@ class Node:
     input_shapes: tuple[Shape | None, ...] = ()
     output_shapes: tuple[Shape, ...] = ()
     site: str = ""
+    in_place: bool = False
+
+    @property
+    def is_call(self) -> bool:
+        """Whether it is the call of a layer, function or method."""
+        return self.kind in ("call_module", "call_function", "call_method")
 
     @property
     def input_elements(self) -> int | None:

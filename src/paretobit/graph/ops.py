@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from torch import nn
 
+from paretobit.graph.operations import OPERATIONS
+
 _IRREGULAR = {
     "ReLU": "relu",
     "ReLU6": "relu6",
@@ -32,7 +34,7 @@ def op_of(module: nn.Module) -> str:
     >>> op_of(nn.BatchNorm1d(3)), op_of(nn.Linear(1, 1)), op_of(nn.SiLU())
     ('batch_norm1d', 'linear', 'silu')
     """
-    return op_name(_torch_class(module).__name__)
+    return OPERATIONS.word_of_layer(module) or op_name(_torch_class(module).__name__)
 
 
 def class_name(module: nn.Module) -> str:
@@ -66,6 +68,8 @@ def is_leaf(module: nn.Module) -> bool:
     """
     if hasattr(module, "slot_names") or isinstance(module, nn.MultiheadAttention):
         return True
+    if OPERATIONS.word_of_layer(module) is not None:
+        return True
     if any(True for _ in module.children()):
         return False
     layer = _torch_class(module)
@@ -85,22 +89,7 @@ def function_op(function: Any) -> tuple[str, Literal["call_function", "call_meth
         return str(getattr(function.__self__, "__name__", name)), "call_function"
     method = inspect.ismethoddescriptor(function) or "Tensor." in str(getattr(function, "__qualname__", ""))
     operator = name.startswith("__")
-    return one_name(name), "call_method" if method and not operator else "call_function"
-
-
-def one_name(name: str) -> str:
-    """The one name of a function that torch and Python know by several: in place, reflected, spelt out.
-
-    >>> one_name("iadd"), one_name("add_"), one_name("__rsub__"), one_name("truediv")
-    ('add', 'add', 'sub', 'div')
-    """
-    bare = name.strip("_")
-    return _SAME.get(bare, bare)
-
-
-_SAME = {prefix + op: op for op in ("add", "sub", "mul", "matmul", "pow") for prefix in "ir"}
-_SAME |= dict.fromkeys(("truediv", "itruediv", "rtruediv", "idiv", "rdiv", "true_divide", "divide"), "div")
-_SAME |= {"subtract": "sub", "multiply": "mul"}
+    return OPERATIONS.word(name), "call_method" if method and not operator else "call_function"
 
 
 def _torch_class(module: nn.Module) -> type[nn.Module]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from paretobit.graph.faithful import works_in_place
 from paretobit.graph.model_graph import Node, Ref, Shape
 from paretobit.graph.names import Names, node_name
 from paretobit.graph.ops import function_op, is_leaf, op_of
@@ -80,7 +81,8 @@ class _Recorder(TorchFunctionMode):
             if is_leaf(module):
                 self._within_leaf -= 1
                 if not self._within_leaf:
-                    self.add(node_name(path), "call_module", op_of(module), path, args, kwargs, result)
+                    inside = getattr(module, "inplace", False) is True
+                    self.add(node_name(path), "call_module", op_of(module), path, args, kwargs, result, inside)
 
         return hook
 
@@ -91,11 +93,21 @@ class _Recorder(TorchFunctionMode):
             if op == "setitem":
                 self.add(op, kind, op, self._path[-1], args, kwargs or {}, args[0])
             elif any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):
-                self.add(op, kind, op, self._path[-1] if self._path else "", args, kwargs or {}, result)
+                inside = works_in_place(func, args, kwargs or {})
+                path = self._path[-1] if self._path else ""
+                self.add(op, kind, op, path, args, kwargs or {}, result, inside)
         return result
 
     def add(
-        self, name: str, kind: Any, op: str, owner: str, args: Any, kwargs: Mapping[str, Any], result: Any
+        self,
+        name: str,
+        kind: Any,
+        op: str,
+        owner: str,
+        args: Any,
+        kwargs: Mapping[str, Any],
+        result: Any,
+        in_place: bool = False,
     ) -> None:
         """One node; its results belong to it from now on."""
         inputs = [leaf for leaf in tree_leaves((args, dict(kwargs))) if isinstance(leaf, Tensor)]
@@ -123,6 +135,7 @@ class _Recorder(TorchFunctionMode):
                 kwargs=plain_kwargs,
                 input_shapes=shapes,
                 output_shapes=output_shapes,
+                in_place=in_place,
             )
         )
 

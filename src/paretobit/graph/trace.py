@@ -17,7 +17,8 @@ from paretobit.errors import BadInput
 from paretobit.graph.faithful import Writers, check_faithful
 from paretobit.graph.model_graph import ModelGraph, Node, Ref, Shape, with_sites
 from paretobit.graph.names import Names, node_name
-from paretobit.graph.ops import is_leaf, one_name, op_of
+from paretobit.graph.operations import OPERATIONS, row_of
+from paretobit.graph.ops import is_leaf, op_of
 from paretobit.graph.record import record
 
 Example = Tensor | Sequence[Any] | Mapping[str, Any]
@@ -176,10 +177,11 @@ def _from_fx(model: nn.Module, traced: fx.Graph, shapes: Shapes, batch: int | No
                 input_shape=inputs[0] if inputs else None,
                 output_shape=outputs[0] if outputs else None,
                 batch=batch,
-                args=_with_refs(node.args, current),
+                args=_with_refs(node.args[:1] if _is_property(node) else node.args, current),
                 kwargs=_with_refs(node.kwargs, current),
                 input_shapes=inputs,
                 output_shapes=outputs,
+                in_place=writers.in_place(node),
             )
         )
     return ModelGraph(model, with_sites(nodes), "fx", batch=batch)
@@ -256,10 +258,17 @@ def _operation(model: nn.Module, node: fx.Node) -> str:
     if node.op == "call_module":
         return op_of(model.get_submodule(str(node.target)))
     if node.op == "call_method":
-        return one_name(str(node.target))
+        return OPERATIONS.word(str(node.target))
     if node.op == "call_function":
-        return one_name(str(getattr(node.target, "__name__", node.target)))
+        if _is_property(node):  # x.T
+            return str(node.args[1])
+        return OPERATIONS.word(str(getattr(node.target, "__name__", node.target)))
     return node.op
+
+
+def _is_property(node: fx.Node) -> bool:
+    """Whether a node asks a tensor for another view of it."""
+    return node.target is getattr and row_of(str(node.args[1])).is_view
 
 
 def _calling_module(node: fx.Node) -> str:

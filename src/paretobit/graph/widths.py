@@ -6,16 +6,16 @@ adds, concatenates or compares must agree, and what is not understood is frozen 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from paretobit.errors import BadInput
+from paretobit.graph import axes_functions, axes_layers
 from paretobit.graph.axes import Axis, Segment, Variables, fixed, size
-from paretobit.graph.axes_functions import FUNCTIONS
-from paretobit.graph.axes_layers import is_as_torch_has_it, layer_rule
 from paretobit.graph.axes_walk import COMPUTED, Axes, Layer, NotUnderstood, Obstacle, Tensors, Walk
 from paretobit.graph.model_graph import ModelGraph, Node, Ref, Shape
+from paretobit.graph.operations import row_of
 
 Role = Literal["in", "out", "through"]
 
@@ -202,20 +202,26 @@ def _fixed_results(walk: Walk, node: Node, reason: str) -> Any:
 def _by_rule(walk: Walk, node: Node, args: Any, kwargs: Any) -> Any:
     if node.kind == "call_module":
         module = walk.graph.module(node)
-        rule = layer_rule(module, node.op)
+        rule = _rule(node.op, axes_layers.RULES)
         if rule is None:
             raise NotUnderstood(f"{type(module).__name__} is not understood")
-        if not is_as_torch_has_it(walk, node, module):
+        if not axes_layers.is_as_torch_has_it(walk, node, module):
             raise NotUnderstood("its weight is computed from other parameters")
         given = _tensors_in([args, kwargs])
         return rule(walk, node, module, given[0])
-    function = FUNCTIONS.get(node.op.strip("_"))
+    function = _rule(node.op, axes_functions.RULES)
     if function is None:
         inputs = _tensors_in([args, kwargs])
         if all(walk.is_fixed(axis) for value in inputs for axis in value.dims):
             return _fixed_results(walk, node, f"made by {node.name}")
         raise NotUnderstood("this operation is not understood")
     return function(walk, node, args, kwargs)
+
+
+def _rule(op: str, rules: Mapping[str, Callable[..., Any]]) -> Callable[..., Any] | None:
+    """What an operation does to widths, if it is known."""
+    word = row_of(op).widths
+    return rules.get(word) if isinstance(word, str) else word
 
 
 def _check_shapes(node: Node, result: Any) -> None:

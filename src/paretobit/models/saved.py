@@ -23,7 +23,8 @@ from paretobit.graph import ModelGraph, trace, width_groups
 from paretobit.models.checkpoint import load_state, read_state, save_weights
 from paretobit.models.huggingface import example_input
 from paretobit.models.source import build_again
-from paretobit.passes.transform import apply_assignment, assignment_of, folds_of, resize, with_folds
+from paretobit.passes.layers.assignment import apply_assignment, assignment_of
+from paretobit.passes.transform import folds_of, resize, with_folds
 from paretobit.passes.transform.prune_activation import InputPruning, input_prunings_of, set_input_pruning
 from paretobit.storage import write_text_atomic
 

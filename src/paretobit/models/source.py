@@ -69,11 +69,10 @@ def layout(name: str) -> Layout | None:
     """
     if is_reference(name) or is_huggingface(name):
         return None
-    try:
-        return MODELS[name].layout
-    except BadInput as error:
-        error.allowed = [*MODELS.names(), "path/to/file.py:function", "hf:TYPE", "hf:path/to/config.json"]
-        raise error.located(None, "model.name") from None
+    if name not in MODELS:
+        allowed = [*MODELS.names(), "path/to/file.py:function", "hf:TYPE", "hf:path/to/config.json"]
+        raise BadInput(f"unknown {MODELS.noun}", key="model.name", found=name, allowed=allowed)
+    return MODELS[name].layout
 
 
 def build(

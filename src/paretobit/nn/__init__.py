@@ -3,7 +3,6 @@
 from paretobit.nn.attention import run_by_modules
 from paretobit.nn.cache import TensorCache
 from paretobit.nn.functions import (
-    FUNCTIONS,
     QuantizedFunction,
     function_slots,
     function_terms,
@@ -14,19 +13,23 @@ from paretobit.nn.layers import (
     dot_product,
     dot_terms,
     instrument,
+    lies_transposed,
     possible_slots,
     slots_of,
     weight_rows,
 )
+from paretobit.nn.parameter_use import ParameterUse, ParameterUses, Stored, parameter_uses
 from paretobit.nn.quantized import Quantized, formats_of, slot_of_parameter
 from paretobit.nn.sites import SiteNotReached, add_site, instrument_at, layer_at, why_no_site
 
 __all__ = [
-    "FUNCTIONS",
     "LAYERS",
+    "ParameterUse",
+    "ParameterUses",
     "Quantized",
     "QuantizedFunction",
     "SiteNotReached",
+    "Stored",
     "TensorCache",
     "add_site",
     "dot_product",
@@ -37,6 +40,8 @@ __all__ = [
     "instrument",
     "instrument_at",
     "layer_at",
+    "lies_transposed",
+    "parameter_uses",
     "possible_function_slots",
     "possible_slots",
     "run_by_modules",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from paretobit.nn.quantized import Quantized, swap_channels
+from paretobit.nn.quantized import Quantized
 
 
 class _QuantizedConv(Quantized):
@@ -52,18 +52,12 @@ def transposed_convolution(
 class _QuantizedConvTranspose(Quantized):
     slot_names = ("data_in", "weight", "bias")
     quantizes_input = True
-    groups: int
+    transposed = True
 
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         """As the torch layer; the weight is quantised as `(out, in / groups, ...)`."""
         operands = (self.data("data_in", input), self.parameter("weight"), self.parameter("bias"))
         return transposed_convolution(self, *operands, output_size)
-
-    def _quantizer(self, slot: str) -> Callable[[Tensor], Tensor]:
-        quantize = super()._quantizer(slot)
-        if slot != "weight":
-            return quantize
-        return lambda w: swap_channels(quantize(swap_channels(w, self.groups)), self.groups)
 
 
 class QuantizedConvTranspose1d(_QuantizedConvTranspose, nn.ConvTranspose1d):

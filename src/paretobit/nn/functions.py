@@ -10,85 +10,31 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, is_grad_enabled, nn
 from torch.nn import functional as F
 
 from paretobit.errors import BadInput
 from paretobit.formats import FULL, Format
+from paretobit.graph.operations import OPERATIONS, row_of
 from paretobit.nn.cache import TensorCache
 from paretobit.nn.quantized import Quantized
 
 ATTENTION = "scaled_dot_product_attention"
 
 
-@dataclass(frozen=True)
-class Operand:
-    """An operand of a function: its slot, its position, and the names it can be given by."""
-
-    slot: str
-    position: int
-    names: tuple[str, ...]
-
-    def find(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """What a call gives for it; None where it gives nothing."""
-        if self.position < len(args):
-            return args[self.position]
-        return next((kwargs[name] for name in self.names if name in kwargs), None)
-
-
-def _operands(*places: tuple[str, int, str]) -> tuple[Operand, ...]:
-    return tuple(Operand(slot, position, tuple(names.split())) for slot, position, names in places)
-
-
-_FIRST = ("data_in", 0, "input self")
-_OF_DATA = _operands(_FIRST)
-_BOTH = _operands(_FIRST, ("data_in", 1, "other"))
-_PRODUCT = _operands(_FIRST, ("weight", 1, "other mat2 vec tensor"))
-_AFFINE = _operands(_FIRST, ("weight", 1, "weight"), ("bias", 2, "bias"))
-_UNARY = (
-    *("relu", "relu6", "leaky_relu", "rrelu", "elu", "celu", "selu", "gelu", "silu", "mish", "glu"),
-    *("sigmoid", "tanh", "softplus", "softsign", "hardswish", "hardsigmoid", "hardtanh", "logsigmoid"),
-    *("log_sigmoid", "softmax", "log_softmax", "softmin", "threshold", "hardshrink", "softshrink"),
-    *("tanhshrink", "mean", *(f"{kind}_pool{n}d" for kind in ("avg", "max") for n in (1, 2, 3))),
-    *(f"adaptive_{kind}_pool{n}d" for kind in ("avg", "max") for n in (1, 2, 3)),
-)
-
-FUNCTIONS: dict[str, tuple[Operand, ...]] = {
-    **dict.fromkeys(_UNARY, _OF_DATA),
-    **dict.fromkeys(("add", "sub", "mul", "div"), _BOTH),
-    **dict.fromkeys(("matmul", "mm", "bmm", "mv"), _PRODUCT),
-    **dict.fromkeys(("linear", "conv1d", "conv2d", "conv3d"), _AFFINE),
-    "addmm": _operands(("bias", 0, "input self"), ("data_in", 1, "mat1"), ("weight", 2, "mat2")),
-    "baddbmm": _operands(("bias", 0, "input self"), ("data_in", 1, "batch1"), ("weight", 2, "batch2")),
-    "prelu": _operands(_FIRST, ("weight", 1, "weight")),
-    "embedding": _operands(("weight", 1, "weight")),
-    "batch_norm": _operands(_FIRST, ("weight", 3, "weight"), ("bias", 4, "bias")),
-    "instance_norm": _operands(_FIRST, ("weight", 3, "weight"), ("bias", 4, "bias")),
-    "layer_norm": _operands(_FIRST, ("weight", 2, "weight"), ("bias", 3, "bias")),
-    "group_norm": _operands(_FIRST, ("weight", 2, "weight"), ("bias", 3, "bias")),
-    "rms_norm": _operands(_FIRST, ("weight", 2, "weight")),
-    ATTENTION: _operands(("data_in", 0, "query"), ("weight", 1, "key"), ("weight", 2, "value")),
-}
-"""Every function that can be quantised, and its operands."""
-
-_SLOT_ORDER = ("data_in", "weight", "bias")
-_CONVS = ("conv1d", "conv2d", "conv3d")
-
-
 def possible_function_slots(op: str) -> tuple[str, ...]:
     """Slots of a function; empty where it is not supported."""
-    used = {operand.slot for operand in FUNCTIONS.get(op, ())}
-    return tuple(slot for slot in _SLOT_ORDER if slot in used)
+    return row_of(op).slots
 
 
 def function_slots(op: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, ...]:
     """Slots of one call: no `bias` where the call gives none."""
-    used = {o.slot for o in FUNCTIONS.get(op, ()) if o.find(args, kwargs) is not None}
-    return tuple(slot for slot in _SLOT_ORDER if slot in used)
+    row = row_of(op)
+    used = {o.slot for o in row.operands if o.find(args, kwargs) is not None}
+    return tuple(slot for slot in row.slots if slot in used)
 
 
 def function_terms(op: str, shapes: Mapping[str, Sequence[int]]) -> int | None:
@@ -96,18 +42,25 @@ def function_terms(op: str, shapes: Mapping[str, Sequence[int]]) -> int | None:
 
     None where it is no dot product, or several (attention).
     """
-    if op in _CONVS:
+    cost = row_of(op).cost
+    if cost == "convolution":
         return math.prod(shapes["weight"][1:]) if "weight" in shapes else None
-    if op in ("matmul", "mm", "bmm", "mv", "linear", "addmm", "baddbmm"):
+    if cost in ("linear", "contraction"):
         return shapes["data_in"][-1] if shapes.get("data_in") else None
     return None
+
+
+def outputs_first(op: str, slot: str, value: Tensor) -> Tensor:
+    """An operand of a function in the layout in which it is quantised; twice, and it is as before."""
+    last = any(o.outputs == -1 for o in OPERATIONS.operands(op) if o.slot == slot)
+    return value.transpose(-1, -2) if last and value.dim() > 1 else value
 
 
 class QuantizedFunction(Quantized):
     """The formats of one function call, at its site in the calling module; it has no parameters.
 
     Args:
-        op: The function, one of `FUNCTIONS`.
+        op: The function, one that has operands in the table of operations.
         number: Which call of this function by this caller, in order of execution, counted from 0.
         caller: Path of the calling module.
         cache: For operands that are parameters.
@@ -118,8 +71,9 @@ class QuantizedFunction(Quantized):
 
     def __init__(self, op: str, number: int, caller: str, cache: TensorCache) -> None:
         super().__init__()
-        if op not in FUNCTIONS:
-            raise BadInput("this function cannot be quantised", found=op, allowed=FUNCTIONS)
+        if not OPERATIONS.operands(op):
+            allowed = [entry.name for entry in OPERATIONS if entry.value.operands]
+            raise BadInput("this function cannot be quantised", found=op, allowed=allowed)
         self.op, self.number, self.caller = op, number, caller
         self.slot_names = possible_function_slots(op)
         self._cache = cache
@@ -135,18 +89,37 @@ class QuantizedFunction(Quantized):
         self.active = any(f is not FULL for f in self.slots.values())
 
     def operand(self, slot: str, value: Any) -> Any:
-        """An operand through the format of its slot."""
+        """An operand through the format of its slot; a parameter, or a view of one, from the cache."""
         if not isinstance(value, Tensor) or not value.is_floating_point():
             return value
-        is_stored = slot != "data_in" and isinstance(value, nn.Parameter)
-        return self.stored(slot, value) if is_stored else self.data(slot, value)
+        number_format, source = self.slots[slot], value if value._base is None else value._base
+        if number_format is FULL:
+            return value
+        if slot == "data_in" or not isinstance(source, nn.Parameter):
+            return self._laid_out(slot, number_format.quantize(self._laid_out(slot, value)))
+        quantize = self._quantizer(slot)
+        if not number_format.traits.deterministic or (is_grad_enabled() and value.requires_grad):
+            return quantize(value)
+        place = (value.shape, value.stride(), value.storage_offset())
+        key = (id(self), slot, place, number_format, self.training)
+        return self._cache.get(key, source, lambda _: quantize(value.detach()))
+
+    def _quantizer(self, slot: str) -> Callable[[Tensor], Tensor]:
+        quantize = super()._quantizer(slot)
+        return lambda value: self._laid_out(slot, quantize(self._laid_out(slot, value)))
+
+    def _laid_out(self, slot: str, value: Tensor) -> Tensor:
+        """An operand with its outputs first, where its format shares something between elements."""
+        if self.slots[slot].traits.scale == "none":
+            return value
+        return outputs_first(self.op, slot, value)
 
     def forward(self, *args: Any, function: Callable[..., Any], **kwargs: Any) -> Any:
         """What `function` computes on quantised operands; where it works in place, this does."""
         if self.op == ATTENTION:
             return _attention(self, *args, **kwargs)
         given, named = list(args), dict(kwargs)
-        for operand in FUNCTIONS[self.op]:
+        for operand in OPERATIONS.operands(self.op):
             if operand.position < len(given):
                 given[operand.position] = self.operand(operand.slot, given[operand.position])
             for name in operand.names:
@@ -218,7 +191,7 @@ def read_site(site: str) -> tuple[str, str, int]:
     (('encoder.attention', 'matmul', 1), ('', 'add', 0))
     """
     caller, _, name = site.rpartition(".")
-    if name in FUNCTIONS:
+    if OPERATIONS.operands(name):
         return caller, name, 0
     match = _SITE.fullmatch(name)
     assert match is not None

@@ -6,10 +6,13 @@ exactly as torch computes it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from paretobit.errors import BadInput
+from paretobit.graph import op_name
 from paretobit.nn.activation import WITHOUT_WEIGHTS, QuantizedPReLU, QuantizedReLU
 from paretobit.nn.attention import QuantizedMultiheadAttention
 from paretobit.nn.cache import TensorCache
@@ -35,7 +38,8 @@ from paretobit.nn.normalization import (
     QuantizedLayerNorm,
     QuantizedRMSNorm,
 )
-from paretobit.nn.quantized import Quantized, present_slots, swap_channels
+from paretobit.nn.quantized import Quantized, present_slots, stands_for, swap_channels
+from paretobit.registry import Registry
 
 __all__ = [
     "LAYERS",
@@ -44,37 +48,60 @@ __all__ = [
     "dot_terms",
     "instrument",
     "layer_for",
+    "lies_transposed",
     "possible_slots",
     "slots_of",
     "weight_rows",
 ]
 
-LAYERS: dict[type[nn.Module], type[Quantized]] = {
-    nn.Linear: QuantizedLinear,
-    nn.Bilinear: QuantizedBilinear,
-    nn.MultiheadAttention: QuantizedMultiheadAttention,
-    nn.Conv1d: QuantizedConv1d,
-    nn.Conv2d: QuantizedConv2d,
-    nn.Conv3d: QuantizedConv3d,
-    nn.ConvTranspose1d: QuantizedConvTranspose1d,
-    nn.ConvTranspose2d: QuantizedConvTranspose2d,
-    nn.ConvTranspose3d: QuantizedConvTranspose3d,
-    nn.BatchNorm1d: QuantizedBatchNorm1d,
-    nn.BatchNorm2d: QuantizedBatchNorm2d,
-    nn.BatchNorm3d: QuantizedBatchNorm3d,
-    nn.InstanceNorm1d: QuantizedInstanceNorm1d,
-    nn.InstanceNorm2d: QuantizedInstanceNorm2d,
-    nn.InstanceNorm3d: QuantizedInstanceNorm3d,
-    nn.LayerNorm: QuantizedLayerNorm,
-    nn.GroupNorm: QuantizedGroupNorm,
-    nn.RMSNorm: QuantizedRMSNorm,
-    nn.Embedding: QuantizedEmbedding,
-    nn.EmbeddingBag: QuantizedEmbeddingBag,
-    nn.ReLU: QuantizedReLU,
-    nn.PReLU: QuantizedPReLU,
-    **WITHOUT_WEIGHTS,
-}
-"""Every operation of torch's that can be quantised, and the class that does it."""
+
+class Layers(Registry[type[Quantized]]):
+    """Quantised layers by the word of their operation, found by the layer type that they stand for."""
+
+    def __init__(self) -> None:
+        super().__init__("quantised layer")
+        self._by_type: dict[type[nn.Module], type[Quantized]] = {}
+
+    def register(self, name: str, *, summary: str = "") -> Callable[[type[Quantized]], type[Quantized]]:
+        """Decorator of a subclass of `Quantized` and of the layer type that it quantises."""
+        file = super().register(name, summary=summary)
+
+        def take(layer: type[Quantized]) -> type[Quantized]:
+            self._by_type[stands_for(layer)] = file(layer)
+            return layer
+
+        return take
+
+    def remove(self, name: str) -> None:
+        """Take a class out again."""
+        del self._by_type[stands_for(self[name])], self._entries[name]
+
+    def of_type(self, kind: type[nn.Module]) -> type[Quantized] | None:
+        """The class for layers of exactly this type; None where there is none."""
+        return self._by_type.get(kind)
+
+    @property
+    def types(self) -> tuple[type[nn.Module], ...]:
+        """The layer types that can be quantised."""
+        return tuple(self._by_type)
+
+
+LAYERS = Layers()
+"""Every layer that can be quantised, and the class that does it; of functions the table of operations tells."""
+_PRODUCTS: tuple[type[Quantized], ...] = (
+    *(QuantizedLinear, QuantizedBilinear, QuantizedMultiheadAttention),
+    *(QuantizedConv1d, QuantizedConv2d, QuantizedConv3d),
+    *(QuantizedConvTranspose1d, QuantizedConvTranspose2d, QuantizedConvTranspose3d),
+)
+_NORMS: tuple[type[Quantized], ...] = (
+    *(QuantizedBatchNorm1d, QuantizedBatchNorm2d, QuantizedBatchNorm3d),
+    *(QuantizedInstanceNorm1d, QuantizedInstanceNorm2d, QuantizedInstanceNorm3d),
+    *(QuantizedLayerNorm, QuantizedGroupNorm, QuantizedRMSNorm),
+)
+_TABLES: tuple[type[Quantized], ...] = (QuantizedEmbedding, QuantizedEmbeddingBag)
+_ACTIVATIONS = (QuantizedReLU, QuantizedPReLU, *WITHOUT_WEIGHTS.values())
+for _layer in (*_PRODUCTS, *_NORMS, *_TABLES, *_ACTIVATIONS):
+    LAYERS.register(op_name(stands_for(_layer).__name__))(_layer)
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -82,7 +109,7 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 def layer_for(kind: type[nn.Module]) -> type[Quantized] | None:
     """The class that quantises layers of exactly this type; None where there is none."""
-    return quantized_conv1d(kind) if is_conv1d(kind) else LAYERS.get(kind)
+    return quantized_conv1d(kind) if is_conv1d(kind) else LAYERS.of_type(kind)
 
 
 def possible_slots(module: nn.Module) -> tuple[str, ...]:
@@ -137,6 +164,12 @@ def dot_product(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | Non
     raise BadInput("this layer is no dot product", found=type(module).__name__)
 
 
+def lies_transposed(module: nn.Module) -> bool:
+    """Whether the weight of a layer lies as `(in, out / groups, ...)`."""
+    layer = type(module) if isinstance(module, Quantized) else layer_for(type(module))
+    return layer.transposed if layer is not None else isinstance(module, _TRANSPOSED) or _is_conv1d(module)
+
+
 def _is_conv1d(module: nn.Module) -> bool:
     return any(is_conv1d(base) for base in type(module).__mro__)
 
@@ -156,7 +189,7 @@ def instrument(module: nn.Module, cache: TensorCache) -> Quantized:
         raise BadInput(
             "this layer type cannot be quantised",
             found=type(module).__name__,
-            allowed=[known.__name__ for known in LAYERS],
+            allowed=[known.__name__ for known in LAYERS.types],
         )
     module.__class__ = layer
     assert isinstance(module, Quantized)

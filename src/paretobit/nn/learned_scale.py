@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, under
 from paretobit.formats import Description, Format, ScaledInteger
 from paretobit.formats.grid import limited_
 from paretobit.formats.partition import join, parts, split
@@ -48,10 +48,11 @@ def learn_scales(model: nn.Module) -> Scales:
             found.left[name] = reason
             continue
         try:
-            _learn(layer, slot)
-        except BadInput as error:
+            with under(name):
+                _learn(layer, slot)
+        except BadInput:
             forget_scales(model)
-            raise error.under(name) from None
+            raise
         found.learned.append(name)
     if not found.learned:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.left.items())

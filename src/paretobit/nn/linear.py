@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from paretobit.nn.quantized import Quantized, swap_channels
+from paretobit.nn.quantized import Quantized
 
 CONV1D = "transformers.pytorch_utils.Conv1D"
 """GPT-2's linear layer, whose weight is `(in, out)`."""
@@ -42,6 +41,7 @@ class _Conv1D(Quantized):
 
     slot_names = ("data_in", "weight", "bias")
     quantizes_input = True
+    transposed = True
     weight: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,10 +54,6 @@ class _Conv1D(Quantized):
 
     def __repr__(self) -> str:
         return f"{self._get_name()}(nf={self.weight.size(1)}, nx={self.weight.size(0)})"
-
-    def _quantizer(self, slot: str) -> Callable[[Tensor], Tensor]:
-        quantize = super()._quantizer(slot)
-        return quantize if slot != "weight" else lambda w: swap_channels(quantize(swap_channels(w)))
 
 
 def is_conv1d(kind: type[nn.Module]) -> bool:

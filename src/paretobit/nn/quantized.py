@@ -18,6 +18,8 @@ class Quantized(nn.Module):
     slot_names: tuple[str, ...]
     slots: dict[str, Format]
     _cache: TensorCache
+    transposed: ClassVar[bool] = False
+    """Whether the weight lies as `(in, out / groups, ...)`."""
     quantizes_input: ClassVar[bool] = False
     """Whether all that `data_in` goes through is the layer's one input, as it is given, once."""
 
@@ -67,18 +69,38 @@ class Quantized(nn.Module):
         return self._cache.get((id(self), slot, part, number_format, self.training), value, quantize)
 
     def _quantizer(self, slot: str) -> Callable[[Tensor], Tensor]:
-        """What a parameter goes through; a layer that keeps its outputs on another axis turns it first."""
+        """What a parameter goes through, in the layout in which it is quantised."""
         number_format = self.slots[slot]
-        return number_format.quantize_latent if self.training else number_format.quantize
+        quantize = number_format.quantize_latent if self.training else number_format.quantize
+        if not self.transposed:
+            return quantize
+        return lambda w: self.laid_out(slot, quantize(self.laid_out(slot, w)))
+
+    def laid_out(self, slot: str, value: Tensor) -> Tensor:
+        """A parameter in the layout in which its format sees it, outputs first; twice, and it is as before."""
+        return as_quantised(self, type(self), slot, value)
 
     def _operation(self) -> str:
         """The class of torch's that this layer stands for."""
-        return next(base for base in type(self).__mro__ if not issubclass(base, Quantized)).__name__
+        return stands_for(type(self)).__name__
 
     def _get_name(self) -> str:
         formats = [self.slots[name] for name in ("weight", *self.slot_names) if name in self.slots]
         family = next((type(f).__name__ for f in formats if f is not FULL), "")
         return self._operation() + family
+
+
+def as_quantised(module: nn.Module, layer: type[Quantized], slot: str, value: Tensor) -> Tensor:
+    """A parameter of a module, in the layout in which this quantised layer would quantise it."""
+    if slot != "weight" or not layer.transposed:
+        return value
+    return swap_channels(value, int(getattr(module, "groups", 1)))
+
+
+def stands_for(layer: type[Quantized]) -> type[nn.Module]:
+    """The layer type that a quantised layer takes the place of."""
+    own = (base for base in layer.__mro__ if issubclass(base, nn.Module))
+    return next(base for base in own if not issubclass(base, Quantized))
 
 
 _PROJECTIONS = {"weight": "out_proj", "bias": "in_proj_bias"}

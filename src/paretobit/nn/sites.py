@@ -17,8 +17,9 @@ from torch import fx, nn
 from torch.overrides import TorchFunctionMode
 
 from paretobit.errors import BadInput, ParetoBitError
+from paretobit.graph.operations import OPERATIONS
 from paretobit.nn.cache import TensorCache
-from paretobit.nn.functions import FUNCTIONS, QuantizedFunction, read_site
+from paretobit.nn.functions import QuantizedFunction, read_site
 from paretobit.nn.layers import instrument
 from paretobit.nn.quantized import Quantized
 
@@ -199,7 +200,7 @@ def add_site(model: nn.Module, site: str, cache: TensorCache, name_of: NameOf) -
     inside, op, number = read_site(site)
     paths = dict(model.named_modules(remove_duplicate=False))
     caller = paths.get(inside)
-    if caller is None or op not in FUNCTIONS:
+    if caller is None or not OPERATIONS.operands(op):
         raise BadInput("the model has no such layer", found=site, allowed=filter(None, paths))
     present = caller._modules.get(site.rpartition(".")[2])
     if isinstance(present, QuantizedFunction):

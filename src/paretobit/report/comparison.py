@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from paretobit.comparing.comparison import RANDOM, Comparison, Quartiles, Standing
 from paretobit.report.figures import Picture, style
 from paretobit.report.tables import Row, cell, to_markdown
-from paretobit.search.comparing.comparison import RANDOM, Comparison, Entry, Quartiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -143,7 +143,7 @@ def _apart(canvas: Figure, comparison: Comparison, rows: int) -> None:
 
 def _draw(
     axes: Axes,
-    entry: Entry,
+    entry: Standing,
     number: int,
     comparison: Comparison,
     *,
@@ -198,7 +198,7 @@ def _label(comparison: Comparison) -> str:
     return "share of the best hypervolume"
 
 
-def _ordered(comparison: Comparison) -> list[Entry]:
+def _ordered(comparison: Comparison) -> list[Standing]:
     """Best median first; where medians are alike, the sooner one within reach."""
     sign = 1 if comparison.measure == "regret" else -1
     keys = {
@@ -208,12 +208,12 @@ def _ordered(comparison: Comparison) -> list[Entry]:
     return sorted(comparison.entries, key=lambda entry: keys[entry.label])
 
 
-def _beyond_noise(comparison: Comparison, entry: Entry, other: Entry) -> bool:
+def _beyond_noise(comparison: Comparison, entry: Standing, other: Standing) -> bool:
     ours, theirs = (e.at(comparison.budget)[1] for e in (entry, other))
     return ours != theirs and not abs(ours - theirs) <= (comparison.yardstick.noise or 0)
 
 
-def _against(comparison: Comparison, entry: Entry, random: Entry, evaluations: int) -> str:
+def _against(comparison: Comparison, entry: Standing, random: Standing, evaluations: int) -> str:
     pair = comparison.paired(entry, random, evaluations)
     return f"{pair.better} better, {pair.equal} equal, {pair.worse} worse; p {_p(pair.p)}"
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from paretobit.formats import FULL, Format
-from paretobit.search import SPACES, Config, Study
-from paretobit.search.spaces.format_knobs import Choices, SearchEntry, decode
+from paretobit.spaces import SPACES
+from paretobit.spaces.format_knobs import Choices, SearchEntry, decode
+from paretobit.spaces.knobs import Config
+from paretobit.studies.study import Study
 
 MIXED = "mixed"
 

@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 
 from paretobit.errors import BadInput
-from paretobit.search import Objective, Study, Trial
+from paretobit.studies.study import Study
+from paretobit.studies.trial import Trial
+from paretobit.wanted.objectives import Objective
 
 
 def metric_name(study: Study, name: str) -> str:

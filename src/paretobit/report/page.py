@@ -10,7 +10,7 @@ from paretobit.errors import BadInput
 from paretobit.report.figures.format_map import best_trial
 from paretobit.report.runs import Run, Runs
 from paretobit.report.tables import Row, baseline_row, best_trial_row, cell, columns, front_rows, to_markdown
-from paretobit.search import Study
+from paretobit.studies.study import Study
 
 _MANY_KNOBS, _MANY_ROWS = 6, 60
 _OF_A_TRAINING = ("model.name", "data.name", "seed")

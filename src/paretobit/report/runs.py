@@ -13,7 +13,8 @@ from typing import Any
 from paretobit.document import Document
 from paretobit.errors import BadInput
 from paretobit.report.families import families_of
-from paretobit.search import Study, Trial
+from paretobit.studies.study import Study
+from paretobit.studies.trial import Trial
 from paretobit.training.history import Epoch
 
 CURVES = "learning_curves.csv"

@@ -1,11 +1,12 @@
-"""Tables of what the analysis passes found about data: sensitivity and statistics."""
+"""Tables of sensitivity and of statistics."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from paretobit.passes.analysis import SensitivityReport, TensorStatistics
+from paretobit.passes.analysis import TensorStatistics
 from paretobit.report.tables import Row
+from paretobit.strategies.insight.sensitivity import SensitivityReport
 
 
 def sensitivity_rows(report: SensitivityReport) -> list[Row]:

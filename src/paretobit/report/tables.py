@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from paretobit.passes.analysis import Accumulator, CostReport, LayerComparison, TypeSummary
-from paretobit.search import SPACES, Study, Trial
+from paretobit.spaces import SPACES
+from paretobit.studies.study import Study
+from paretobit.studies.trial import Trial
 
 Row = dict[str, Any]
 

@@ -18,13 +18,13 @@ from paretobit.storage import TEMPORARY, read_tensors, write_tensors, write_text
 from paretobit.training.history import Epoch, History
 from paretobit.training.settings import TrainSettings
 
-State = dict[str, Any]
+TrainingState = dict[str, Any]
 
 # Settings that may change between a training and its continuation.
 FREE_ON_RESUME = ("max_epochs",)
 
 
-def snapshot(model: nn.Module) -> State:
+def snapshot(model: nn.Module) -> TrainingState:
     """A copy of the model's state, tied weights still tied."""
     return copy.deepcopy(model.state_dict())
 
@@ -38,13 +38,13 @@ def restore(model: nn.Module, state: Mapping[str, Any]) -> None:
 class Saved:
     """What a folder holds of an interrupted training, read and checked."""
 
-    weights: State
-    best: State
-    optimizer: State
+    weights: TrainingState
+    best: TrainingState
+    optimizer: TrainingState
     epochs: list[Epoch]
 
 
-class RunFolder:
+class TrainingFolder:
     """Reads and writes the folder of one training.
 
     `last/state.json` names the files of the last finished epoch and is replaced last, so a process killed at
@@ -175,9 +175,9 @@ def _split(state: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, Tensor], d
     return tensors, values
 
 
-def _merge(tensors: Mapping[str, Tensor], values: Mapping[str, Mapping[str, Any]]) -> State:
+def _merge(tensors: Mapping[str, Tensor], values: Mapping[str, Mapping[str, Any]]) -> TrainingState:
     """The inverse of `_split`."""
-    state: State = {int(index): dict(entries) for index, entries in values.items()}  # type: ignore[misc]
+    state: TrainingState = {int(index): dict(entries) for index, entries in values.items()}  # type: ignore[misc]
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
         state[int(index)][name] = tensor  # type: ignore[index]

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from paretobit.document import Document, validate
+from paretobit.data.calibration import Loss
+from paretobit.document import Document
 from paretobit.errors import BadInput
 from paretobit.graph import Example
-from paretobit.runtime import is_reference, seeded
-from paretobit.search import Space, Study, Wanted
-from paretobit.search.evidence.calibration import Loss
-from paretobit.search.problem import check_before_work
-from paretobit.workflow.assemble import (
-    DEFAULT_CALIBRATION,
-    Given,
-    Pair,
-    choose_strategy,
-    default_strategy,
-    evidence_for,
-    make_runners,
-    splits_from,
-)
-from paretobit.workflow.execution import Execution
+from paretobit.session.session import OnTrial
+from paretobit.spaces import Space
+from paretobit.studies.study import Study
+from paretobit.workflow.assemble import Pair, Rows
+from paretobit.workflow.run import run
 from paretobit.workflow.run_folder import RunFolder
-from paretobit.workflow.search import OnTrial, Search, execute
-from paretobit.workflow.settings import ForgivingSettings
-from paretobit.workflow.trials import check_strategy, make_pipeline, steps_of
+from paretobit.workflow.settings import Settings
+from paretobit.workflow.setup import assemble
+from paretobit.workflow.subject import Given
 
 
 def search(
@@ -45,7 +37,7 @@ def search(
     test: Pair | None = None,
     evaluate: Callable[[nn.Module], Mapping[str, float]] | str | None = None,
     example: Example | None = None,
-    calibration: Given = DEFAULT_CALIBRATION,
+    calibration: Rows | None = None,
     loss: Loss | str | None = None,
     runners: Mapping[str, Mapping[str, Any]] | None = None,
     pipeline: Mapping[str, Any] | None = None,
@@ -54,11 +46,11 @@ def search(
     timeout: float | None = None,
     seed: int = 0,
     best: str | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     engine: str | None = None,
     trial_timeout: float | None = None,
     max_failures: int | None = None,
-    eval_mode: bool = True,
+    eval_mode: bool | None = None,
     warm_start: str | Path | None = None,
     out: str | Path | None = None,
     resume: bool = False,
@@ -84,7 +76,7 @@ def search(
         example: Inputs for the graph where no data is given: a tensor, a sequence of positional
             arguments, or a mapping of keyword arguments. Costs need it.
         calibration: Rows that fix scales and show which layer matters: so many of `train` (or else of
-            `val`); a pair of inputs and targets; or a list of batches as the model takes them.
+            `val`), 512 unless said; a pair of inputs and targets; or a list of batches as the model takes them.
         loss: `loss(output, target)`, the mean over a batch, for what is no classifier; it is given the
             batch in place of a target where calibration is a list of batches. Or where it is:
             `path/to/file.py:function`.
@@ -100,12 +92,12 @@ def search(
         timeout: Seconds after which no further trial starts.
         seed: Of everything random.
         best: The question whose answer is kept in `best/`; also `knee`.
-        workers: Processes that evaluate, one torch thread each.
+        workers: Processes that evaluate, one torch thread each; one unless said.
         engine: `serial` or `processes`; unset: processes where there are several workers or a
             timeout per trial.
         trial_timeout: Seconds a trial may take; a longer one fails.
         max_failures: Trials that may fail; one more ends the search.
-        eval_mode: False measures in training mode; running statistics are put back afterwards.
+        eval_mode: False measures in training mode, statistics are put back; unset: it is not.
         warm_start: Run folder whose trials of this space, on this model and data, are taken over.
         out: Run folder; unset: the study stays in memory and nothing is written.
         resume: Go on with the study in `out`.
@@ -119,56 +111,54 @@ def search(
         BadInput: Before any work, for whatever does not fit.
         StudyError: The study in `out` belongs to another search.
     """
-    document = Document()
-    execution = Execution(workers, engine, timeout, trial_timeout, max_failures)
-    traded = None
-    if forgiving is not None:
-        traded = validate(ForgivingSettings, forgiving, document, "forgiving").traded
-    wanted = Wanted.of(maximize, minimize, subject_to, traded)
-    if not isinstance(space, Space):
-        raise BadInput("not a search space", key="space", found=space, allowed="paretobit.Quantize(...)")
-    own = any(map(is_reference, runners or ()))
-    if val is None and evaluate is None and not own:
-        raise BadInput("nothing to measure with: give val=(x, y) or evaluate=function", key="val")
-    splits = splits_from({"train": train, "val": val, "test": test}, model)
-    with seeded(seed):  # a forward pass may draw
-        evidence = evidence_for(model, splits, example, calibration, loss)
-        made = make_runners(runners, evidence, evaluate, wanted.directions, document)
-    steps = steps_of(pipeline, space, made, document)
-    bound = space.bind(evidence.graph, evidence.calibration)
-    training, made = make_pipeline(steps, space, bound, evidence, made, wanted, has_weights=True)
-    check_before_work(wanted, made, best)
-    default = "optuna" if training else default_strategy(bound, wanted, made)
-    name, settings, number = choose_strategy(strategy, n_trials, bound.tree, wanted, document, default=default)
-    check_strategy(name, training)
-    folder = None if out is None else RunFolder.choose(out, "search", resume=resume)
-    begun = folder is not None and folder.begun
-    assembled = Search(
+    rows = calibration if type(calibration) is not int else None
+    given = Given(
         model,
-        splits,
-        evidence,
-        bound,
-        made,
-        wanted,
-        name,
-        settings,
-        number,
-        seed,
-        execution,
-        eval_mode,
-        best,
-        space.name,
-        None if begun or warm_start is None else Study.open(warm_start),
-        {"source": None},
-        pipeline=training,
+        space,
+        {"train": train, "val": val, "test": test},
+        example=example,
+        calibration=rows,
+        evaluate=None if isinstance(evaluate, str) else evaluate,
+        loss=None if isinstance(loss, str) else loss,
     )
-    assembled.check_given(trained=True)
-    if folder is None:
-        return execute(assembled, None, on_trial)
-    described = {"name": space.name, **space.to_settings()}
-    config = {"seed": seed, "search": {"space": described, "n_trials": number}}
-    if evaluate is not None or own:
-        assembled.check_baseline()
-    folder.create()
-    with folder.locked():
-        return execute(assembled, folder, on_trial, lambda: folder.write_config(config), extend)
+    asked = {
+        "space": {"name": space.name, **space.to_settings()} if isinstance(space, Space) else {},
+        "maximize": maximize,
+        "minimize": minimize,
+        "subject_to": subject_to,
+        "forgiving": forgiving,
+        "runners": runners,
+        "pipeline": pipeline,
+        "strategy": strategy,
+        "n_trials": n_trials,
+        "timeout": timeout,
+        "best": best,
+        "workers": workers,
+        "engine": engine,
+        "trial_timeout": trial_timeout,
+        "max_failures": max_failures,
+        "eval_mode": eval_mode,
+        "warm_start": None if warm_start is None else str(warm_start),
+        "calibration": calibration if rows is None else None,
+        "evaluate": evaluate if isinstance(evaluate, str) else None,
+        "loss": loss if isinstance(loss, str) else None,
+    }
+    asked = {key: value for key, value in asked.items() if value is not None}
+    recorded = given.recorded.model_dump(exclude_defaults=True)
+    document = Document({"seed": seed, "search": asked, "given": recorded})
+    with _by_argument():
+        settings = Settings.from_document(document)
+        folder = None if out is None else RunFolder.choose(out, "search", resume=resume)
+        begun = folder is not None and folder.begun
+        assembled = assemble(settings, document, given, begun=begun)
+        return run(assembled, folder, on_trial=on_trial, extend=extend)
+
+
+@contextmanager
+def _by_argument() -> Iterator[None]:
+    """Name arguments in errors, not the keys of a file that say the same."""
+    try:
+        yield
+    except BadInput as error:
+        error.key = error.key and error.key.removeprefix("search.")
+        raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,25 +10,28 @@ import torch
 from torch import Tensor, nn
 
 from paretobit.data import Data
+from paretobit.data.calibration import Calibration, Loss
 from paretobit.data.text import typical_row
 from paretobit.document import Document, validate
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, located
 from paretobit.graph import Example, trace
 from paretobit.models import ModelSettings, build, layout, load_state, read_state
 from paretobit.runtime import is_reference, load_function
-from paretobit.search import RUNNERS, SPACES, STRATEGIES, BoundSpace, Evidence, Runner, Space, Tree, Wanted
-from paretobit.search.evidence.calibration import Calibration, Loss
-from paretobit.search.runners import FileRunner, FunctionRunner
-from paretobit.search.runners.function import Evaluate
-from paretobit.search.strategies import StrategySettings
-from paretobit.search.strategies.optuna_samplers import SAMPLERS
+from paretobit.spaces import SPACES, BoundSpace, Space
+from paretobit.spaces.knobs import Tree
+from paretobit.strategies import STRATEGIES, StrategySettings
+from paretobit.strategies.optuna_samplers import SAMPLERS
+from paretobit.trials.evidence import Evidence
+from paretobit.trials.runners import RUNNERS, FileRunner, FunctionRunner, Runner
+from paretobit.trials.runners.function import Evaluate
+from paretobit.wanted.wanted import Wanted
 from paretobit.workflow.other_run import OtherRun
-from paretobit.workflow.settings import DEFAULT_RUNNERS
+from paretobit.workflow.settings import DEFAULT_RUNNERS, SearchSettings
 
 Pair = tuple[Any, Any]
-Given = int | Pair | Sequence[Example]
+Rows = int | Pair | Sequence[Example]
 """Calibration rows as a user gives them: how many of the data's, a pair, or batches."""
-DEFAULT_CALIBRATION = 512
+DEFAULT_CALIBRATION = SearchSettings.model_fields["calibration"].default
 EXHAUSTIVE_UP_TO = 500
 DEFAULT_TRIALS = 100
 
@@ -52,10 +54,8 @@ def build_model(settings: ModelSettings, data: Data, seed: int) -> nn.Module:
         config=settings.config, head=settings.head, tokens=data.tokens,
     )  # fmt: skip
     if settings.load is not None:
-        try:
+        with located(key="model.load"):
             load_state(model, read_state(settings.load), settings.load)
-        except BadInput as error:
-            raise error.located(None, "model.load") from None
     return model.eval()
 
 
@@ -113,7 +113,7 @@ def evidence_for(
     model: nn.Module,
     splits: Mapping[str, tuple[Tensor, Tensor]],
     example: Example | None = None,
-    calibration: Given = DEFAULT_CALIBRATION,
+    calibration: Rows = DEFAULT_CALIBRATION,
     loss: Loss | str | None = None,
 ) -> Evidence:
     """The model's graph, the data, and the rows to calibrate on.
@@ -144,7 +144,7 @@ def evidence_for(
 
 def _calibration(
     splits: Mapping[str, tuple[Tensor, Tensor]],
-    given: Given,
+    given: Rows,
     loss: Loss | None,
     rows_per_batch: int,
     model: nn.Module,
@@ -202,19 +202,15 @@ def make_runners(
     runners: list[Runner] = []
     for name, table in tables.items():
         prefix = f"search.runners.{name}"
-        try:
+        with located(key=prefix):
             if is_reference(name):
                 runners.append(FileRunner(evidence, name, table, directions))
                 continue
             runner = RUNNERS[name]
             runners.append(runner(evidence, validate(runner.Settings, table, document, prefix)))
-        except BadInput as error:
-            raise error.located(None, prefix) from None
     if isinstance(evaluate, str):
-        try:
+        with located(key="search.evaluate"):
             runners.append(FileRunner(evidence, evaluate, {}, directions))
-        except BadInput as error:
-            raise error.located(None, "search.evaluate") from None
     elif evaluate is not None:
         runners.append(FunctionRunner(evidence, evaluate, directions))
     return tuple(runners)
@@ -228,10 +224,8 @@ def _loaded(reference: str, key: str) -> Any:
     """
     if not is_reference(reference):
         raise _no_function(key, reference)
-    try:
+    with located(key=f"search.{key}"):
         return load_function(reference)
-    except BadInput as error:
-        raise error.located(None, f"search.{key}") from None
 
 
 def _no_function(key: str, found: str) -> BadInput:
@@ -244,12 +238,10 @@ def make_space(table: Mapping[str, Any], document: Document) -> Space:
     name = settings.pop("name", "quantize")
     if isinstance(name, list):
         name, settings = ("product", {"spaces": name, **settings}) if len(name) > 1 else (name[0], settings)
-    try:
+    with document.placing("search.space"):
         if name not in SPACES:
             raise BadInput(f"unknown {SPACES.noun}", key="name", found=name, allowed=SPACES.names())
         return SPACES[name].from_settings(settings)
-    except BadInput as error:
-        raise document.place(error, "search.space") from None
 
 
 def choose_strategy(
@@ -266,25 +258,19 @@ def choose_strategy(
     A sampler's name alone (`tpe`) means Optuna with that sampler. `default` is for spaces that are too
     large to try everything.
     """
-    if n_trials is not None and (type(n_trials) is not int or n_trials < 1):
-        raise BadInput("not a number of trials", key="n_trials", found=n_trials, allowed="1 or more")
-    if given is not None and not isinstance(given, str | Mapping):
-        raise BadInput("not a strategy", key="strategy", found=given, allowed="a name, or a table with name")
     table = {"name": given} if isinstance(given, str) else dict(given or {})
     name = table.pop("name", None)
     if name is None:
         name = "brute_force" if tree.size <= EXHAUSTIVE_UP_TO else default
     if name in SAMPLERS:
         name, table = "optuna", {"sampler": name, **table}
-    try:
+    with document.placing("search.strategy"):
         if name not in STRATEGIES:
             allowed = [*STRATEGIES.names(), *SAMPLERS]
             raise BadInput(f"unknown {STRATEGIES.noun}", key="name", found=name, allowed=allowed)
         strategy = STRATEGIES[name]
         settings = validate(strategy.Settings, table, document, "search.strategy")
         strategy.check(settings, tree, len(wanted.objectives))
-    except BadInput as error:
-        raise document.place(error, "search.strategy") from None
     return name, settings, n_trials or (tree.size if name == "brute_force" else DEFAULT_TRIALS)
 
 
@@ -295,21 +281,3 @@ def default_strategy(space: BoundSpace, wanted: Wanted, runners: Sequence[Runner
     asked += [constraint.metric for constraint in wanted.constraints]
     both = any(name in known for name in asked) and any(name not in known for name in asked)
     return "guided" if both and space.acts_on() else "optuna"
-
-
-def fingerprint(model: nn.Module, splits: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, str]:
-    """Digests of the model's weights and of the data."""
-    return {
-        "model": _digest(model.state_dict().items()),
-        "data": _digest(
-            (f"{name}.{part}", t) for name, pair in splits.items() for part, t in zip("xy", pair, strict=True)
-        ),
-    }
-
-
-def _digest(tensors: Any) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in tensors:
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]

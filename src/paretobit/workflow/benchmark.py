@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.benchmark import timer
 
 from paretobit.errors import BadInput, ParetoBitError
-from paretobit.models import build, input_dtype, load, read_manifest
+from paretobit.models import build, input_dtype, read_manifest
 from paretobit.report.benchmark import Benchmark, Timing
 from paretobit.runtime import device as device_named
 from paretobit.runtime import one_thread, seeded
@@ -24,8 +24,9 @@ from paretobit.workflow.assemble import build_model
 from paretobit.workflow.benchmark_memory import kept_bytes, peak_bytes
 from paretobit.workflow.benchmark_variants import EAGER, VARIANTS, NotOffered, Variant
 from paretobit.workflow.inspect import sample_shape
+from paretobit.workflow.opening import load_saved, named, open_saved
 from paretobit.workflow.settings import Settings
-from paretobit.workflow.train import load_data, open_saved
+from paretobit.workflow.train import load_data
 
 _MOST_ROWS, _MOST_PASSES, _LONGEST = 2**20, 100_000, 3600
 _SHORTEST = 1e-7  # seconds: the clock's own
@@ -130,12 +131,10 @@ def _saved(folder: str, settings: Settings, other_data: bool) -> tuple[nn.Module
     """A saved model, and rows of its data, or of the settings', or drawn at random where it names none."""
     page = read_manifest(folder)
     if "data" in page or other_data:
-        model, data = open_saved(folder, settings.data if other_data else None)
+        model, data = open_saved(folder, settings.data if other_data else None, named(settings.model))
         return model, data.val.x
-    if page["source"] is None:
-        raise BadInput("this model was given from Python: it cannot be built from here", found=folder)
-    model = load(folder)
-    return model, _random_rows(model, tuple(page["source"]["input_shape"]), settings.seed)
+    model, source = load_saved(folder, named(settings.model))
+    return model, _random_rows(model, tuple(source["input_shape"]), settings.seed)
 
 
 def _of_shape(settings: Settings, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -15,11 +15,14 @@ from paretobit.formats import FORMATS
 from paretobit.models import MODELS
 from paretobit.passes.transform import PASSES
 from paretobit.registry import Entry
-from paretobit.search import RUNNERS, SPACES, STRATEGIES
-from paretobit.search.halving import HalvingSettings
-from paretobit.search.steps import CalibrateStep, PipelineSettings, TrainingStep
-from paretobit.search.strategies.optuna_samplers import SAMPLERS
+from paretobit.schemas import Entries, Schema, schema_of, type_text
+from paretobit.spaces import SPACES
+from paretobit.strategies import STRATEGIES
+from paretobit.strategies.optuna_samplers import SAMPLERS
 from paretobit.training.distillation import Distillation
+from paretobit.trials.pipeline.halving import HalvingSettings
+from paretobit.trials.pipeline.steps import CalibrateStep, PipelineSettings, TrainingStep
+from paretobit.trials.runners import RUNNERS
 from paretobit.workflow.settings import SECTIONS, ForgivingSettings, MetricSettings, Settings
 
 Row = dict[str, Any]
@@ -28,6 +31,18 @@ _TRAINING = "search.pipeline.train, .finetune"
 
 def _entries(registry: Iterable[Entry[Any]]) -> list[Row]:
     return [{"name": entry.name, "what": entry.summary} for entry in registry]
+
+
+def _models() -> list[Row]:
+    """The models, and what they are fed."""
+    rows = zip(_entries(MODELS), MODELS, strict=True)
+    return [{**row, "takes": entry.value.layout} for row, entry in rows]
+
+
+def _spaces() -> list[Row]:
+    """The spaces, and by which step of a trial they act."""
+    rows = zip(_entries(SPACES), SPACES, strict=True)
+    return [{**row, "step": entry.value.acts_at().word} for row, entry in rows]
 
 
 def _metrics() -> list[Row]:
@@ -56,32 +71,68 @@ def _settings() -> list[Row]:
     schemas["search.pipeline.stop"] = HalvingSettings
     schemas["search.pipeline.calibrate"] = CalibrateStep
     schemas[f"{_TRAINING}.teacher"] = Distillation
-    schemas |= {f"search.strategy ({e.name})": e.value.Settings for e in STRATEGIES}
-    schemas |= {f"search.runners.{e.name}": e.value.Settings for e in RUNNERS}
-    return [
-        {"section": section, "key": key, "default": _default(info), "what": info.description}
+    for section, schema in _registered().items():
+        schemas |= {section: schema, **_within(section, schema)}
+    rows = [
+        _row(section, key, info)
         for section, schema in schemas.items()
         for key, info in schema.model_fields.items()
         if key not in SECTIONS or section
-    ] + [{"section": _TRAINING, "key": "teacher", "default": "false", "what": _of_teacher()}]
+    ]
+    rows += [
+        {"section": section, "key": key, "type": "", "default": "", "what": what}
+        for section, schema in schemas.items()
+        for key, what in getattr(schema, "more", {}).items()
+    ]
+    teacher = TrainingStep.model_fields["teacher"]
+    what = f"{teacher.description}; all other keys as in train, without seed"
+    return [*rows, {**_row(_TRAINING, "teacher", teacher), "what": what}]
 
 
-def _of_teacher() -> str:
-    return f"{TrainingStep.model_fields['teacher'].description}; all other keys as in train, without seed"
+def _registered() -> dict[str, type[BaseModel]]:
+    """The section of everything registered that has settings, to its schema."""
+    schemas = {f"search.space ({e.name})": e.value.Settings for e in SPACES}
+    schemas |= {f"search.strategy ({e.name})": e.value.Settings for e in STRATEGIES}
+    schemas |= {f"search.runners.{e.name}": e.value.Settings for e in RUNNERS}
+    schemas |= {f"passes.{e.name}": getattr(e.value, "Settings", Schema) for e in PASSES}
+    return schemas | {f"format ({e.name})": schema_of(e.value) for e in FORMATS}
+
+
+def _within(section: str, schema: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """The sections of the tables within one: entries by layer, and tables under a key."""
+    found: dict[str, type[BaseModel]] = {}
+    if getattr(schema, "entry", None) is not None:
+        found[f"{section}.NAME"] = schema.entry  # type: ignore[attr-defined]
+    for key, info in schema.model_fields.items():
+        for entries in info.metadata:
+            if isinstance(entries, Entries) and entries.schema is not None:
+                found[f"{section}.{key}.NAME"] = entries.schema
+        for kind in (info.annotation, *get_args(info.annotation)):
+            if isinstance(kind, type) and issubclass(kind, Schema):
+                found[f"{section}.{key}"] = kind
+    return found
+
+
+def _row(section: str, key: str, info: FieldInfo) -> Row:
+    known: Any = info.json_schema_extra or {}
+    kind = known.get("type") or type_text(info.annotation)
+    return {"section": section, "key": key, "type": kind, "default": _default(info), "what": info.description}
 
 
 def _default(info: FieldInfo) -> str:
-    if info.default is None or info.is_required() or info.default_factory is not None:
+    if info.is_required():
+        return "needed"
+    if info.default is None or info.default_factory is not None:
         return ""
     return json.dumps(info.default)
 
 
 _KINDS: dict[str, Callable[[], list[Row]]] = {
     "formats": lambda: _entries(FORMATS),
-    "models": lambda: _entries(MODELS),
+    "models": _models,
     "datasets": lambda: _entries(SOURCES),
     "passes": lambda: _entries(PASSES),
-    "spaces": lambda: _entries(SPACES),
+    "spaces": _spaces,
     "strategies": lambda: _entries(STRATEGIES),
     "samplers": _samplers,
     "runners": lambda: _entries(RUNNERS),

@@ -11,28 +11,29 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from paretobit.comparing.comparison import Comparison, Standing, entry_of
+from paretobit.comparing.replay import Asked, Play
+from paretobit.comparing.table import Table
+from paretobit.comparing.yardstick import Yardstick
 from paretobit.document import Document
 from paretobit.errors import BadInput
 from paretobit.report.comparison import comparison_page, comparison_picture
 from paretobit.report.figures import FORMATS, save
 from paretobit.runtime import one_thread, seeded
-from paretobit.search import Config, Constraint, Problem, Wanted
-from paretobit.search.comparing.comparison import Comparison, Entry, entry_of
-from paretobit.search.comparing.replay import Asked, Play
-from paretobit.search.comparing.table import Table
-from paretobit.search.comparing.yardstick import Yardstick
-from paretobit.search.objectives import split_constraints
-from paretobit.search.problem import UNJUDGED
-from paretobit.search.runners import BasicEvaluation
-from paretobit.search.trial import Outcome
+from paretobit.session.session import Session
+from paretobit.spaces.knobs import Config
 from paretobit.storage import write_text_atomic
+from paretobit.strategies.problem import Problem
 from paretobit.training import Epoch
+from paretobit.trials.outcome import Outcome
+from paretobit.trials.runners import BasicEvaluation
+from paretobit.wanted.objectives import Constraint, split_constraints
+from paretobit.wanted.wanted import Wanted
 from paretobit.workflow.contestants import Asking, Contestant, line_up
-from paretobit.workflow.run import assemble
+from paretobit.workflow.run import train_first
 from paretobit.workflow.run_folder import RunFolder
-from paretobit.workflow.search import Search
 from paretobit.workflow.settings import Settings
-from paretobit.workflow.train import train
+from paretobit.workflow.setup import assemble
 
 OnPlay = Callable[[str, int, int], None]
 """Called after every play: the strategy, plays done, plays in all."""
@@ -109,22 +110,21 @@ def compare_live(
     change = {"strategy": None, "n_trials": None, "warm_start": None}
     settings = settings.model_copy(update={"search": settings.search.model_copy(update=change)})
     assembled = assemble(settings, document, begun=True)
-    search = assembled.search
-    if not settings.model.given:
+    session = assembled.session
+    if assembled.trains_first:
         folder.create()
-        trained = train(settings, folder.float_model, data=assembled.data, resume=True, on_epoch=on_epoch)
-        search.model.load_state_dict(trained.model.state_dict())
-    with one_thread(), seeded(search.seed):
-        live = _Live(search)
+    train_first(assembled, folder, on_epoch)
+    with one_thread(), seeded(session.seed):
+        live = _Live(session)
         problem = live.problem
         contestants, left_out = line_up(asking.strategies, problem, "there were no calibration rows")
         jobs = [(contestant, seed) for contestant in contestants for seed in range(asking.seeds)]
-        budget = min(asking.budget, search.space.tree.size)
+        budget = min(asking.budget, session.space.tree.size)
         plays = list(_told((live.play(c, seed, budget) for c, seed in jobs), jobs, on_play))
     points = [point for one in plays for point in one.points if point is not None]
     stick = Yardstick(problem.objectives, points, problem.vocabulary.metrics, live.samples)
     entries = _entries(contestants, plays, stick, budget, asking.charge_evidence)
-    exact = len(live.known) == search.space.tree.size
+    exact = len(live.known) == session.space.tree.size
     return _comparison(name, problem, stick, asking, budget, entries, left_out, exact=exact)
 
 
@@ -195,20 +195,18 @@ class _Replay:
 class _Live:
     """Measures configurations of a search, each once."""
 
-    def __init__(self, search: Search) -> None:
-        problem: Problem | None = None
-        workbench = search.workbench(lambda metrics: problem.judge(metrics) if problem else UNJUDGED)
+    def __init__(self, session: Session) -> None:
+        bench = session.make_bench()
         times = []
         for _ in range(_TIMED):
             start = time.perf_counter()
-            baseline = workbench.baseline()
+            baseline = bench.baseline().metrics
             times.append(time.perf_counter() - start)
-        problem = search.problem(baseline, workbench)
-        evaluation = next((r for r in search.runners if isinstance(r, BasicEvaluation)), None)
-        self.problem = problem
+        evaluation = next((r for r in session.runners if isinstance(r, BasicEvaluation)), None)
+        self.problem = session.problem(bench, baseline)
         self.samples = None if evaluation is None else evaluation.samples
         self.known: dict[Config, Outcome] = {}
-        self._workbench, self._evaluation_seconds = workbench, statistics.median(times)
+        self._bench, self._evaluation_seconds = bench, statistics.median(times)
         self._evidence_seconds: dict[Asked, float] = {}
 
     def play(self, contestant: Contestant, seed: int, budget: int) -> Play:
@@ -224,7 +222,7 @@ class _Live:
 
     def _answer(self, config: Config) -> Outcome:
         if config not in self.known:
-            self.known[config] = self._workbench.evaluate(config)
+            self.known[config] = self._bench.evaluate(config, self.problem.judge)
         return self.known[config]
 
 
@@ -275,7 +273,7 @@ def _samples(about: Mapping[str, Any]) -> int | None:
 
 def _entries(
     contestants: Sequence[Contestant], plays: Iterable[Play], stick: Yardstick, budget: int, charged: bool
-) -> tuple[Entry, ...]:
+) -> tuple[Standing, ...]:
     all_ = list(plays)
     each = len(all_) // len(contestants)
     return tuple(
@@ -290,7 +288,7 @@ def _comparison(
     stick: Yardstick,
     asking: Asking,
     budget: int,
-    entries: tuple[Entry, ...],
+    entries: tuple[Standing, ...],
     left_out: Mapping[str, str],
     *,
     exact: bool,

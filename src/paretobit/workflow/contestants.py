@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from paretobit.comparing.comparison import RANDOM, SHUFFLED
+from paretobit.comparing.replay import Answer, Play, play
 from paretobit.document import Document, parse_value
-from paretobit.errors import BadInput
-from paretobit.search import STRATEGIES, Problem, Strategy, Wanted
-from paretobit.search.comparing.comparison import RANDOM, SHUFFLED
-from paretobit.search.comparing.replay import Answer, Play, play
-from paretobit.search.strategies import StrategySettings
-from paretobit.search.strategies.optuna_samplers import SAMPLERS
+from paretobit.errors import BadInput, located
+from paretobit.strategies import STRATEGIES, Strategy, StrategySettings
+from paretobit.strategies.optuna_samplers import SAMPLERS
+from paretobit.strategies.problem import Problem
+from paretobit.wanted.wanted import Wanted
 from paretobit.workflow.assemble import choose_strategy
 
 SEEDS, BUDGET = 20, 200
@@ -99,10 +100,11 @@ def line_up(
         if any(label == one.label for one in found):
             continue
         try:
-            found.append(contestant(label, table, trials))
+            with located(key="--strategies"):
+                found.append(contestant(label, table, trials))
         except BadInput as refused:
             if asked is not None:
-                raise refused.located(None, "--strategies") from None
+                raise
             left_out[label.partition(":")[0]] = refused.problem
     return found, left_out
 

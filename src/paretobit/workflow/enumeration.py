@@ -8,19 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from paretobit.comparing.table import TEST, Table
 from paretobit.document import Document
 from paretobit.errors import BadInput
 from paretobit.runtime import one_thread, seeded
-from paretobit.search import Candidate, Wanted
-from paretobit.search.comparing.table import TEST, Table
-from paretobit.search.evidence.insight import store
-from paretobit.search.evidence.model_insight import ModelInsight
-from paretobit.search.runners import BasicEvaluation
+from paretobit.session.session import OnTrial, Session
+from paretobit.strategies.insight.insight import store
+from paretobit.strategies.insight.model_insight import ModelInsight
 from paretobit.training import Epoch
-from paretobit.workflow.run import assemble, run
+from paretobit.trials.runners import BasicEvaluation, Candidate
+from paretobit.wanted.wanted import Wanted
+from paretobit.workflow.run import run
 from paretobit.workflow.run_folder import RunFolder
-from paretobit.workflow.search import OnTrial, Search
 from paretobit.workflow.settings import Settings
+from paretobit.workflow.setup import assemble
 
 LIMIT = 200_000
 TABLE = "table.npz"
@@ -50,7 +51,6 @@ def enumerate_space(
     test: bool = False,
     on_epoch: Callable[[Epoch], None] | None = None,
     on_trial: OnTrial | None = None,
-    on_start: Callable[[Search], None] | None = None,
 ) -> Path:
     """Measure every configuration of a space, in the order in which neighbours share most, and keep a table.
 
@@ -67,7 +67,6 @@ def enumerate_space(
             `test_loss`.
         on_epoch: Called after every epoch of training.
         on_trial: Called after every trial.
-        on_start: Called with the search before it runs.
 
     Returns:
         The table's file.
@@ -77,33 +76,26 @@ def enumerate_space(
     """
     change = {"strategy": {"name": "brute_force"}, "n_trials": None, "timeout": None, "warm_start": None}
     settings = settings.model_copy(update={"search": settings.search.model_copy(update=change)})
-    _check_size(assemble(settings, document, begun=True).search, limit, test)
-    begun: list[tuple[Search, Wanted]] = []
-
-    def start(search: Search) -> None:
-        begun.append((search, search.wanted))
-        search.wanted = Wanted(search.wanted.objectives)
-        if test:
-            search.runners += (_on_test(search),)
-        if on_start:
-            on_start(search)
-
-    study = run(settings, document, folder, on_epoch=on_epoch, on_trial=on_trial, on_start=start)
-    ((search, wanted),) = begun
-    evidence, absent = gather_evidence(search)
-    made = Table.from_study(study, search.space.tree, evidence=evidence, evidence_absent=absent)
+    assembled = assemble(settings, document, begun=True)
+    session = assembled.session
+    _check_size(session, limit)
+    measured = (*session.runners, _on_test(session)) if test else session.runners
+    everything = replace(session, runners=measured, wanted=Wanted(session.wanted.objectives))
+    study = run(replace(assembled, session=everything), folder, on_epoch=on_epoch, on_trial=on_trial)
+    evidence, absent = gather_evidence(everything)
+    made = Table.from_study(study, session.space.tree, evidence=evidence, evidence_absent=absent)
     path = folder.path / TABLE
-    made.asking(wanted.constraints).save(path)
+    made.asking(session.wanted.constraints).save(path)
     return path
 
 
-def gather_evidence(search: Search) -> tuple[dict[str, Any] | None, str]:
+def gather_evidence(session: Session) -> tuple[dict[str, Any] | None, str]:
     """Every score table of every choice of the outer knobs, with the seconds each took; or why none."""
-    with one_thread(), seeded(search.seed):
-        workbench = search.workbench()
+    with one_thread(), seeded(session.seed):
+        bench = session.make_bench()
 
         def insight() -> ModelInsight:
-            return ModelInsight(search.space, search.evidence, workbench.cheap_metrics, search.seed)
+            return ModelInsight(session.space, session.evidence, bench.cheap_metrics, session.seed)
 
         names, outer = insight().tables, insight().outer
         if not names:
@@ -126,8 +118,8 @@ def gather_evidence(search: Search) -> tuple[dict[str, Any] | None, str]:
     return {**gathered, "seconds": seconds}, ""
 
 
-def _check_size(search: Search, limit: int, test: bool) -> None:
-    size = search.space.tree.size
+def _check_size(session: Session, limit: int) -> None:
+    size = session.space.tree.size
     if size > limit:
         raise BadInput(
             "the space is too large to be enumerated: --limit allows more",
@@ -135,14 +127,12 @@ def _check_size(search: Search, limit: int, test: bool) -> None:
             found=f"{size:,} configurations",
             allowed=f"{limit:,}",
         )
-    if test:
-        _on_test(search)
 
 
-def _on_test(search: Search) -> TestEvaluation:
+def _on_test(session: Session) -> TestEvaluation:
     """The runner for the test split, on as many rows as there are."""
-    evaluation = next((r for r in search.runners if isinstance(r, BasicEvaluation)), None)
+    evaluation = next((r for r in session.runners if isinstance(r, BasicEvaluation)), None)
     if evaluation is None:
         raise BadInput("the test split is measured by 'basic_evaluation', which is not in use", key="--test")
     settings = evaluation.settings.model_copy(update={"split": "test", "num_samples": None})
-    return TestEvaluation(search.evidence, settings)
+    return TestEvaluation(session.evidence, settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from paretobit.data.text import typical_row
 from paretobit.errors import BadInput
 from paretobit.graph import WidthGroups, trace, width_groups
-from paretobit.models import build, load, read_manifest
+from paretobit.models import build, read_manifest
 from paretobit.models.huggingface import example_input
 from paretobit.nn import Quantized
 from paretobit.passes.analysis import (
@@ -25,6 +26,7 @@ from paretobit.passes.analysis import (
     summarize_quantization,
 )
 from paretobit.workflow.assemble import build_model
+from paretobit.workflow.opening import load_saved, named
 from paretobit.workflow.settings import Settings
 from paretobit.workflow.train import load_data
 
@@ -67,13 +69,10 @@ def inspect(
     if batch < 1:
         raise BadInput("a batch has at least one row", key="--batch", found=batch)
     if saved is not None:
-        page = read_manifest(saved)
-        source = page["source"]
-        if source is None:
-            raise BadInput("this model was given from Python: it cannot be built from here", found=saved)
-        model, sample = load(saved), tuple(source["input_shape"])
+        model, source = load_saved(saved, named(settings.model))
+        sample = tuple(source["input_shape"]) if shape is None else sample_shape(shape)
         if getattr(model, "padding", None) is not None:  # what a sentence costs, not what the longest does
-            sample = (max(1, round(page["preprocessing"]["tokens_per_row"])),)
+            sample = (max(1, round(read_manifest(saved)["preprocessing"]["tokens_per_row"])),)
     elif shape is not None:
         sample = sample_shape(shape)
         chosen = settings.model
@@ -88,14 +87,18 @@ def inspect(
     return Inspection(report_graph(graph), summarize_quantization(graph), costs, width_groups(graph))
 
 
-def beside_float(path: str | Path) -> tuple[tuple[TypeSummary, ...], tuple[LayerComparison, ...]]:
-    """A saved model beside the float model it was made from: types changed, and layer by layer."""
-    page = read_manifest(path)
-    source = page["source"]
-    if source is None:
-        raise BadInput("this model was given from Python: it cannot be built from here", found=str(path))
-    plain, model = load(path), load(path)
-    after = trace(model, example_input(model, tuple(source["input_shape"])))
+def beside_float(
+    path: str | Path, model: str | None = None
+) -> tuple[tuple[TypeSummary, ...], tuple[LayerComparison, ...]]:
+    """A saved model beside the float model it was made from: types changed, and layer by layer.
+
+    Args:
+        path: Its folder, or a run folder.
+        model: What builds one that was given from Python.
+    """
+    quantised, source = load_saved(path, model)
+    plain = copy.deepcopy(quantised)
+    after = trace(quantised, example_input(quantised, tuple(source["input_shape"])))
     for module in plain.modules():
         if isinstance(module, Quantized):
             module.set_slots({})

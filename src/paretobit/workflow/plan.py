@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 from paretobit.passes.analysis import cost
 from paretobit.runtime import one_thread, seeded
-from paretobit.search import Config, Tree
-from paretobit.search.knobs import Value
-from paretobit.search.objectives import Metrics
-from paretobit.search.pipeline import Pipeline
-from paretobit.search.steps import TRAINS, TrainingStep
+from paretobit.session.session import Session
+from paretobit.spaces.knobs import Config, Tree, Value
 from paretobit.training import fit
-from paretobit.workflow.search import Search
+from paretobit.trials.pipeline.pipeline import Pipeline
+from paretobit.trials.pipeline.steps import TRAINS, TrainingStep
+from paretobit.wanted.objectives import Metrics
 
 _LOOKED_AT = 4096
 _TIMED = 3
@@ -63,27 +62,28 @@ class Plan:
         return self.trials * self.seconds_per_trial
 
 
-def plan(search: Search) -> Plan:
+def plan(session: Session) -> Plan:
     """Look at a search without running it; three evaluations of the float model set the pace."""
-    space, graph = search.space, search.evidence.graph
-    workbench = search.workbench()
+    space, graph = session.space, session.evidence.graph
+    bench = session.make_bench()
 
     def cheap(config: Config) -> Metrics:
-        return workbench.cheap_metrics(config)
+        return bench.cheap_metrics(config)
 
-    with one_thread(), seeded(search.seed):
-        times, baseline = [], workbench.cheap_metrics(None)
+    with one_thread(), seeded(session.seed):
+        times, baseline = [], bench.cheap_metrics(None)
         for _ in range(_TIMED):
             start = time.perf_counter()
-            if search.pipeline is None:
-                workbench.baseline()
+            if session.pipeline is None:
+                bench.baseline()
             times.append(time.perf_counter() - start)
-        training = 0.0 if search.pipeline is None else seconds_of_training(search.pipeline)
+        training = 0.0 if session.pipeline is None else seconds_of_training(session.pipeline)
     names = tuple(cheap(space.tree.at(0)))
+    exhaustive = session.strategy == "brute_force"
     return Plan(
         configurations=space.tree.size,
-        trials=min(search.n_trials, space.tree.size) if search.strategy == "brute_force" else search.n_trials,
-        strategy=search.strategy,
+        trials=min(session.n_trials, space.tree.size) if exhaustive else session.n_trials,
+        strategy=session.strategy,
         knobs={knob.name: knob.values for knob in space.tree.all_knobs()},
         dropped={dropped.knob: dropped.reason for dropped in space.dropped},
         impossible=space.impossible,
@@ -92,7 +92,7 @@ def plan(search: Search) -> Plan:
         ranges=extremes(space.tree, cheap),
         baseline={name: baseline[name] for name in names},
         seconds_per_trial=sorted(times)[_TIMED // 2] + training,
-        trains=search.pipeline is not None,
+        trains=session.pipeline is not None,
         untraced=graph.untraced,
         uncounted=cost(graph).uncounted if graph.batch is not None else (),
     )

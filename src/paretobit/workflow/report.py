@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, located
 from paretobit.report.figures import FIGURES, FORMATS, Asked, Kind, Picture, save
-from paretobit.report.knobs import knob_named
+from paretobit.report.knob_columns import knob_named
 from paretobit.report.metrics import metric_name
 from paretobit.report.page import Shown, page
 from paretobit.report.runs import Run, Runs
@@ -140,24 +140,23 @@ def _check(runs: Runs, asked: Asked) -> None:
             if given:
                 raise BadInput("a training has no trials to choose from", key=given, found=run.name)
             continue
-        try:
-            if asked.metric is not None:
-                metric_name(run.study, asked.metric)
-            if asked.trial is not None:
-                run.study[asked.trial]
-            for key, knob in (("knob", asked.knob), ("by", asked.by)):
-                if knob is not None:
-                    knob_named(run.study, knob, key)
-        except BadInput as error:
-            error.key = f"--{error.key}"
-            raise error.located(run.path) from None
+        with located(run.path):
+            try:
+                if asked.metric is not None:
+                    metric_name(run.study, asked.metric)
+                if asked.trial is not None:
+                    run.study[asked.trial]
+                for key, knob in (("knob", asked.knob), ("by", asked.by)):
+                    if knob is not None:
+                        knob_named(run.study, knob, key)
+            except BadInput as error:
+                error.key = f"--{error.key}"
+                raise
 
 
 def _kind(name: str) -> Kind:
-    try:
+    with located(key="--figure"):
         return FIGURES[name]
-    except BadInput as error:
-        raise error.located(key="--figure") from None
 
 
 def _heeding(option: str) -> list[str]:

@@ -1,149 +1,114 @@
-"""A search from settings: data, model, training where there is no checkpoint, search, results."""
+"""Run what was assembled: train where that comes first, search, judge, keep the front and the winner."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 
-from paretobit.data import Data
 from paretobit.document import Document
-from paretobit.errors import BadInput, StudyError
-from paretobit.search import Study
-from paretobit.search.pipeline import Pipeline
-from paretobit.search.problem import check_before_work
-from paretobit.search.runners import FunctionRunner
+from paretobit.errors import StudyError
+from paretobit.report import draw_front, front_rows, to_csv, trial_rows
+from paretobit.runtime import one_thread, seeded
+from paretobit.session.judge import OnJudged, judge
+from paretobit.session.session import OnTrial, Session
+from paretobit.storage import write_text_atomic
+from paretobit.studies.study import Study
 from paretobit.training import Epoch
-from paretobit.workflow.assemble import (
-    build_model,
-    choose_strategy,
-    default_strategy,
-    evidence_for,
-    make_runners,
-    make_space,
-    splits_of,
-)
-from paretobit.workflow.execution import Execution
 from paretobit.workflow.run_folder import RunFolder
-from paretobit.workflow.search import OnTrial, Search, execute
 from paretobit.workflow.settings import Settings
-from paretobit.workflow.train import check_trainable, load_data, manifest, train
-from paretobit.workflow.trials import check_strategy, make_pipeline, steps_of
-
-
-@dataclass(frozen=True)
-class Assembled:
-    """A search and the data it runs on."""
-
-    search: Search
-    data: Data
-
-
-def assemble(settings: Settings, document: Document, begun: bool = False) -> Assembled:
-    """Everything a search needs, checked; without a checkpoint the model is untrained.
-
-    A search that has begun needs no trials of another one.
-    """
-    asked = settings.search
-    wanted = asked.wanted()
-    execution = Execution(asked.workers, asked.engine, asked.timeout, asked.trial_timeout, asked.max_failures)
-    space = make_space(asked.space, document)
-    data = load_data(settings)
-    model = build_model(settings.model, data, settings.seed)
-    splits = splits_of(data)
-    evidence = evidence_for(model, splits, calibration=asked.calibration, loss=asked.loss)
-    evidence = replace(evidence, augment=data.augment)
-    runners = make_runners(asked.runners or None, evidence, asked.evaluate, wanted.directions, document)
-    steps = steps_of(asked.pipeline, space, runners, document, settings.train, has_weights=settings.model.given)
-    try:
-        bound = space.bind(evidence.graph, evidence.calibration)
-    except BadInput as error:
-        raise document.place(error, "search.space") from None
-    has_weights = settings.model.given or steps is None or not steps.from_nothing
-    pipeline, runners = make_pipeline(steps, space, bound, evidence, runners, wanted, has_weights=has_weights)
-    check_before_work(wanted, runners, asked.best)
-    if trains_first(settings, pipeline):
-        check_trainable(model, data, settings.train)
-    name, strategy, n_trials = choose_strategy(
-        asked.strategy,
-        asked.n_trials,
-        bound.tree,
-        wanted,
-        document,
-        default="optuna" if steps else default_strategy(bound, wanted, runners),
-    )
-    check_strategy(name, pipeline)
-    search = Search(
-        model=model,
-        splits=splits,
-        evidence=evidence,
-        space=bound,
-        runners=runners,
-        wanted=wanted,
-        strategy=name,
-        strategy_settings=strategy,
-        n_trials=n_trials,
-        seed=settings.seed,
-        execution=execution,
-        eval_mode=asked.eval_mode,
-        given=None if begun or asked.warm_start is None else Study.open(asked.warm_start),
-        best=asked.best,
-        space_name=space.name,
-        saved_with=manifest(settings, data),
-        pipeline=pipeline,
-    )
-    return Assembled(search, data)
+from paretobit.workflow.setup import Assembled
+from paretobit.workflow.train import train
 
 
 def run(
-    settings: Settings,
-    document: Document,
-    folder: RunFolder,
+    assembled: Assembled,
+    folder: RunFolder | None = None,
     *,
     on_epoch: Callable[[Epoch], None] | None = None,
     on_trial: OnTrial | None = None,
-    on_start: Callable[[Search], None] | None = None,
-    on_judged: Callable[[int, int], None] | None = None,
+    on_judged: OnJudged = lambda done, total: None,
     extend: bool = False,
 ) -> Study:
-    """Search from settings into a run folder; a folder with a study goes on where it stopped.
+    """Run a search; one whose folder has a study goes on where it stopped.
 
-    Without a checkpoint the model is trained first, into `float/`. With `extend`, a study of another
-    space is set aside and its trials that are still valid are taken over. What a user's model prints goes
-    to standard error.
+    Without weights the model is trained first, into `float/`. With `extend`, a study of another space is
+    set aside and its trials that are still valid are taken over.
+
+    Args:
+        assembled: The search.
+        folder: Gets the study and the results; None: the study stays in memory and nothing is written.
+        on_epoch: Called after every epoch of a training that comes first.
+        on_trial: Called after every trial.
+        on_judged: Called with the points judged on the test split and their number.
+        extend: Go on in a changed space.
 
     Raises:
         BadInput: Before any work and before anything is written.
+        StudyError: The study in the folder belongs to another search.
     """
-    begun = folder.begun
-    if begun:
+    session, settings = assembled.session, assembled.settings
+    begun = folder is not None and folder.begun
+    if begun and folder is not None and not assembled.subject.has_weights:
         _check_training(settings, folder)
-    with redirect_stdout(sys.stderr):
-        assembled = assemble(settings, document, begun)
-        search = assembled.search
-        search.on_judged = on_judged
-        trains = trains_first(settings, search.pipeline)
-        search.check_given(trained=not trains)
-        if not begun and any(isinstance(runner, FunctionRunner) for runner in search.runners):
-            search.check_baseline()
-        folder.create()
-        with folder.locked():
-            if not begun:
-                folder.write_config(settings.resolved())
-            if trains:
-                trained = train(
-                    settings, folder.float_model, data=assembled.data, resume=True, on_epoch=on_epoch
-                )
-                search.model.load_state_dict(trained.model.state_dict())
-            if on_start:
-                on_start(search)
-            return execute(search, folder, on_trial, lambda: folder.write_config(settings.resolved()), extend)
+    session.check_given(trained=not assembled.trains_first)
+    if folder is None:
+        return _searched(assembled, None, on_trial, on_judged, extend)
+    if not begun and any(runner.metrics_from_running for runner in session.runners):
+        session.check_baseline()
+    folder.create()
+    with folder.locked():
+        if not begun:
+            folder.write_config(settings.resolved())
+        train_first(assembled, folder, on_epoch)
+        return _searched(assembled, folder, on_trial, on_judged, extend)
 
 
-def trains_first(settings: Settings, pipeline: Pipeline | None) -> bool:
-    """Whether the model is trained before the search: it has no weights, and trials do not train it."""
-    return not settings.model.given and (pipeline is None or not pipeline.settings.from_nothing)
+def train_first(
+    assembled: Assembled, folder: RunFolder, on_epoch: Callable[[Epoch], None] | None = None
+) -> None:
+    """Train the model into the folder's `float/`, where that comes before the search."""
+    if assembled.trains_first:
+        settings, data = assembled.settings, assembled.subject.data
+        trained = train(settings, folder.float_model, data=data, resume=True, on_epoch=on_epoch)
+        assembled.session.model.load_state_dict(trained.model.state_dict())
+
+
+def _searched(
+    assembled: Assembled, folder: RunFolder | None, on_trial: OnTrial | None, on_judged: OnJudged, extend: bool
+) -> Study:
+    """The study, run and judged; in a folder, results are written also where the run ends early."""
+    session = assembled.session
+    study = Study(folder.study if folder else None)
+    try:
+        with one_thread(), seeded(session.seed):
+            begun = session.begin(study, extend=extend)
+            if folder:
+                folder.write_config(assembled.settings.resolved())
+            begun.run(on_trial)
+            judge(session, study, on_judged)
+    except BaseException:
+        if folder and "created" in study.facts:
+            with suppress(Exception):  # the first error is the one to know of
+                write_results(session, study, folder)
+        study.close()
+        raise
+    if folder:
+        study.close()
+        write_results(session, study, folder)
+    return study
+
+
+def write_results(session: Session, study: Study, folder: RunFolder) -> None:
+    """Write tables, picture and winner of a study into its run folder."""
+    write_text_atomic(folder.trials, to_csv(trial_rows(study.trials)))
+    write_text_atomic(folder.front, to_csv(front_rows(study)))
+    draw_front(study, folder.picture)
+    winner = session.winner(study)
+    if winner is not None:
+        saved = session.delivery.saved(study, winner)
+        known = {"trial": winner.number, "config": dict(winner.config), "metrics": dict(winner.metrics)}
+        replace(saved, page={**saved.page, **known}).write(folder.best)
 
 
 def _check_training(settings: Settings, folder: RunFolder) -> None:
@@ -152,7 +117,7 @@ def _check_training(settings: Settings, folder: RunFolder) -> None:
     Raises:
         StudyError: What differs is named.
     """
-    if settings.model.given or not folder.config.exists():
+    if not folder.config.exists():
         return
     recorded = Settings.from_document(Document.read(folder.config))
     for section in ("model", "data", "train"):

@@ -12,8 +12,8 @@ from typing import Any
 
 from paretobit.document import dump
 from paretobit.errors import BadInput, ParetoBitError, StudyError
-from paretobit.search import Study
 from paretobit.storage import write_text_atomic
+from paretobit.studies.study import Study
 
 RUNS = Path("runs")
 _CANNOT_WRITE = {

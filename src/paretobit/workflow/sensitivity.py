@@ -9,12 +9,13 @@ import torch
 from paretobit.errors import BadInput
 from paretobit.formats import Format
 from paretobit.graph import trace
-from paretobit.passes.analysis import DEFAULT_FORMATS, SensitivityReport, sensitivity
 from paretobit.runtime import one_thread, seeded
+from paretobit.strategies.insight.sensitivity import DEFAULT_FORMATS, SensitivityReport, sensitivity
 from paretobit.training.evaluate import check_classifier
 from paretobit.workflow.assemble import build_model
+from paretobit.workflow.opening import named, open_saved
 from paretobit.workflow.settings import Settings
-from paretobit.workflow.train import load_data, open_saved
+from paretobit.workflow.train import load_data
 
 _BATCH = 64
 
@@ -48,7 +49,7 @@ def fragile_layers(
     if rows < 1:
         raise BadInput("no rows", key="--rows", found=rows, allowed="1 or more")
     if saved is not None:
-        model, data = open_saved(saved, settings.data if other_data else None)
+        model, data = open_saved(saved, settings.data if other_data else None, named(settings.model))
     elif settings.model.load is not None:
         data = load_data(settings)
         model = build_model(settings.model, data, settings.seed)

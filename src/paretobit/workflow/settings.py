@@ -12,13 +12,14 @@ from paretobit.document import Document, validate
 from paretobit.errors import BadInput
 from paretobit.models import ModelSettings
 from paretobit.runtime import MAX_SEED, is_reference
-from paretobit.search import RUNNERS, Constraint, Objective, Wanted
-from paretobit.search.objectives import Forgiving, parse_question, split_constraints
-from paretobit.search.problem import Vocabulary, check_answerable
 from paretobit.training import TrainSettings
+from paretobit.trials.runners import RUNNERS
+from paretobit.trials.vocabulary import Vocabulary
+from paretobit.wanted.metric import Direction
+from paretobit.wanted.objectives import Constraint, Forgiving, Objective, parse_question, split_constraints
+from paretobit.wanted.wanted import Wanted, check_answerable
 
 DEFAULT_RUNNERS = ("basic_evaluation", "basic_computation", "average_bitwidth", "model_size")
-Direction = Literal["maximize", "minimize"]
 T = TypeVar("T")
 _OF_WORDS = ("metric", "objectives")
 """Keys of errors that do not know where the word came from."""
@@ -97,7 +98,7 @@ class SearchSettings(_Section):
     direction: Direction = Field("maximize", description="which way that sum is better")
     n_trials: int | None = Field(
         None,
-        gt=0,
+        ge=1,
         description="trials at most, those included that a constraint rejects before the model runs; unset: "
         "all of a brute force, 100 otherwise",
     )
@@ -153,22 +154,20 @@ class SearchSettings(_Section):
         for name in self.runners:
             if not is_reference(name):
                 _under(f"runners.{name}", RUNNERS.__getitem__, name)
-        if self._asks_for_something:
-            self._check_words()
         return self
 
-    @property
-    def _asks_for_something(self) -> bool:
-        return bool(self.metrics or self.sum_scaled_metrics or self.maximize or self.minimize or self.forgiving)
+    def check_words(self, *, measured_otherwise: bool = False) -> None:
+        """Refuse what is no objective, constraint or question, and metrics that no runner provides.
 
-    def _check_words(self) -> None:
-        """Refuse what is no objective, constraint or question, and metrics that no runner provides."""
+        Args:
+            measured_otherwise: Whether metrics come from a function that these settings do not name.
+        """
         wanted = self.wanted()
         question = None if self.best is None else _under("best", parse_question, self.best)
         if question is not None:
             _under("best", check_answerable, question, len(wanted.objectives))
         named = [name for name in self.runners if not is_reference(name)]
-        own = self.evaluate is not None or len(named) < len(self.runners)
+        own = measured_otherwise or self.evaluate is not None or len(named) < len(self.runners)
         if own or any(RUNNERS[name].metrics_from_settings for name in named):
             return  # known once the runner has read its file, or has measured the unmodified model
         known = Vocabulary([RUNNERS[name] for name in self.runners or DEFAULT_RUNNERS])
@@ -236,6 +235,16 @@ def _under(key: str, call: Callable[..., T], *arguments: Any) -> T:
         raise
 
 
+class GivenSettings(_Section):
+    """What of a run only Python had; a run folder records it, nobody writes it."""
+
+    model: str | None = Field(None, description="type of the model")
+    data: tuple[str, ...] = Field((), description="splits, or the example in their place")
+    evaluate: str | None = Field(None, description="the function that measured")
+    loss: str | None = Field(None, description="the loss")
+    calibration: bool = Field(False, description="whether calibration rows were given apart from the data")
+
+
 class Settings(_Section):
     """Everything a run is made of."""
 
@@ -246,6 +255,7 @@ class Settings(_Section):
     train: TrainSettings = Field(default_factory=lambda: TrainSettings())
     passes: dict[str, dict[str, Any]] = Field({}, description="passes of `paretobit transform`, in order")
     search: SearchSettings = Field(default_factory=lambda: SearchSettings())
+    given: GivenSettings = Field(default_factory=lambda: GivenSettings())
 
     @classmethod
     def from_document(cls, document: Document) -> Settings:
@@ -267,8 +277,41 @@ class Settings(_Section):
         return validate(cls, data, document)
 
     def resolved(self) -> dict[str, Any]:
-        """Every key with its value, as the run folder's `config.toml` keeps it."""
-        return self.model_dump()
+        """Every key with its value, as the run folder's `config.toml` keeps it.
+
+        What only Python had stands in `[given]`, in place of the section that nobody wrote.
+        """
+        page = self.model_dump()
+        if not self.given.model_fields_set:
+            del page["given"]
+        for section in self._unnamed:
+            del page[section]
+        return page
+
+    def check_all_named(self) -> None:
+        """Refuse to go on without what only Python had.
+
+        Raises:
+            BadInput: What it is, and how it is given.
+        """
+        hints = {
+            "model": ("model", "pass --model, or model= from Python"),
+            "data": ("data", "pass --data, or train= and val= from Python"),
+        }
+        for section in self._unnamed:
+            what, hint = hints[section]
+            raise BadInput(f"this {what} was given from Python: {hint}", key=section)
+        for key in ("evaluate", "loss", "calibration"):
+            if getattr(self.given, key):
+                problem = f"'{key}' was given from Python: go on from there, with {key}="
+                raise BadInput(problem, key=f"given.{key}", found=getattr(self.given, key))
+
+    @property
+    def _unnamed(self) -> list[str]:
+        """Sections whose place something given from Python takes."""
+        sections: dict[str, BaseModel] = {"model": self.model, "data": self.data}
+        named = {section for section, own in sections.items() if "name" in own.model_fields_set}
+        return [section for section in sections if getattr(self.given, section) and section not in named]
 
 
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -276,6 +319,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "data": DataSettings,
     "train": TrainSettings,
     "search": SearchSettings,
+    "given": GivenSettings,
 }
 _SEEDED = ("data", "train")
 

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from paretobit import data as data_room
-from paretobit.data import Data, DataSettings
-from paretobit.document import Document, validate
-from paretobit.errors import BadInput
-from paretobit.models import load, read_manifest, source_of, write_manifest
+from paretobit.data import Data
+from paretobit.document import Document
+from paretobit.errors import under
+from paretobit.models import source_of, write_manifest
 from paretobit.runtime import device, one_thread
 from paretobit.training import Epoch, Evaluation, History, TrainSettings, check_fit, evaluate, fit
 from paretobit.training.evaluate import check_classifier, run_on_view
@@ -26,7 +26,7 @@ _ROWS = 1024
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """A trained model, what happened, and what each split says."""
 
     model: nn.Module
@@ -62,7 +62,7 @@ def train(
     data: Data | None = None,
     resume: bool = False,
     on_epoch: Callable[[Epoch], None] | None = None,
-) -> Trained:
+) -> TrainedModel:
     """Train a model from settings into a folder.
 
     Args:
@@ -83,7 +83,7 @@ def train(
         )  # fmt: skip
         model.cpu()
         results = {split.name: evaluate(model, split.x, split.y, _ROWS) for split in data.splits}
-    return Trained(model, data, history, results)
+    return TrainedModel(model, data, history, results)
 
 
 def load_data(settings: Settings) -> Data:
@@ -96,10 +96,8 @@ def load_data(settings: Settings) -> Data:
 
 def check_device(settings: Settings, document: Document) -> None:
     """Refuse, before any work, a device to train on that this machine lacks."""
-    try:
+    with document.placing("train"):
         device(settings.train.device)
-    except BadInput as error:
-        raise document.place(error, "train") from None
 
 
 def check_trainable(model: nn.Module, data: Data, settings: TrainSettings) -> None:
@@ -109,11 +107,8 @@ def check_trainable(model: nn.Module, data: Data, settings: TrainSettings) -> No
         BadInput: The model is no classifier of this data, or training would refuse it.
     """
     check_classifier(model, data.train.x, data.train.y)
-    try:
+    with under("train", TrainSettings.model_fields):
         check_fit(model, (data.train.x, data.train.y), (data.val.x, data.val.y), settings)
-    except BadInput as error:
-        known = error.key is not None and error.key.split(".")[0] in TrainSettings.model_fields
-        raise (error.under("train") if known else error) from None
 
 
 def manifest(settings: Settings, data: Data) -> dict[str, Any]:
@@ -130,24 +125,6 @@ def manifest(settings: Settings, data: Data) -> dict[str, Any]:
         "classes": list(data.classes),
         "preprocessing": data.preprocessing,
     }
-
-
-def open_saved(path: str | Path, data: DataSettings | None = None) -> tuple[nn.Module, Data]:
-    """A saved model and the data it was made for, or other data.
-
-    Raises:
-        BadInput: The folder does not say what the model's data was.
-    """
-    page = read_manifest(path)
-    if data is None:
-        if "data" not in page:
-            raise BadInput("the saved model does not say which data it was made for", found=str(path))
-        data = validate(DataSettings, page["data"], Document(), "data")
-    if page["source"] is None:
-        raise BadInput("this model was given from Python: it cannot be built from here", found=str(path))
-    model, loaded = load(path), data_for(page["source"]["name"], data_room.load(data))
-    check_classifier(model, loaded.train.x, loaded.train.y)
-    return model, loaded
 
 
 def open_checkpoint(settings: Settings) -> tuple[nn.Module, Data]:

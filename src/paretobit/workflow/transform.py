@@ -23,8 +23,8 @@ from paretobit.passes.analysis import (
     cost,
     summarize_quantization,
 )
+from paretobit.passes.registry import Pass
 from paretobit.passes.transform import PASSES
-from paretobit.passes.transform.quantize import Pass
 from paretobit.runtime import one_thread
 from paretobit.training import Evaluation, evaluate
 from paretobit.training.evaluate import check_classifier
@@ -37,7 +37,7 @@ _ROWS = 1024
 
 
 @dataclass(frozen=True)
-class Side:
+class Appraisal:
     """A model before or after: what it costs, and what each split says."""
 
     costs: CostReport
@@ -51,8 +51,8 @@ class Transformed:
     graph: ModelGraph
     summary: tuple[TypeSummary, ...]
     layers: tuple[LayerComparison, ...]
-    before: Side
-    after: Side
+    before: Appraisal
+    after: Appraisal
     accumulators: tuple[Accumulator, ...]
     done: Mapping[str, Mapping[str, Any]]
 
@@ -75,14 +75,12 @@ def transform(settings: Settings, document: Document, folder: RunFolder) -> Tran
     widths: dict[str, int] = {}
     told: dict[str, Mapping[str, Any]] = {}
     for name, table in settings.passes.items():
-        try:
+        with document.placing(f"passes.{name}"):
             graph, info = _run(PASSES[name], graph, table, data)
             told[name] = info
             widths |= {group: after for group, (_, after) in info.get("widths", {}).items()}
-        except BadInput as error:
-            raise document.place(error, f"passes.{name}") from None
     with one_thread():
-        sides = [Side(cost(g), _results(g, data)) for g in (before, graph)]
+        sides = [Appraisal(cost(g), _results(g, data)) for g in (before, graph)]
         sums = accumulators(graph, [data.train.x[:_ROWS]])
     folder.create()
     folder.write_config(settings.resolved())

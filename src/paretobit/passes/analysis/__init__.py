@@ -11,7 +11,6 @@ from paretobit.passes.analysis.cost import (
     zero_fraction,
 )
 from paretobit.passes.analysis.cost_table import CostTable
-from paretobit.passes.analysis.latency import Device, NodeTime, Roofline, roofline
 from paretobit.passes.analysis.memory import peak_memory
 from paretobit.passes.analysis.report import (
     GraphReport,
@@ -21,18 +20,12 @@ from paretobit.passes.analysis.report import (
     report_graph,
     summarize_quantization,
 )
-from paretobit.passes.analysis.sensitivity import (
-    DEFAULT_FORMATS,
-    SensitivityReport,
-    SensitivityRow,
-    sensitivity,
-)
+from paretobit.passes.analysis.roofline import Device, NodeTime, Roofline, roofline
 from paretobit.passes.analysis.statistics import TensorStatistics, statistics
-from paretobit.passes.analysis.storage import LayerBits, layer_bits
+from paretobit.passes.analysis.storage import LayerBits, Owner, owners
 
 __all__ = [
     "CONVENTIONS",
-    "DEFAULT_FORMATS",
     "Accumulator",
     "Convention",
     "CostReport",
@@ -43,20 +36,18 @@ __all__ = [
     "LayerComparison",
     "NodeCost",
     "NodeTime",
+    "Owner",
     "Roofline",
-    "SensitivityReport",
-    "SensitivityRow",
     "TensorStatistics",
     "TypeSummary",
     "accumulators",
     "compare",
     "cost",
-    "layer_bits",
     "node_cost",
+    "owners",
     "peak_memory",
     "report_graph",
     "roofline",
-    "sensitivity",
     "statistics",
     "summarize_quantization",
     "zero_fraction",

@@ -24,9 +24,8 @@ from paretobit.formats import FULL, Format
 from paretobit.graph import ModelGraph
 from paretobit.passes.analysis.cost.conventions import NO_FORMATS
 from paretobit.passes.analysis.cost.counting import products
-from paretobit.passes.analysis.cost.operations import bare
-from paretobit.passes.analysis.sites import Formats, carried_formats
-from paretobit.passes.selection import path_of
+from paretobit.passes.layers.assignment import Assignment, carried_formats
+from paretobit.passes.layers.selection import path_of
 
 KEYS = ("op", "data_format", "weight_format")
 
@@ -98,12 +97,12 @@ class CostTable:
             allowed=list(dict.fromkeys(f"{x.op}, {x.data_format}, {x.weight_format}" for x in self.lines)),
         )
 
-    def total(self, graph: ModelGraph, formats: Formats | None = None) -> dict[str, float]:
+    def total(self, graph: ModelGraph, formats: Assignment | None = None) -> dict[str, float]:
         """Every quantity of one sample: the sum over all nodes of MACs × cost per MAC.
 
         Args:
             graph: Traced with example inputs.
-            formats: Formats by path or site, in place of those the model's layers carry.
+            formats: Assignment by path or site, in place of those the model's layers carry.
 
         Raises:
             BadInput: No row fits a node, or shapes are unknown.
@@ -125,7 +124,7 @@ def macs_of(graph: ModelGraph) -> tuple[tuple[str, str, int], ...]:
         module = graph.module(node) if node.kind == "call_module" else None
         macs = sum(product.macs for product in products(node, module) or ())
         if macs:
-            found.append((bare(node.op), path_of(node), macs))
+            found.append((node.op, path_of(node), macs))
     return tuple(found)
 
 

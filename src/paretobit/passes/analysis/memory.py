@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph, Node
+from paretobit.graph.operations import row_of
 from paretobit.passes.analysis.cost.operands import reads
-from paretobit.passes.analysis.cost.operations import COMPACTING, REORDERING, VIEWS, bare, passes_on
-from paretobit.passes.analysis.sites import Formats, carried_formats, width_of
-from paretobit.passes.selection import path_of
+from paretobit.passes.layers.assignment import Assignment, carried_formats, width_of
+from paretobit.passes.layers.selection import path_of
 
 
 @dataclass
@@ -56,12 +56,12 @@ class Lifetimes:
         self.of: dict[str, Kept] = {}
         self._reordered: set[str] = set()
         for position, node in enumerate(graph):
-            shared = _shares(graph, node)
+            shared = _shares(node)
             memory = self.of.get(node.inputs[0]) if shared and node.inputs else None
             reordered = bool(node.inputs) and node.inputs[0] in self._reordered
-            if memory is not None and not (reordered and bare(node.op) in COMPACTING):
+            if memory is not None and not (reordered and row_of(node.op).order == "restores"):
                 self.of[node.name] = memory
-                if reordered or bare(node.op) in REORDERING:
+                if reordered or row_of(node.op).order == "other":
                     self._reordered.add(node.name)
             elif memory is not None or not (shared and node.inputs):
                 self._make(node, position)
@@ -71,7 +71,10 @@ class Lifetimes:
         for source in node.inputs:
             if source in self.of:
                 self.of[source].last = position
-        result = self.of.get(node.name) if passes_on(node.op) else None
+        row = row_of(node.op)
+        if row.kind in ("make", "question") and node.is_call:
+            return  # only the shape is read
+        result = self.of.get(node.name) if row.passes_on else None
         for operand, slot in reads(node):
             memory = self.of.get(operand.node)
             if memory is None or memory is result:
@@ -92,7 +95,7 @@ class Lifetimes:
         memory = self.of.get(node.name)
         return memory is not None and all(self.of.get(source) is not memory for source in node.inputs)
 
-    def widths(self, formats: Formats) -> dict[int, int]:
+    def widths(self, formats: Assignment) -> dict[int, int]:
         """Bits of an element of each activation, by `id`.
 
         Those of the widest format in which an operation reads it, or a copy of it; 32 where one
@@ -104,7 +107,7 @@ class Lifetimes:
             widths[id(memory)] = max([*read, *(widths.get(id(copy), 32) for copy in memory.copies)], default=32)
         return widths
 
-    def alive(self, formats: Formats) -> Iterator[float]:
+    def alive(self, formats: Assignment) -> Iterator[float]:
         """Bytes of one sample that are alive at each node that makes or drops something."""
         change: dict[int, int] = {}
         widths = self.widths(formats)
@@ -118,7 +121,7 @@ class Lifetimes:
             yield bits / 8
 
 
-def peak_memory(graph: ModelGraph, formats: Formats | None = None) -> float:
+def peak_memory(graph: ModelGraph, formats: Assignment | None = None) -> float:
     """Most bytes of activations that are alive at once, for one sample.
 
     An activation is kept in the widest format in which an operation reads it, at 32 bits where one
@@ -126,7 +129,7 @@ def peak_memory(graph: ModelGraph, formats: Formats | None = None) -> float:
 
     Args:
         graph: Traced with example inputs.
-        formats: Formats by path or site, in place of those the model's layers carry.
+        formats: Assignment by path or site, in place of those the model's layers carry.
     """
     return max(Lifetimes(graph).alive(carried_formats(graph) if formats is None else formats), default=0.0)
 
@@ -138,14 +141,6 @@ def result_elements(node: Node) -> int:
     return total // max(1, rows)
 
 
-def _shares(graph: ModelGraph, node: Node) -> bool:
+def _shares(node: Node) -> bool:
     """Whether the result is the memory of the first argument, or may be."""
-    if bare(node.op) in VIEWS:
-        return True
-    if node.kind == "call_module":
-        return getattr(graph.module(node), "inplace", False) is True
-    written = node.op.endswith("_") or bare(node.op) in _AUGMENTED
-    return written or node.kwargs.get("inplace") is True
-
-
-_AUGMENTED = frozenset(("iadd", "isub", "imul", "itruediv", "idiv", "ipow", "iand", "ior"))
+    return node.in_place or (node.is_call and row_of(node.op).is_view)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from paretobit.errors import BadInput
 from paretobit.formats import Format
 from paretobit.graph import Example, ModelGraph, Node, at_rest
-from paretobit.passes.selection import By, select
+from paretobit.passes.layers.selection import By, select
 from paretobit.passes.streaming import Decibels, Magnitudes, Moments, Noise, call, first_tensor
 
 Which = Literal["input", "output", "weight"]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import nn
 
 from paretobit.formats import FULL, Format
-from paretobit.graph import Node
-from paretobit.nn import slot_of_parameter, slots_of
+from paretobit.graph import ModelGraph, Node
+from paretobit.nn import Stored, parameter_uses, slots_of
 
 _STATISTICS = ("running_mean", "running_var")
 
@@ -53,24 +53,52 @@ class LayerBits:
         return (self.weight_bits + self.data_bits) / elements if elements else None
 
 
-def layer_bits(
-    node: Node | None, module: nn.Module, slots: Mapping[str, Format], elsewhere: Container[int] = ()
-) -> LayerBits:
-    """Bits of the tensors that `module` itself owns (not its children), and of its input.
+NO_BITS = LayerBits()
 
-    Args:
-        node: The layer's call, for the shape of its input; None for a module that is not called.
-        module: The layer.
-        slots: Formats of its slots; what is missing counts 32 bits an element.
-        elsewhere: `id` of parameters that count at another layer.
+
+@dataclass(frozen=True)
+class Owner:
+    """What is stored, and read as data, under the formats of one layer or function.
+
+    Attributes:
+        path: Of the layer or site of the function; of another module for what no format reaches.
+        stored: The parameters that count here.
+        statistics_bits: Bits of running statistics.
+        data_elements: Elements of its input, one sample; 0 where it has no slot for them.
     """
-    elements = bits = 0
-    for name, parameter in module.named_parameters(recurse=False):
-        if id(parameter) not in elsewhere:
-            elements += parameter.numel()
-            bits += slots.get(slot_of_parameter(name), FULL).bits(parameter.shape)
-    statistics = sum(
-        FULL.bits(buffer.shape) for name, buffer in module.named_buffers(recurse=False) if name in _STATISTICS
-    )
-    data = (node.input_elements or 0) if node is not None and "data_in" in slots_of(module) else 0
-    return LayerBits(elements, bits, statistics, data, data * slots.get("data_in", FULL).element_bits)
+
+    path: str
+    stored: tuple[Stored, ...] = ()
+    statistics_bits: int = 0
+    data_elements: int = 0
+
+    def bits(self, slots: Mapping[str, Format]) -> LayerBits:
+        """Elements and bits under these formats; what is missing counts 32 bits an element."""
+        data_bits = self.data_elements * slots.get("data_in", FULL).element_bits
+        elements = sum(stored.parameter.numel() for stored in self.stored)
+        bits = sum(stored.bits(slots) for stored in self.stored)
+        return LayerBits(elements, bits, self.statistics_bits, self.data_elements, data_bits)
+
+
+def owners(graph: ModelGraph) -> tuple[Owner, ...]:
+    """Everything of a model that has bits, every parameter once: where its first reading sets its format."""
+    stored: dict[str, list[Stored]] = {}
+    for one in parameter_uses(graph).stored:
+        stored.setdefault(one.home, []).append(one)
+    calls = {node.owner: node for node in graph.layers}
+    found = []
+    for path, module in graph.model.named_modules():
+        own = tuple(stored.pop(path, ())) if path else ()
+        found.append(Owner(path, own, statistics_bits(module), data_elements(calls.get(path), module)))
+    return (*found, *(Owner(site, tuple(own)) for site, own in stored.items()))
+
+
+def statistics_bits(module: nn.Module) -> int:
+    """Bits of the running statistics that a module itself owns, 32 each."""
+    buffers = dict(module.named_buffers(recurse=False))
+    return sum(FULL.bits(buffers[name].shape) for name in _STATISTICS if name in buffers)
+
+
+def data_elements(node: Node | None, module: nn.Module) -> int:
+    """Elements of a layer's input, one sample; 0 where it is not called, or has no slot for its data."""
+    return (node.input_elements or 0) if node is not None and "data_in" in slots_of(module) else 0

@@ -1,5 +1,7 @@
 """Passes that return a new graph."""
 
+from paretobit.passes.layers.assignment import Assignment, apply_assignment, assignment_of, instrument_layers
+from paretobit.passes.registry import PASSES
 from paretobit.passes.transform.batch_norm import (
     FoldedBatchNorm,
     fold_batch_norm,
@@ -16,15 +18,7 @@ from paretobit.passes.transform.prune import prune
 from paretobit.passes.transform.prune_activation import InputPruning, input_prunings_of, set_input_pruning
 from paretobit.passes.transform.prune_layers import Choice
 from paretobit.passes.transform.prune_settings import ActivationPruning, PruneSettings, WeightPruning
-from paretobit.passes.transform.quantize import (
-    PASSES,
-    Assignment,
-    QuantizeSettings,
-    apply_assignment,
-    assignment_of,
-    instrument_layers,
-    quantize,
-)
+from paretobit.passes.transform.quantize import QuantizeSettings, quantize
 
 __all__ = [
     "PASSES",

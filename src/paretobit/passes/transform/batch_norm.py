@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -19,9 +20,11 @@ from paretobit.formats import FULL
 from paretobit.graph import Example, ModelGraph, Node, at_rest
 from paretobit.nn import LAYERS, Quantized
 from paretobit.nn.masks import masks_in
-from paretobit.passes.selection import select
+from paretobit.passes.layers.selection import select
+from paretobit.passes.registry import PASSES
 from paretobit.passes.streaming import Moments, call, first_tensor
-from paretobit.passes.transform.quantize import PASSES, refuse_keys
+from paretobit.passes.taking import takes
+from paretobit.schemas import Schema
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _TAKES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
@@ -44,10 +47,15 @@ class FoldedBatchNorm(nn.Identity):
         return f"into={self.into}"
 
 
+class FoldSettings(Schema):
+    """The keys of `fold_batch_norm`."""
+
+    skip: Sequence[str] = Field((), description="names or paths of BatchNorm layers to leave alone")
+
+
 @PASSES.register("fold_batch_norm", summary="BatchNorm folded into the linear or convolution before it")
-def fold_batch_norm(
-    graph: ModelGraph, settings: Mapping[str, Any] | None = None
-) -> tuple[ModelGraph, dict[str, Any]]:
+@takes(FoldSettings)
+def fold_batch_norm(graph: ModelGraph, settings: Mapping[str, Any]) -> tuple[ModelGraph, dict[str, Any]]:
     """A copy of the graph in which linear and convolution layers do the work of the BatchNorm after them.
 
     With the running statistics, `y = g (Wx + b - mean) / sqrt(var + eps) + beta` is one layer:
@@ -65,7 +73,7 @@ def fold_batch_norm(
     Raises:
         BadInput: An unknown key, or a name in `skip` that is no BatchNorm of the model.
     """
-    skip = _skipped(graph, settings or {})
+    skip = _skipped(graph, settings)
     model = copy.deepcopy(graph.model)
     folded: dict[str, str] = {}
     refused: dict[str, str] = {}
@@ -111,11 +119,11 @@ def folds_of(model: nn.Module) -> dict[str, str]:
 
 
 @PASSES.register("recalibrate_batch_norm", summary="running statistics of BatchNorm, from calibration data")
+@takes()
 def recalibrate_pass(
     graph: ModelGraph, table: Mapping[str, Any], batches: Iterable[Example] = ()
 ) -> tuple[ModelGraph, dict[str, Any]]:
     """`recalibrate_batch_norm` as a pass; its table is empty."""
-    refuse_keys(table)
     return recalibrate_batch_norm(graph, batches)
 
 
@@ -202,12 +210,7 @@ def _see(name: str, moments: Moments, layer: nn.Module, args: tuple[Any, ...], k
 
 
 def _skipped(graph: ModelGraph, settings: Mapping[str, Any]) -> set[str]:
-    for key in settings:
-        if key != "skip":
-            raise BadInput("unknown key", key=key, found=key, allowed=["skip"])
     names = settings.get("skip", [])
-    if not isinstance(names, list | tuple):
-        raise BadInput("not a list of layers", key="skip", found=names)
     known = [node.name for node in graph.layers if isinstance(graph.module(node), _BatchNorm)]
     skip = set()
     for name in names:
@@ -246,7 +249,10 @@ def _obstacle_of(graph: ModelGraph, node: Node, module: nn.Module) -> str | None
         return f"{node.name} is shared: {max(calls, paths)} calls or names"
     if isinstance(module, _BatchNorm) and (module.running_mean is None or module.running_var is None):
         return _UNTRACKED
-    if type(module) not in (*_TAKES, *LAYERS, *LAYERS.values()) and type(module) not in _PLAIN_NORMS:
+    if (
+        type(module) not in (*_TAKES, *LAYERS.types, *(entry.value for entry in LAYERS))
+        and type(module) not in _PLAIN_NORMS
+    ):
         return f"{node.name} is a {type(module).__name__}, which may compute something else"
     masked = masks_in(module)  # a masked layer has one hook; zeros stay zeros
     if module._forward_hooks or len(module._forward_pre_hooks) > bool(masked):

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from paretobit.errors import BadInput
 from paretobit.graph import Example, ModelGraph, at_rest
 from paretobit.nn import Quantized
+from paretobit.passes.registry import PASSES
 from paretobit.passes.streaming import Moments, call
-from paretobit.passes.transform.quantize import PASSES, refuse_keys
+from paretobit.passes.taking import takes
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _SPATIAL = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
@@ -115,11 +116,11 @@ class _Shift:
 
 
 @PASSES.register("correct_bias", summary="biases that take the mean error of quantisation off, from data")
+@takes()
 def correct_bias_pass(
     graph: ModelGraph, table: Mapping[str, Any], batches: Iterable[Example] = ()
 ) -> tuple[ModelGraph, dict[str, Any]]:
     """`correct_biases` as a pass: the float model is the graph's own without its formats; no keys."""
-    refuse_keys(table)
     rows = list(batches)
     plain, model = copy.deepcopy(graph.model), copy.deepcopy(graph.model)
     for module in plain.modules():

@@ -11,21 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paretobit.errors import BadInput
-from paretobit.formats import FULL, Format, Integer, ScaledInteger
+from paretobit.errors import BadInput, under
+from paretobit.formats import Format, Integer, ScaledInteger
 from paretobit.formats.integer import MAX_FRAC_WIDTH
 from paretobit.formats.scaled_integer import CLIPPINGS
 from paretobit.graph import Example, ModelGraph, at_rest
-from paretobit.nn import FUNCTIONS, Quantized
+from paretobit.graph.operations import OPERATIONS
+from paretobit.nn import Quantized
 from paretobit.nn.functions import read_site
+from paretobit.passes.layers.assignment import apply_assignment, assignment_of, instrument_layers
+from paretobit.passes.registry import PASSES
 from paretobit.passes.streaming import Magnitudes, Watched, call
-from paretobit.passes.transform.quantize import (
-    PASSES,
-    apply_assignment,
-    assignment_of,
-    instrument_layers,
-    refuse_keys,
-)
+from paretobit.passes.taking import takes
 
 Candidates = Mapping[str, Mapping[str, Sequence[Format]]]
 """Path of a layer, or site of a function, to slot to formats."""
@@ -68,7 +65,7 @@ def calibrate(
     for path, slots in candidates.items():
         for slot, formats in slots.items():
             if isinstance(getattr(layers[path], slot, None), Tensor):
-                tensor = _as_quantised(layers[path], slot)
+                tensor = layers[path].laid_out(slot, getattr(layers[path], slot).detach())
                 fixed = {f: _of_parameter(f, tensor, fit_integers) for f in formats}
                 found.setdefault(path, {})[slot] = fixed
             else:
@@ -109,11 +106,11 @@ def freeze_scales(graph: ModelGraph, batches: Iterable[Example]) -> tuple[ModelG
 
 
 @PASSES.register("calibrate", summary="scales of scaled integers, fixed to what calibration data need")
+@takes()
 def calibrate_pass(
     graph: ModelGraph, table: Mapping[str, Any], batches: Iterable[Example] = ()
 ) -> tuple[ModelGraph, dict[str, Any]]:
     """`freeze_scales` as a pass; its table is empty."""
-    refuse_keys(table)
     return freeze_scales(graph, batches)
 
 
@@ -155,7 +152,7 @@ def _layers(model: nn.Module, candidates: Candidates) -> dict[str, Quantized]:
     """The layers by path, instrumented; those that carry formats keep them."""
     known = dict(model.named_modules())
     for path in candidates:
-        if path not in known and read_site(path)[1] not in FUNCTIONS:
+        if path not in known and not OPERATIONS.operands(read_site(path)[1]):
             raise BadInput(
                 "the model has no such layer", key="candidates", found=path, allowed=filter(None, known)
             )
@@ -223,15 +220,6 @@ def _run(
                 raise BadInput("the layer did not run on this data", key=stream.name)
 
 
-def _as_quantised(layer: Quantized, slot: str) -> Tensor:
-    """A parameter in the layout in which the layer gives it to a format."""
-    carried, seen = layer.slots, list[Tensor]()
-    layer.set_slots({slot: Watched(FULL, (seen.append,))})
-    layer.parameter(slot)
-    layer.set_slots(carried)
-    return seen[0]
-
-
 class _Stream:
     """Range and histogram of the data in one slot, of each part that has a scale."""
 
@@ -285,10 +273,8 @@ class _Stream:
         Raises:
             BadInput: None holds it: infinity, or values close to the largest of float32.
         """
-        try:
+        with under(self.name):
             return self._fit(number_format)
-        except BadInput as error:
-            raise error.under(self.name) from None
 
     def _fit(self, number_format: Format) -> Format:
         if isinstance(number_format, Integer):

@@ -11,16 +11,20 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
-from paretobit.errors import BadInput
+from pydantic import BaseModel, Field, model_validator
+
+from paretobit.errors import BadInput, under
 from paretobit.graph import ModelGraph, Node
 from paretobit.graph.axes import Axis
 from paretobit.graph.widths import WidthGroup, WidthGroups, width_groups
-from paretobit.passes.selection import select
+from paretobit.passes.layers.selection import select
+from paretobit.passes.registry import PASSES
+from paretobit.passes.taking import takes, with_entries
 from paretobit.passes.transform.inherit import resize_graph
-from paretobit.passes.transform.quantize import PASSES
-from paretobit.passes.transform.width_maps import INHERIT, Inherit
+from paretobit.passes.transform.width_maps import Inherit
+from paretobit.schemas import Entries, OpenSchema, Schema, check_fields, schema_of
 
 WidthBy = Literal["group", "name", "type"]
 OnConflict = Literal["error", "last"]
@@ -44,6 +48,25 @@ _KEYS: Mapping[str, tuple[Side, ...]] = {
 """The reports' keys, and the sides of a layer they mean."""
 
 
+class WidthEntry(Schema):
+    """What is asked of a group, a layer, or every layer of a type; a value alone is its multiplier."""
+
+    name: Any = Field(None, description="sides of a layer: output_only, both or input_only; NA: none")
+    multiplier: Any = Field(None, description="of a group: a number, or a fraction as text")
+    channel_multiplier: Any = Field(None, description="the same, for every side")
+    input_multiplier: Any = Field(None, description="for the input")
+    output_multiplier: Any = Field(None, description="for the output")
+    channel_multiplier_input: Any = Field(None, description="as input_multiplier")
+    channel_multiplier_output: Any = Field(None, description="as output_multiplier")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return {"multiplier": raw}
+        return raw["config"] if set(raw) == {"config"} else raw
+
+
 @dataclass(frozen=True)
 class ChannelMultiplierSettings:
     """Settings of the pass.
@@ -58,26 +81,21 @@ class ChannelMultiplierSettings:
         divisor: Widths become multiples of it.
     """
 
-    by: WidthBy
-    entries: Mapping[str, Any] = field(default_factory=dict)
+    by: WidthBy = "name"
+    entries: Annotated[Mapping[str, Any], Entries(WidthEntry)] = field(default_factory=dict)
     on_conflict: OnConflict = "error"
     inherit: Inherit = "slice"
-    seed: int = 0
-    divisor: int = 1
+    seed: Annotated[int, Field(ge=0)] = 0
+    divisor: Annotated[int, Field(ge=1)] = 1
 
     def __post_init__(self) -> None:
-        choices: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-            ("by", self.by, get_args(WidthBy)),
-            ("on_conflict", self.on_conflict, get_args(OnConflict)),
-            ("inherit", self.inherit, INHERIT),
-        )
-        for key, found, allowed in choices:
-            if found not in allowed:
-                raise BadInput("unknown choice", key=key, found=found, allowed=allowed)
-        if type(self.divisor) is not int or self.divisor < 1:
-            raise BadInput("not a divisor", key="divisor", found=self.divisor, allowed="1 or more")
-        if type(self.seed) is not int or self.seed < 0:
-            raise BadInput("not a seed", key="seed", found=self.seed, allowed="0 or more")
+        check_fields(self)
+
+
+class WidthTable(OpenSchema):
+    """A `[passes.channel_multiplier]` table: settings, and an entry a key."""
+
+    entry: ClassVar[type[BaseModel] | None] = WidthEntry
 
 
 @dataclass(frozen=True)
@@ -128,10 +146,8 @@ def channel_multiplier(
     asked = demands(graph, groups, settings)
     widths = {}
     for demand in asked.wanted:
-        try:
+        with under(demand.key):
             multiplier = as_multiplier(demand.value)
-        except BadInput as error:
-            raise error.under(demand.key) from None
         widths[demand.group.name] = scaled(demand.group, multiplier, settings.divisor)
     new = resize_graph(graph, widths, settings.inherit, settings.seed, groups=groups)
     changes = {name: (groups[name].width, width) for name, width in widths.items()}
@@ -139,18 +155,13 @@ def channel_multiplier(
 
 
 @PASSES.register("channel_multiplier", summary="wider or narrower layers, by width group, layer or type")
+@takes(schema_of(ChannelMultiplierSettings, leave_out=("entries",), base=WidthTable))
 def channel_multiplier_pass(graph: ModelGraph, table: Mapping[str, Any]) -> tuple[ModelGraph, dict[str, Any]]:
     """`channel_multiplier` with the keys of a `[passes.channel_multiplier]` table."""
-    return channel_multiplier(graph, read_settings(table))
-
-
-def read_settings(table: Mapping[str, Any]) -> ChannelMultiplierSettings:
-    """Settings from a table: `by`, `on_conflict`, `inherit`, `seed`, `divisor`; every other key is an entry."""
-    entries = dict(table)
-    own = {k: entries.pop(k) for k in ("by", "on_conflict", "inherit", "seed", "divisor") if k in entries}
+    options, entries = with_entries(ChannelMultiplierSettings, table)
     if not entries:
         raise BadInput("the pass names no widths", allowed="an entry per group, layer or type, or default")
-    return ChannelMultiplierSettings(**{"by": "name", **own}, entries=entries)
+    return channel_multiplier(graph, ChannelMultiplierSettings(**options, entries=entries))
 
 
 def as_multiplier(value: Any) -> Fraction:
@@ -187,21 +198,17 @@ def demands(graph: ModelGraph, groups: WidthGroups, settings: ChannelMultiplierS
     for key, entry in settings.entries.items():
         if key == REST:
             continue
-        try:
+        with under(key):
             if settings.by == "group":
                 asked += _of_group(groups, key, entry)
             else:
                 asked += _of_layers(graph, groups, settings.by, key, entry, left)
-        except BadInput as error:
-            raise error.under(key) from None
     order = {name: k for k, name in enumerate(node.name for node in graph)}
     asked.sort(key=lambda demand: order.get(demand.layer.split(" ")[0], -1))
     wanted = _agreed(asked, settings.on_conflict)
     rest = settings.entries.get(REST)
-    try:
+    with under(REST):
         wanted += _of_rest(groups, {d.group.name for d in wanted}, rest)
-    except BadInput as error:
-        raise error.under(REST) from None
     place = {group.name: k for k, group in enumerate(groups)}
     overruled = [demand for demand in asked if not any(demand is other for other in wanted)]
     if settings.on_conflict == "error":
@@ -302,9 +309,6 @@ def read_sides(entry: Any) -> dict[Side, Any]:
         raise BadInput("not a table", found=entry, allowed="name, and channel_multiplier")
     if set(entry) == {"config"}:
         return read_sides(entry["config"])
-    for key in entry:
-        if key not in ("name", *_KEYS):
-            raise BadInput("unknown key", key=key, found=key, allowed=["name", *_KEYS])
     name: Any = entry.get("name")
     if isinstance(name, list | tuple):  # as in the reports' seeds: a list of one choice
         if len(name) != 1:

@@ -22,7 +22,7 @@ from paretobit.graph.axes_walk import Tensors
 from paretobit.graph.trace import Example
 from paretobit.graph.widths import WidthGroups, width_groups
 from paretobit.nn.masks import masks_of
-from paretobit.passes.transform.width_maps import NEW, Inherit, Plan, make_plan
+from paretobit.passes.transform.width_maps import NEW, Inherit, WidthPlan, make_plan
 from paretobit.passes.transform.width_trial import traced_again
 from paretobit.runtime import derive_seed
 
@@ -71,7 +71,7 @@ def resize_graph(
     return traced_again(graph, model, groups.outputs, list(widths), example)
 
 
-def _rebuilt(model: nn.Module, plan: Plan, inherit: Inherit, seed: int) -> nn.Module:
+def _rebuilt(model: nn.Module, plan: WidthPlan, inherit: Inherit, seed: int) -> nn.Module:
     """A copy with new tensors in the place of those that change."""
     changed = {id(t.tensor): t for t in plan.groups.tensors if any(map(plan.changes, t.dims))}
     fresh: dict[int, Any] = {key: _empty(known, plan) for key, known in changed.items()}
@@ -91,7 +91,7 @@ def _rebuilt(model: nn.Module, plan: Plan, inherit: Inherit, seed: int) -> nn.Mo
     return new
 
 
-def _empty(known: Tensors, plan: Plan) -> Tensor:
+def _empty(known: Tensors, plan: WidthPlan) -> Tensor:
     """A tensor of the new shape; of the old one's kind, type and device."""
     empty = torch.zeros([plan.size(axis) for axis in known.dims], dtype=known.tensor.dtype)
     empty = empty.to(known.tensor.device)
@@ -128,7 +128,7 @@ def _inherit(
     old: nn.Module,
     new: nn.Module,
     changed: Mapping[int, Tensors],
-    plan: Plan,
+    plan: WidthPlan,
     inherit: Inherit,
     generator: torch.Generator,
 ) -> None:
@@ -156,7 +156,7 @@ def _along(vector: Tensor, dim: int, dims: int) -> Tensor:
     return vector.view([-1 if k == dim else 1 for k in range(dims)])
 
 
-def _shares(plan: Plan, axis: Axis, origin: Tensor, generator: torch.Generator) -> Tensor:
+def _shares(plan: WidthPlan, axis: Axis, origin: Tensor, generator: torch.Generator) -> Tensor:
     """What each copy takes of its original's weight; those of one original sum to one.
 
     Unequal shares: equal ones would have equal gradients and stay copies in training.

@@ -8,15 +8,16 @@ from typing import Any
 
 from torch import nn
 
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, under
 from paretobit.graph import Example, ModelGraph
 from paretobit.nn.masks import masks_in, set_mask, zeros_in
+from paretobit.passes.registry import PASSES
+from paretobit.passes.taking import takes
 from paretobit.passes.transform.prune_activation import InputPruning, set_input_pruning
 from paretobit.passes.transform.prune_channels import channel_masks, ranked_layers
 from paretobit.passes.transform.prune_layers import input_norms, prunable, untouched
-from paretobit.passes.transform.prune_settings import PruneSettings, WeightPruning, read_settings
+from paretobit.passes.transform.prune_settings import PRUNE_TABLE, PruneSettings, WeightPruning, read_settings
 from paretobit.passes.transform.prune_weights import Chosen, Masks, chosen_layers, weight_masks
-from paretobit.passes.transform.quantize import PASSES
 
 
 def prune(
@@ -41,16 +42,12 @@ def prune(
     model = copy.deepcopy(graph.model)
     inputs: dict[str, InputPruning] = {}
     if settings.weight is not None:
-        try:
+        with under("weight"):
             chosen = masks_for(graph, settings.weight, batches)
-        except BadInput as error:
-            raise error.under("weight") from None
         apply_masks(model, chosen.masks)
     if settings.activation is not None:
-        try:
+        with under("activation"):
             nodes = settings.activation.choice.nodes(graph)
-        except BadInput as error:
-            raise error.under("activation") from None
         inputs = {node.owner: settings.activation.inputs for node in nodes}
         for path, pruning in inputs.items():
             set_input_pruning(model.get_submodule(path), pruning)
@@ -58,6 +55,7 @@ def prune(
 
 
 @PASSES.register("prune", summary="zeros in weights, and in inputs at run time: L1, random or activation-aware")
+@takes(PRUNE_TABLE)
 def prune_pass(
     graph: ModelGraph, table: Mapping[str, Any], batches: Iterable[Example] | None = None
 ) -> tuple[ModelGraph, dict[str, Any]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from paretobit.errors import BadInput
 from paretobit.passes.transform.prune_scores import keep_largest_in_rows, number_removed, random_scores
+from paretobit.schemas import check_fields
 
 ActivationMethod = Literal["l1-norm", "random"]
 Per = Literal["sample", "call"]
@@ -43,9 +44,8 @@ class InputPruning:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_sparsity(self.sparsity)
-        check_one_of("method", self.method, get_args(ActivationMethod))
-        check_one_of("per", self.per, get_args(Per))
 
     def keep(self, x: Tensor) -> Tensor:
         """The mask for one input, in its shape, True where it stays."""
@@ -64,12 +64,6 @@ def check_sparsity(value: Any, key: str = "sparsity") -> None:
     """Refuse what is no fraction."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise BadInput("not a sparsity", key=key, found=value, allowed="a fraction from 0 to 1")
-
-
-def check_one_of(key: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    """Refuse a word that is not known."""
-    if value not in allowed:
-        raise BadInput(f"unknown {key}", key=key, found=value, allowed=allowed)
 
 
 def set_input_pruning(module: nn.Module, pruning: InputPruning | None) -> None:

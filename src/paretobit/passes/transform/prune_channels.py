@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, under
 from paretobit.graph import ModelGraph, Node
 from paretobit.graph.widths import WidthGroup, WidthGroups, width_groups
 from paretobit.nn.masks import masks_in
-from paretobit.passes.selection import select
+from paretobit.passes.layers.selection import select
 from paretobit.passes.transform.prune_layers import output_axis, prunable
 from paretobit.passes.transform.prune_scores import keep_largest, number_removed
 from paretobit.passes.transform.prune_settings import WeightPruning
@@ -176,10 +176,8 @@ def _places(widths: WidthGroups, group: WidthGroup) -> Iterator[_Place]:
 def _members(graph: ModelGraph, name: str, paths: object) -> tuple[Node, ...]:
     if not isinstance(paths, list | tuple) or not paths:
         raise BadInput("not a list of layers", key=f"groups.{name}", found=paths)
-    try:
+    with under(f"groups.{name}"):
         return tuple(node for path in paths for node in select(graph, "name", path))
-    except BadInput as error:
-        raise error.under(f"groups.{name}") from None
 
 
 def _named(

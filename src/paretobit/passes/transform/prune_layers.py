@@ -10,14 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, located
 from paretobit.graph import Example, ModelGraph, Node, at_rest, class_name
-from paretobit.nn.linear import is_conv1d
-from paretobit.passes.selection import By, select
+from paretobit.nn import dot_terms, lies_transposed, parameter_uses
+from paretobit.passes.layers.selection import By, select
 from paretobit.passes.streaming import call
-
-_LAYERS = ("Linear", "Conv1d", "Conv2d", "Conv3d")
-_TRANSPOSED = ("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
 
 
 @dataclass(frozen=True)
@@ -57,15 +54,13 @@ class Choice:
 
 
 def _named(key: str, graph: ModelGraph, by: By, name: str) -> tuple[Node, ...]:
-    try:
+    with located(key=key):
         return select(graph, by, name)
-    except BadInput as error:
-        raise error.located(None, key) from None
 
 
 def prunable(module: nn.Module) -> bool:
     """Whether a layer has a matrix or kernel whose weights can go: linear, convolution, transposed ones."""
-    return class_name(module) in (*_LAYERS, *_TRANSPOSED) or _is_conv1d(module)
+    return dot_terms(module) is not None and "weight" in module._parameters
 
 
 def output_axis(module: nn.Module) -> int:
@@ -75,12 +70,7 @@ def output_axis(module: nn.Module) -> int:
 
 def input_axis(module: nn.Module) -> int:
     """The axis of a prunable layer's weight that counts its input features."""
-    return 0 if class_name(module) in _TRANSPOSED or _is_conv1d(module) else 1
-
-
-def _is_conv1d(module: nn.Module) -> bool:
-    """Whether it is the linear layer of transformers, quantised or not."""
-    return any(is_conv1d(base) for base in type(module).__mro__)
+    return 0 if lies_transposed(module) else 1
 
 
 def untouched(graph: ModelGraph, paths: Set[str]) -> dict[str, str]:
@@ -98,6 +88,9 @@ def untouched(graph: ModelGraph, paths: Set[str]) -> dict[str, str]:
             reasons[node.name] = (
                 "not chosen" if prunable(module) else f"a {class_name(module)} cannot be pruned"
             )
+    for use in parameter_uses(graph):
+        if use.layer is None and use.slot == "weight" and use.node and id(use.parameter) not in masked:
+            reasons[use.node.name] = f"'{use.path}' belongs to no layer: a function reads it"
     return reasons
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar, get_args
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from paretobit.errors import BadInput
-from paretobit.passes.selection import By
-from paretobit.passes.transform.prune_activation import InputPruning, check_one_of, check_sparsity
+from paretobit.errors import BadInput, under
+from paretobit.passes.transform.prune_activation import InputPruning, check_sparsity
 from paretobit.passes.transform.prune_layers import Choice
 from paretobit.passes.transform.prune_scores import parse_pattern
+from paretobit.schemas import check_fields, schema_of
 
 Method = Literal["l1-norm", "random", "activation-aware"]
 Scope = Literal["local", "global", "output"]
@@ -25,7 +25,7 @@ class WeightPruning:
 
     Args:
         sparsity: Fraction that goes, 0 to 1: of the weights, or of the output channels. A table
-            gives key to fraction and chooses the layers itself, by `choice.by`.
+            gives key to fraction and chooses the layers itself, by `by`.
         pattern: N:M in place of a sparsity: `"2:4"` keeps 2 of every 4 weights that are neighbours
             along the input axis.
         method: What goes first. `l1-norm`: the smallest |w|. `random`: drawn from `seed` and the
@@ -63,8 +63,7 @@ class WeightPruning:
     choice: Choice = field(default_factory=Choice)
 
     def __post_init__(self) -> None:
-        for key, words in _WORDS.items():
-            check_one_of(key, getattr(self, key), get_args(words))
+        check_fields(self)
         check_sparsity(self.floor, "floor")
         if (self.sparsity is None) == (self.pattern is None):
             raise BadInput("how much goes must be said once", key="sparsity", allowed="sparsity or pattern")
@@ -94,9 +93,6 @@ class WeightPruning:
         return [(key, without) for broken, key, without in rules if broken]
 
 
-_WORDS = {"method": Method, "scope": Scope, "granularity": Granularity, "ragged": Ragged}
-
-
 @dataclass(frozen=True)
 class ActivationPruning:
     """What is done to the inputs of the chosen layers at run time."""
@@ -122,75 +118,59 @@ class PruneSettings:
             raise BadInput("the pass prunes nothing", allowed="weight, activation")
 
 
+_OF_CHOICE = ("choice", "inputs")
+_WEIGHT = schema_of(WeightPruning, Choice, leave_out=_OF_CHOICE)
+_ACTIVATION = schema_of(
+    InputPruning,
+    Choice,
+    scope=(Literal["local"], "local", "the reports' word: layers run one by one"),
+    granularity=(Literal["elementwise"], "elementwise", "the reports' word: single elements"),
+)
+PRUNE_TABLE = schema_of(
+    WeightPruning,
+    Choice,
+    leave_out=_OF_CHOICE,
+    weight=(_WEIGHT | None, None, "weights that go once: these keys, in a table of their own"),
+    activation=(_ACTIVATION | None, None, "inputs that go each time a layer runs"),
+)
+
+
 def read_settings(table: Mapping[str, Any]) -> PruneSettings:
-    """The settings that a `[passes.prune]` table describes.
+    """The settings that a `[passes.prune]` table describes, checked by `PRUNE_TABLE`.
 
     Two forms: the reports' `weight` and `activation` tables, or the keys of `weight` alone.
 
     Raises:
-        BadInput: An unknown key, or a value out of range.
+        BadInput: The two forms are mixed, or a value is out of range.
     """
     nested = [key for key in ("weight", "activation") if key in table]
     for key in table:
         if nested and key not in nested:
             raise BadInput("unknown key beside 'weight' and 'activation'", key=key, found=key, allowed=nested)
     if not nested:
-        return PruneSettings(weight=read_weight(table))
+        return PruneSettings(weight=_read_weight(table))
     parts: dict[str, Any] = {}
-    for name, read in (("weight", read_weight), ("activation", read_activation)):
+    for name, read in (("weight", _read_weight), ("activation", _read_activation)):
         if name in table:
-            if not isinstance(table[name], Mapping):
-                raise BadInput("not a table", key=name, found=table[name])
-            try:
+            with under(name):
                 parts[name] = read(table[name])
-            except BadInput as error:
-                raise error.under(name) from None
     return PruneSettings(**parts)
 
 
-def read_weight(table: Mapping[str, Any]) -> WeightPruning:
-    """A `weight` table: fields of `WeightPruning` and of its choice of layers."""
-    return _made(WeightPruning, table)
-
-
-def read_activation(table: Mapping[str, Any]) -> ActivationPruning:
-    """An `activation` table: fields of `InputPruning` and of its choice of layers.
-
-    The reports' `scope = "local"` is accepted; no other is possible, as layers run one by one.
-    """
-    given = dict(table)
-    check_one_of("scope", given.pop("scope", "local"), ("local",))
-    check_one_of("granularity", given.pop("granularity", "elementwise"), ("elementwise",))
-    choice = {key: given.pop(key) for key in _CHOICE if key in given}
-    extra = ("scope", *_CHOICE)
-    return ActivationPruning(_filled(InputPruning, given, extra), _choice(choice))
-
-
-T = TypeVar("T")
 _CHOICE = ("by", "layers", "skip")
 
 
-def _made(kind: type[WeightPruning], table: Mapping[str, Any]) -> WeightPruning:
-    given = {key: value for key, value in table.items() if key not in _CHOICE}
-    if "choice" in given:
-        raise BadInput("unknown key", key="choice", found="choice", allowed=_CHOICE)
-    choice = _choice({key: table[key] for key in _CHOICE if key in table})
-    return _filled(kind, {**given, "choice": choice}, _CHOICE)
+def _read_weight(table: Mapping[str, Any]) -> WeightPruning:
+    own = {key: value for key, value in table.items() if key not in _CHOICE}
+    return WeightPruning(**own, choice=_choice(table))
 
 
-def _filled(kind: type[T], given: Mapping[str, Any], extra: Sequence[str]) -> T:
-    names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-    for key in given:
-        if key not in names:
-            allowed = [*(name for name in names if name != "choice"), *extra]
-            raise BadInput("unknown key", key=key, found=key, allowed=allowed)
-    if kind is InputPruning and "sparsity" not in given:
-        raise BadInput("missing key", key="sparsity", allowed="a fraction from 0 to 1")
-    return kind(**given)
+def _read_activation(table: Mapping[str, Any]) -> ActivationPruning:
+    own = {key: value for key, value in table.items() if key in InputPruning.__match_args__}
+    return ActivationPruning(InputPruning(**own), _choice(table))
 
 
 def _choice(given: Mapping[str, Any]) -> Choice:
-    check_one_of("by", given.get("by", "type"), get_args(By))
     lists = {}
     for key in ("layers", "skip"):
         if key in given:

@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
 
-from torch import nn
+from pydantic import BaseModel
 
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, under
 from paretobit.formats import Format
 from paretobit.graph import ModelGraph, Node
-from paretobit.nn import Quantized, TensorCache, formats_of, instrument_at, run_by_modules
-from paretobit.passes.choice import FIRST, LAST, LayerChoice
-from paretobit.passes.entries import slot_formats, split_entry
-from paretobit.passes.pairs import AllowedPairs
-from paretobit.passes.quantizable import complete, function_name, is_product, unsupported
-from paretobit.passes.selection import By, path_of
-from paretobit.registry import Registry
-
-Pass = Callable[[ModelGraph, Mapping[str, Any]], tuple[ModelGraph, dict[str, Any]]]
-PASSES: Registry[Pass] = Registry("pass")
-"""Transform passes by the name of their table in `[passes]`."""
-
-
-def refuse_keys(table: Mapping[str, Any]) -> None:
-    """Refuse a table with keys, for passes that have none."""
-    for key in table:
-        raise BadInput("this pass has no settings", key=key, found=key, allowed="an empty table")
-
-
-Assignment = Mapping[str, Mapping[str, Format]]
-"""Path of a layer or site of a function to the format of each slot; what is not named is full precision."""
+from paretobit.passes.layers.assignment import apply_assignment
+from paretobit.passes.layers.choice import FIRST, LAST, LayerChoice
+from paretobit.passes.layers.entries import EntrySettings, slot_formats, split_entry
+from paretobit.passes.layers.pairs import AllowedPairs
+from paretobit.passes.layers.quantizable import complete, is_product, unsupported
+from paretobit.passes.layers.selection import By, path_of
+from paretobit.passes.registry import PASSES
+from paretobit.passes.taking import takes, with_entries
+from paretobit.schemas import Entries, OpenSchema, check_fields, schema_of
 
 
 @dataclass(frozen=True)
@@ -49,20 +37,26 @@ class QuantizeSettings:
         first: Entry for the first layer with weights that are multiplied or looked up, in place of
             that of its type, a pattern or the default.
         last: The same for the last one.
-        allowed: Pairs `[data, weight]` of formats that the device multiplies (see `paretobit.passes.pairs`).
+        allowed: Pairs `[data, weight]` of formats that the device multiplies (see
+            `paretobit.passes.layers.pairs`).
     """
 
-    by: By
-    entries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    by: By = "type"
+    entries: Annotated[Mapping[str, Mapping[str, Any]], Entries(EntrySettings)] = field(default_factory=dict)
     default: Mapping[str, Any] | None = None
     skip: Sequence[str] = ()
     first: Mapping[str, Any] | None = None
     last: Mapping[str, Any] | None = None
     allowed: Sequence[Sequence[str]] | None = None
 
+    def __post_init__(self) -> None:
+        check_fields(self)
 
-OPTIONS = tuple(f.name for f in fields(QuantizeSettings) if f.name != "entries")
-"""Keys of the pass's table that are settings; every other key is one of `entries`."""
+
+class QuantizeTable(OpenSchema):
+    """A `[passes.quantize]` table: settings, and an entry a key."""
+
+    entry: ClassVar[type[BaseModel] | None] = EntrySettings
 
 
 def quantize(graph: ModelGraph, settings: QuantizeSettings) -> tuple[ModelGraph, dict[str, Any]]:
@@ -86,10 +80,10 @@ def quantize(graph: ModelGraph, settings: QuantizeSettings) -> tuple[ModelGraph,
 
 
 @PASSES.register("quantize", summary="formats for the slots of layers, chosen by type, name or regex")
+@takes(schema_of(QuantizeSettings, leave_out=("entries",), base=QuantizeTable))
 def quantize_pass(graph: ModelGraph, table: Mapping[str, Any]) -> tuple[ModelGraph, dict[str, Any]]:
-    """`quantize` with the keys of a `[passes.quantize]` table: `OPTIONS`, and an entry a key."""
-    options = {"by": "type"} | {key: value for key, value in table.items() if key in OPTIONS}
-    entries = {key: value for key, value in table.items() if key not in OPTIONS}
+    """`quantize` with the keys of a `[passes.quantize]` table: settings, and an entry a key."""
+    options, entries = with_entries(QuantizeSettings, table)
     if not entries and not options.keys() & {"default", FIRST, LAST}:
         raise BadInput("the pass names no layers", allowed="a table per type or layer, or default")
     return quantize(graph, QuantizeSettings(entries=entries, **options))
@@ -101,8 +95,6 @@ def resolve(graph: ModelGraph, settings: QuantizeSettings) -> dict[str, dict[str
 
 
 def _choice(graph: ModelGraph, settings: QuantizeSettings) -> LayerChoice:
-    if settings.by not in get_args(By):
-        raise BadInput("unknown way to choose layers", key="by", found=settings.by, allowed=get_args(By))
     return LayerChoice(graph, settings.by, settings.skip, _ends(settings))
 
 
@@ -120,46 +112,17 @@ def _resolve(
     def give(nodes: Iterable[Node], formats: Mapping[str, Format]) -> None:
         for node in nodes:
             slots = complete(graph, node, formats)
-            if is_product(graph, node):
+            if is_product(node):
                 pairs.check(node.name, slots)
             if slots:
                 assignment[path_of(node)] = slots
 
     for key, entry in [*_ends(settings).items(), *settings.entries.items()]:
-        try:
+        with under(key):
             formats, written = slot_formats(entry), split_entry(entry).written
             is_end = entry is _ends(settings).get(key)
             give((choice.end(key),) if is_end else choice.by_key(key, written), formats)
-        except BadInput as error:
-            raise error.under(key) from None
     if settings.default is not None:
-        try:
+        with under("default"):
             give(choice.rest(), slot_formats(settings.default))
-        except BadInput as error:
-            raise error.under("default") from None
     return assignment
-
-
-def instrument_layers(model: nn.Module, paths: Mapping[str, Any] | tuple[str, ...]) -> dict[str, Quantized]:
-    """Turn the layers at these paths and the functions at these sites into quantised ones, in place.
-
-    They share one cache.
-
-    Raises:
-        BadInput: There is no such layer or function, or it cannot be quantised.
-    """
-    cache = TensorCache()
-    layers = {path: instrument_at(model, path, cache, function_name) for path in paths}
-    run_by_modules(model)
-    return layers
-
-
-def apply_assignment(model: nn.Module, assignment: Assignment) -> None:
-    """Set formats on a model, in place."""
-    for path, layer in instrument_layers(model, tuple(assignment)).items():
-        layer.set_slots(assignment[path])
-
-
-def assignment_of(model: nn.Module) -> dict[str, dict[str, Format]]:
-    """The formats that the quantised layers and functions of a model carry."""
-    return formats_of(model)

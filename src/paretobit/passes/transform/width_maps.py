@@ -21,7 +21,7 @@ NEW = -1
 
 
 @dataclass(frozen=True)
-class Plan:
+class WidthPlan:
     """New widths of a model's variables.
 
     Attributes:
@@ -64,7 +64,7 @@ class Plan:
         return segment.count if segment.variable is None else self.counts.get(segment.variable, segment.count)
 
 
-def make_plan(groups: WidthGroups, widths: Mapping[str, int], inherit: Inherit, seed: int) -> Plan:
+def make_plan(groups: WidthGroups, widths: Mapping[str, int], inherit: Inherit, seed: int) -> WidthPlan:
     """New widths by group name, and where their channels come from.
 
     Raises:
@@ -94,7 +94,7 @@ def make_plan(groups: WidthGroups, widths: Mapping[str, int], inherit: Inherit, 
         else:
             kept = torch.arange(after)
             origins[group.variable] = torch.where(kept < before, kept, torch.tensor(NEW))
-    plan = Plan(groups, counts, origins)
+    plan = WidthPlan(groups, counts, origins)
     if inherit == "net2wider":
         _refuse_where_copies_are_felt(plan)
     return plan
@@ -138,7 +138,7 @@ def _magnitudes(groups: WidthGroups, variable: int, channels: int) -> Tensor:
     return scores
 
 
-def _refuse_where_copies_are_felt(plan: Plan) -> None:
+def _refuse_where_copies_are_felt(plan: WidthPlan) -> None:
     for obstacle in plan.groups.obstacles:
         if not plan.changes(obstacle.axis):
             continue

@@ -1,6 +1,7 @@
 """Pictures of studies and trainings, by name. Colour-blind safe, readable in grey, axes with units."""
 
-from paretobit.report.figures import against_knobs, bars, format_map, front, learning, predicted, progress
+from paretobit.report.figures import against_knobs, bars, format_map, front, predicted, progress
+from paretobit.report.figures import learning_curves as learning
 from paretobit.report.figures.front import draw_front
 from paretobit.report.figures.progress import draw_best_error
 from paretobit.report.figures.registry import FIGURES, Asked, Kind, figure

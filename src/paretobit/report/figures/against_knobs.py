@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from paretobit.errors import BadInput
 from paretobit.report.figures import style
 from paretobit.report.figures.registry import Asked, figure
-from paretobit.report.knobs import ABSENT, Knob, is_numeric, knob_named, short, values_of, varying
+from paretobit.report.knob_columns import ABSENT, KnobColumn, is_numeric, knob_named, short, values_of, varying
 from paretobit.report.metrics import (
     baseline_value,
     label_of,
@@ -22,7 +22,9 @@ from paretobit.report.metrics import (
 )
 from paretobit.report.runs import Runs
 from paretobit.report.tables import cell
-from paretobit.search import Objective, Study, Trial
+from paretobit.studies.study import Study
+from paretobit.studies.trial import Trial
+from paretobit.wanted.objectives import Objective
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,7 +114,7 @@ def _stages_of(study: Study, metric: str) -> dict[str, str]:
 
 
 def _lines_by(
-    used: list[Trial], across: Knob, by: Knob | None, objective: Objective, name: str | None = None
+    used: list[Trial], across: KnobColumn, by: KnobColumn | None, objective: Objective, name: str | None = None
 ) -> dict[str, Cells]:
     """Label to the values of a metric at each value of a knob: one line, or one per value of a second knob.
 
@@ -135,7 +137,7 @@ def _lines_by(
 def _lines_picture(
     study: Study,
     objective: Objective,
-    across: Knob,
+    across: KnobColumn,
     values: Sequence[Any],
     lines: Mapping[str, Cells],
     reading: str,
@@ -233,7 +235,7 @@ def _heat(
             axes.text(j, i, style.brief(value), ha="center", va="center", color=colour, fontsize=8)
 
 
-def _two_knobs(trials: Sequence[Trial], study: Study, asked: Asked) -> tuple[Knob, Knob | None]:
+def _two_knobs(trials: Sequence[Trial], study: Study, asked: Asked) -> tuple[KnobColumn, KnobColumn | None]:
     """The knobs that are asked for; unset: data and weights where both vary, else the first two that do.
 
     Raises:
@@ -258,7 +260,9 @@ def _two_knobs(trials: Sequence[Trial], study: Study, asked: Asked) -> tuple[Kno
     return first, second
 
 
-def _usual_pair(choices: Sequence[Knob], trials: Sequence[Trial]) -> tuple[Knob | None, Knob | None]:
+def _usual_pair(
+    choices: Sequence[KnobColumn], trials: Sequence[Trial]
+) -> tuple[KnobColumn | None, KnobColumn | None]:
     """Data and weights of all layers, where most trials treat them alike; else those of one layer."""
     for tied in (True, False):
         group = [knob for knob in choices if (len(knob.members) > 1) is tied]
@@ -269,16 +273,18 @@ def _usual_pair(choices: Sequence[Knob], trials: Sequence[Trial]) -> tuple[Knob 
     return None, None
 
 
-def _with_value(trials: Sequence[Trial], *knobs: Knob | None) -> list[Trial]:
+def _with_value(trials: Sequence[Trial], *knobs: KnobColumn | None) -> list[Trial]:
     """The trials in which every knob has a value."""
     return [t for t in trials if all(knob is None or knob.value(t) is not ABSENT for knob in knobs)]
 
 
-def _shares(one: Knob, other: Knob) -> bool:
+def _shares(one: KnobColumn, other: KnobColumn) -> bool:
     return bool(set(one.members) & set(other.members))
 
 
-def _first_of(choices: Sequence[Knob], slot: str, other: Knob | None, trials: Sequence[Trial]) -> Knob | None:
+def _first_of(
+    choices: Sequence[KnobColumn], slot: str, other: KnobColumn | None, trials: Sequence[Trial]
+) -> KnobColumn | None:
     """The first knob of a slot's width or whole format, of anything of the slot, of anything else.
 
     Args:
@@ -288,11 +294,11 @@ def _first_of(choices: Sequence[Knob], slot: str, other: Knob | None, trials: Se
         trials: Trials in which both shall vary.
     """
 
-    def rank(knob: Knob) -> tuple[bool, bool, bool]:
+    def rank(knob: KnobColumn) -> tuple[bool, bool, bool]:
         alike = other is not None and len(knob.members) == len(other.members)
         return not knob.ending.startswith(slot), knob.ending not in (slot, f"{slot}_width"), not alike
 
-    def both_vary(knob: Knob) -> bool:
+    def both_vary(knob: KnobColumn) -> bool:
         used = _with_value(trials, knob, other)
         return all(one is None or len(values_of(one, used)) > 1 for one in (knob, other))
 
@@ -301,7 +307,7 @@ def _first_of(choices: Sequence[Knob], slot: str, other: Knob | None, trials: Se
 
 
 def _grouped(
-    trials: Sequence[Trial], across: Knob, by: Knob | None, objective: Objective
+    trials: Sequence[Trial], across: KnobColumn, by: KnobColumn | None, objective: Objective
 ) -> dict[tuple[Any, Any], list[float]]:
     """Values of a metric by the values of both knobs."""
     cells: dict[tuple[Any, Any], list[float]] = {}
@@ -340,7 +346,9 @@ def _rotation(values: Sequence[Any]) -> int:
     return 30 if sum(len(short(value)) for value in values) > _WIDE_TEXT else 0
 
 
-def _knob_reading(across: Knob, by: Knob | None, objective: Objective, used: list[Trial], of: int) -> str:
+def _knob_reading(
+    across: KnobColumn, by: KnobColumn | None, objective: Objective, used: list[Trial], of: int
+) -> str:
     """What the knob does to the median, and how many trials say so."""
     cells = {
         v: statistics.median(objective.value(t.metrics) for t in used if across.value(t) == v)
@@ -354,7 +362,9 @@ def _knob_reading(across: Knob, by: Knob | None, objective: Objective, used: lis
     return f"{text}, {_share_of(used, of, across, by)}."
 
 
-def _heat_reading(across: Knob, down: Knob, objective: Objective, used: list[Trial], of: int) -> str:
+def _heat_reading(
+    across: KnobColumn, down: KnobColumn, objective: Objective, used: list[Trial], of: int
+) -> str:
     """The best cell of the first panel, and which knob moves it more."""
     cells = _grouped(used, across, down, objective)
     better = max if objective.direction == "maximize" else min
@@ -375,7 +385,7 @@ def _heat_reading(across: Knob, down: Knob, objective: Objective, used: list[Tri
     return f"{text}{cell(spans[less])}, {_share_of(used, of, across, down)}."
 
 
-def _share_of(used: list[Trial], of: int, *knobs: Knob | None) -> str:
+def _share_of(used: list[Trial], of: int, *knobs: KnobColumn | None) -> str:
     """How many trials the picture rests on, and why the others are missing."""
     if len(used) == of:
         return f"over all {of} feasible trials"

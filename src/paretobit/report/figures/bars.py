@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from paretobit.errors import BadInput
 from paretobit.report.figures import style
 from paretobit.report.figures.registry import Asked, figure
-from paretobit.report.knobs import ABSENT, Knob, short, varying
+from paretobit.report.knob_columns import ABSENT, KnobColumn, short, varying
 from paretobit.report.metrics import baseline_value, label_of, measured, metrics_of, objective_of
 from paretobit.report.runs import Runs
 from paretobit.report.tables import cell
-from paretobit.search import Study, Trial
+from paretobit.studies.study import Study
+from paretobit.studies.trial import Trial
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,7 +83,7 @@ def _labels(study: Study, trials: list[Trial]) -> list[str]:
     """`3: 8, 4`: the trial, and its values of the knobs that vary, where they are few and short."""
     knobs = [knob for knob in varying(study, trials) if len(knob.members) == 1]
 
-    def told(trial: Trial, knob: Knob) -> str:
+    def told(trial: Trial, knob: KnobColumn) -> str:
         value = knob.value(trial)
         return "-" if value is ABSENT else short(value)
 

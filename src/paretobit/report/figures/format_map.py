@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from paretobit.errors import BadInput
-from paretobit.passes.entries import SLOTS
+from paretobit.passes.layers.entries import SLOTS
 from paretobit.report.families import LayerCell, layer_cells
 from paretobit.report.figures import style
 from paretobit.report.figures.registry import Asked, figure
 from paretobit.report.runs import Runs
 from paretobit.report.tables import cell
-from paretobit.search import Study, Trial
+from paretobit.studies.study import Study
+from paretobit.studies.trial import Trial
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,11 +12,13 @@ from paretobit.errors import BadInput
 from paretobit.report.figures import style
 from paretobit.report.figures.progress import one_run_picture
 from paretobit.report.figures.registry import Asked, figure
-from paretobit.report.knobs import uniform_trials
+from paretobit.report.knob_columns import uniform_trials
 from paretobit.report.metrics import baseline_value, measured, objective_label
 from paretobit.report.runs import Runs
 from paretobit.report.tables import cell
-from paretobit.search import Objective, Study, Trial
+from paretobit.studies.study import Study
+from paretobit.studies.trial import Trial
+from paretobit.wanted.objectives import Objective
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,7 @@ from paretobit.report.figures import style
 from paretobit.report.figures.registry import Asked, figure
 from paretobit.report.metrics import unit_of
 from paretobit.report.runs import Runs
-from paretobit.search import Study
+from paretobit.studies.study import Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

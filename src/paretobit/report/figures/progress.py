@@ -15,9 +15,11 @@ from paretobit.report.figures.registry import Asked, figure
 from paretobit.report.metrics import baseline_value, measured, metrics_of, objective_label, objective_of
 from paretobit.report.runs import Runs
 from paretobit.report.tables import cell
-from paretobit.search import Objective, Study, Trial
-from paretobit.search.front import Front
-from paretobit.search.hypervolume import hypervolume as volume_of
+from paretobit.studies.study import Study
+from paretobit.studies.trial import Trial
+from paretobit.wanted.front import Front
+from paretobit.wanted.hypervolume import hypervolume as volume_of
+from paretobit.wanted.objectives import Objective
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -146,7 +148,7 @@ def one_run_picture(study: Study, objective: Objective) -> style.Picture:
     return _scatter(study, trials, values, curves, label, baseline_value(study, objective), None)
 
 
-class Scale:
+class AxisScale:
     """An objective's losses mapped to [0, 1], 0 the best seen anywhere; logarithms where they span decades."""
 
     def __init__(self, objective: Objective, losses: Sequence[float]) -> None:
@@ -163,7 +165,7 @@ class Scale:
         return math.log10(loss) if self.log else loss
 
 
-def volumes(study: Study, scales: Sequence[Scale]) -> list[float]:
+def volumes(study: Study, scales: Sequence[AxisScale]) -> list[float]:
     """The hypervolume of the scaled objectives after each trial, against the corner (1, 1, ...)."""
     if any(scale.high == scale.low for scale in scales):
         return [math.nan] * len(study)
@@ -184,9 +186,9 @@ def volumes(study: Study, scales: Sequence[Scale]) -> list[float]:
     return found
 
 
-def _scale(runs: Runs, objective: Objective) -> Scale:
+def _scale(runs: Runs, objective: Objective) -> AxisScale:
     trials = [t for study in runs.studies.values() for t in _with_all(study, study.objectives)]
-    return Scale(objective, [objective.loss(trial.metrics) for trial in trials])
+    return AxisScale(objective, [objective.loss(trial.metrics) for trial in trials])
 
 
 def _with_all(study: Study, objectives: Sequence[Objective]) -> list[Trial]:

@@ -32,7 +32,6 @@ from torch import nn
 from paretobit.formats import FULL, Format
 from paretobit.graph import Node
 from paretobit.passes.analysis.cost.counting import Products
-from paretobit.passes.analysis.cost.operations import bare
 from paretobit.passes.analysis.storage import LayerBits
 
 Convention = Literal["standard", "lab2", "lab3"]
@@ -125,11 +124,6 @@ class Counts:
         """Data bits × weight bits."""
         return self.width("data_in") * self.width("weight")
 
-    @property
-    def op(self) -> str:
-        """Its operation, in-place or not."""
-        return bare(self.node.op)
-
 
 @dataclass(frozen=True)
 class Operations:
@@ -155,9 +149,9 @@ def lab2(counts: Counts) -> Operations:
         flops, width, backward = counts.macs * counts.batch, counts.width_product, 2
         bias = getattr(counts.module, "bias", None)
         parameters -= bias.numel() if isinstance(bias, nn.Parameter) and parameters else 0
-    elif counts.op.startswith("batch_norm"):
+    elif counts.node.op.startswith("batch_norm"):
         flops, width = 4 * _inputs(counts), counts.width_product
-    elif counts.op == "relu":
+    elif counts.node.op == "relu":
         flops, width = _inputs(counts), counts.width("data_in")
     else:
         flops, width = 0, 0
@@ -170,9 +164,9 @@ def lab3(counts: Counts) -> Operations:
     flops = bitops = 0
     if counts.products:
         flops, bitops = counts.macs * counts.batch, _lab3_bitops(counts) * counts.batch
-    elif counts.op.startswith("batch_norm"):
+    elif counts.node.op.startswith("batch_norm"):
         flops = 8 * _inputs(counts) + 1
-    elif counts.op == "relu":
+    elif counts.node.op == "relu":
         flops = _inputs(counts)
     return Operations(flops, bitops, None, None, counts.parameters)
 

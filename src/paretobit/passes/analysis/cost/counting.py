@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from paretobit.errors import BadInput
 from paretobit.graph import Node, Shape
+from paretobit.graph.operations import OPERATIONS, row_of
 from paretobit.passes.analysis.cost.operands import Operands, rows_of
-from paretobit.passes.analysis.cost.operations import bare
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ def products(node: Node, module: nn.Module | None) -> Products | None:
     Raises:
         BadInput: Nothing ran: shapes are unknown.
     """
-    count = _OF_LAYERS.get(node.op) if module is not None else _OF_FUNCTIONS.get(bare(node.op))
-    if count is None:
+    rule = row_of(node.op).cost
+    count = PRODUCTS.get(rule) if isinstance(rule, str) else rule
+    if count is None or not node.is_call:
         return None
     return None if elements(node) is None else count(node, module, Operands(node))
 
@@ -98,10 +99,12 @@ def _average_terms(macs: int, node: Node) -> int:
 
 
 def _contraction(first: int, name: str) -> _Count:
-    """A product whose terms run over the last axis of the argument at a position."""
+    """A product whose terms run over the last axis of its data, where the row does not say so at a position."""
 
     def count(node: Node, module: nn.Module | None, operands: Operands) -> Products | None:
-        shape = operands.shape(first, name)
+        place = next((o.position for o in OPERATIONS.operands(node.op) if o.slot == "data_in"), first)
+        names = next((o.names for o in OPERATIONS.operands(node.op) if o.slot == "data_in"), (name,))
+        shape = next((shape for name in names if (shape := operands.shape(place, name))), None)
         return _one(node, shape[-1]) if shape else None
 
     return count
@@ -214,28 +217,60 @@ def _recurrent_cell(node: Node, module: nn.Module | None, operands: Operands) ->
     return tuple(Product(steps * gates * width, width) for width in (module.input_size, module.hidden_size))
 
 
-_OF_LAYERS: dict[str, _Count] = {
+PRODUCTS: dict[str, _Count] = {
     "linear": _linear,
-    **{f"conv{n}d": _conv for n in (1, 2, 3)},
-    **{f"conv_transpose{n}d": _conv_transpose for n in (1, 2, 3)},
+    "convolution": _conv,
+    "transposed convolution": _conv_transpose,
+    "contraction": _contraction(0, "input"),
+    "contraction of the second": _contraction(1, "mat"),
+    "contraction of all": _addbmm,
     "bilinear": _bilinear,
-    "multihead_attention": _multihead_attention,
-    **dict.fromkeys(("lstm", "gru", "rnn"), _recurrent),
-    **dict.fromkeys(("lstmcell", "grucell", "rnncell"), _recurrent_cell),
-}
-_OF_FUNCTIONS: dict[str, _Count] = {
-    "linear": _linear,
-    **{f"conv{n}d": _conv for n in (1, 2, 3)},
-    **{f"conv_transpose{n}d": _conv_transpose for n in (1, 2, 3)},
-    "bilinear": _bilinear,
-    **{name: _contraction(0, "input") for name in ("matmul", "mm", "bmm", "mv", "dot", "vdot", "inner")},
-    "imatmul": _contraction(0, "input"),
-    "linalg_matmul": _contraction(0, "input"),
-    "addmm": _contraction(1, "mat1"),
-    "addmv": _contraction(1, "mat"),
-    "baddbmm": _contraction(1, "batch1"),
-    "addbmm": _addbmm,
     "tensordot": _tensordot,
     "einsum": _einsum,
-    "scaled_dot_product_attention": _attention_product,
+    "attention": _attention_product,
+    "attention layer": _multihead_attention,
+    "recurrent": _recurrent,
+    "recurrent cell": _recurrent_cell,
 }
+"""How products are counted, by the word that a row of the table of operations says."""
+
+_PER_OUTPUT = {"elementwise": 1, "comparison": 1, "norm": 4, "softmax": 3}
+"""Operations per element of the result: one; a norm subtracts, divides, multiplies and adds; a softmax
+exponentiates, adds and divides."""
+
+_NOTHING = ("view", "copy", "make", "question")
+
+WORDS = (*PRODUCTS, *_PER_OUTPUT, *_NOTHING, "reduction", "resampling")
+"""Every way to count that is known."""
+
+
+def other_operations(node: Node, module: nn.Module | None) -> int | None:
+    """Operations of one sample besides multiply-accumulates; None where the operation is not known."""
+    cost = row_of(node.op).cost
+    if not node.is_call or not node.output_shapes or cost in _NOTHING:
+        return 0
+    if cost in _PER_OUTPUT:
+        return _PER_OUTPUT[str(cost)] * (node.output_elements or 0)
+    if cost == "reduction":  # per element of the argument
+        return node.input_elements or 0
+    return _resampling(node, module) if cost == "resampling" else None
+
+
+def takes_no_time(node: Node) -> bool:
+    """Whether a node neither computes nor moves anything: views, questions, inputs and outputs."""
+    if not node.is_call or row_of(node.op).kind in ("view", "question"):
+        return True
+    return node.batch is not None and not node.output_shapes
+
+
+_NEIGHBOURS = {"nearest": 1, "nearest-exact": 1, "linear": 2, "bilinear": 4, "bicubic": 16, "trilinear": 8}
+
+
+def _resampling(node: Node, module: nn.Module | None) -> int | None:
+    """A weighted mean of the neighbours for each number of the result; the nearest is a copy."""
+    operands = Operands(node)
+    mode = operands.get(3, "mode", "nearest") if module is None else getattr(module, "mode", None)
+    if mode == "area":
+        return node.input_elements
+    neighbours = _NEIGHBOURS.get(str(mode))
+    return None if neighbours is None else 2 * (neighbours - 1) * (node.output_elements or 0)

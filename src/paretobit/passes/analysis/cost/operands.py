@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paretobit.graph import Node, Ref, Shape
-from paretobit.nn import FUNCTIONS
+from paretobit.graph.operations import OPERATIONS
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def reads(node: Node) -> tuple[tuple[Operand, str | None], ...]:
     operands = Operands(node)
     if node.kind == "call_module":
         return tuple((operand, "data_in") for operand in operands.all())
-    places = FUNCTIONS.get(node.op, ())
+    places = OPERATIONS.operands(node.op)
     slots = {id(place.find(operands.args, operands.kwargs)): place.slot for place in places}
     return tuple((operand, slots.get(id(operand))) for operand in operands.all())
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from paretobit.errors import BadInput
-from paretobit.formats import FULL
 from paretobit.graph import ModelGraph, Node
+from paretobit.graph.operations import row_of
+from paretobit.nn import ParameterUse, ParameterUses, parameter_uses
 from paretobit.passes.analysis.cost.conventions import (
     CONVENTIONS,
     NO_FORMATS,
@@ -23,12 +24,11 @@ from paretobit.passes.analysis.cost.conventions import (
     bops,
     lab3_bytes,
 )
-from paretobit.passes.analysis.cost.counting import elements, products
-from paretobit.passes.analysis.cost.operations import VIEWS, bare, other_operations
+from paretobit.passes.analysis.cost.counting import elements, other_operations, products
 from paretobit.passes.analysis.memory import peak_memory, result_elements
-from paretobit.passes.analysis.sites import Formats, carried_formats
-from paretobit.passes.analysis.storage import LayerBits, layer_bits
-from paretobit.passes.selection import path_of
+from paretobit.passes.analysis.storage import NO_BITS, LayerBits, data_elements, statistics_bits
+from paretobit.passes.layers.assignment import Assignment, carried_formats
+from paretobit.passes.layers.selection import path_of
 
 Sparsity = Mapping[str, float] | Literal["weights"]
 _NO_SUM = ("node", "op", "counted", "bits", "sparsity")
@@ -97,7 +97,7 @@ def cost(
     *,
     convention: Convention = "standard",
     batch: int = 1,
-    formats: Formats | None = None,
+    formats: Assignment | None = None,
     sparsity: Sparsity | None = None,
 ) -> CostReport:
     """Costs of every node of a graph.
@@ -106,7 +106,7 @@ def cost(
         graph: Traced with example inputs: costs need shapes.
         convention: How to count.
         batch: Rows that `lab2` and `lab3` count; `standard` is per sample.
-        formats: Formats by the path of a layer, or the site of a function, in place of those the
+        formats: Assignment by the path of a layer, or the site of a function, in place of those the
             model's own layers carry. The second operand of a product of two results is its `weight`.
         sparsity: Fraction of zero weights by path or site, 0 to 1; `weights` counts the exact zeros
             of each layer's weights in their format.
@@ -117,21 +117,16 @@ def cost(
     if convention not in CONVENTIONS:
         raise BadInput("unknown cost convention", key="convention", found=convention, allowed=CONVENTIONS)
     given = carried_formats(graph) if formats is None else formats
-    attributes = dict(graph.model.named_parameters(remove_duplicate=False))
-    counted: set[int] = set()
-    rows: list[NodeCost] = []
+    tally = _Tally(graph, given)
+    rows = []
     for node in graph:
         module = graph.module(node) if node.kind == "call_module" else None
         slots = given.get(path_of(node), NO_FORMATS)
-        zeros = _zeros(node, module, slots, sparsity)
-        row = node_cost(node, module, slots, convention, batch, sparsity=zeros, elsewhere=counted)
-        own = list(module.parameters()) if module is not None else []
-        parameter = attributes.get(node.owner) if node.kind == "get_attr" else None
-        if parameter is not None and id(parameter) not in counted:
-            own, row = [parameter], _of_attribute(node, parameter)
-        counted.update(map(id, own))
-        rows.append(row)
-    unused = tuple(path for path, value in graph.model.named_parameters() if id(value) not in counted)
+        zeros = _zeros(node, tally.uses, slots, sparsity)
+        rows.append(
+            node_cost(node, module, slots, convention, batch, sparsity=zeros, weights=tally.at(node, module))
+        )
+    unused = tuple(path for path, value in graph.model.named_parameters() if id(value) not in tally.counted)
     return CostReport(tuple(rows), convention, batch, peak_memory(graph, given), unused)
 
 
@@ -143,28 +138,28 @@ def node_cost(
     batch: int = 1,
     *,
     sparsity: float | None = None,
-    elsewhere: Container[int] = (),
+    weights: LayerBits = NO_BITS,
 ) -> NodeCost:
     """Cost of one node whose slots carry these formats.
 
     Args:
         node: The call.
         module: The layer that is called; None for a function.
-        slots: Formats of its slots.
+        slots: Assignment of its slots.
         convention: How to count.
         batch: Rows that `lab2` and `lab3` count.
         sparsity: Fraction of its weights that is zero.
-        elsewhere: `id` of parameters that count at another node.
+        weights: Elements and bits of the parameters and statistics that count at it.
 
     Raises:
         BadInput: The node's shapes are unknown.
     """
     found = products(node, module)
-    other = other_operations(node) if found is None else 0
+    other = other_operations(node, module) if found is None else 0
     known = found is not None or other is not None or not (module or node.output_shapes)
-    own = [p for p in module.parameters() if id(p) not in elsewhere] if module is not None else []
-    counts = Counts(node, module, slots, found or (), other or 0, sum(p.numel() for p in own), batch)
-    bits = _bits(node, module, slots, elsewhere)
+    counts = Counts(node, module, slots, found or (), other or 0, weights.weight_elements, batch)
+    data = data_elements(node, module) if module is not None else 0
+    bits = weights + LayerBits(data_elements=data, data_bits=data * counts.width("data_in"))
     operations = OPERATIONS[convention](counts)
     return NodeCost(
         node.name,
@@ -185,51 +180,59 @@ def node_cost(
     )
 
 
-def zero_fraction(module: nn.Module, slots: Slots) -> float | None:
-    """Fraction of a layer's weights that is exactly zero in the format of their slot; None without any.
+def zero_fraction(uses: Iterable[ParameterUse], slots: Slots) -> float | None:
+    """Fraction of the weights that an operation reads which is exactly zero in its formats; None without any.
 
-    Weights are its `weight`, masked or computed from others as it may be, or where it has none of
-    two axes or more, all its parameters that do.
+    Weights have two axes or more and go through the slot `weight`, or where none does through no slot.
+
+    Args:
+        uses: What the operation reads.
+        slots: Assignment of its slots.
     """
-    own = getattr(module, "weight", None)
-    if isinstance(own, Tensor) and own.dim() > 1:
-        weights = {"weight": own}
-    else:
-        weights = {name: p.data for name, p in module.named_parameters() if p.dim() > 1}
-    total = sum(weight.numel() for weight in weights.values())
+    large = [use for use in uses if len(use.shape) > 1]
+    weights = [use for use in large if use.slot == "weight"] or [use for use in large if not use.slot]
+    total = zeros = 0
     with torch.no_grad():
-        zeros = sum(
-            int((slots.get(name.rpartition(".")[2], FULL).quantize(weight.detach()) == 0).sum())
-            for name, weight in weights.items()
-        )
+        for use in weights:
+            read = use.quantised(slots)
+            total, zeros = total + read.numel(), zeros + int((read == 0).sum())
     return zeros / total if total else None
 
 
-def _zeros(node: Node, module: nn.Module | None, slots: Slots, sparsity: Sparsity | None) -> float | None:
+def _zeros(node: Node, uses: ParameterUses, slots: Slots, sparsity: Sparsity | None) -> float | None:
     if sparsity == "weights":
-        return zero_fraction(module, slots) if module is not None else None
+        return zero_fraction(uses.at(path_of(node)), slots) if node.is_call else None
     value = None if sparsity is None else sparsity.get(path_of(node))
     if value is not None and not 0 <= value <= 1:
         raise BadInput("not a fraction", key=f"sparsity.{path_of(node)}", found=value, allowed="0 to 1")
     return value
 
 
-def _bits(node: Node, module: nn.Module | None, slots: Slots, elsewhere: Container[int]) -> LayerBits:
-    """Of a layer and of what it consists of."""
-    if module is None:
-        return LayerBits()
-    parts = (layer_bits(None, part, slots, elsewhere) for part in module.modules() if part is not module)
-    return sum(parts, layer_bits(node, module, slots, elsewhere))
+class _Tally:
+    """Parameters and statistics of a model, each at the first node that takes it."""
 
+    def __init__(self, graph: ModelGraph, formats: Assignment) -> None:
+        self.uses = parameter_uses(graph)
+        self.counted: set[int] = set()
+        self._formats = formats
+        self._stored = {id(one.parameter): one for one in self.uses.stored}
+        self._attributes = dict(graph.model.named_parameters(remove_duplicate=False))
 
-def _of_attribute(node: Node, parameter: nn.Parameter) -> NodeCost:
-    """A parameter that a function takes."""
-    bits = LayerBits(parameter.numel(), FULL.bits(parameter.shape))
-    return NodeCost(node.name, node.op, parameters=parameter.numel(), bits=bits, stored_bytes=bits.stored_bytes)
+    def at(self, node: Node, module: nn.Module | None) -> LayerBits:
+        """Elements and bits of what counts at a node."""
+        own = list(module.parameters()) if module is not None else []
+        if node.kind == "get_attr" and node.owner in self._attributes:
+            own = [self._attributes[node.owner]]
+        new = [self._stored[id(p)] for p in own if id(p) not in self.counted]
+        self.counted.update(id(one.parameter) for one in new)
+        elements = sum(one.parameter.numel() for one in new)
+        bits = sum(one.bits(one.agreed(self._formats)) for one in new)
+        parts = module.modules() if module is not None else ()
+        return LayerBits(elements, bits, sum(statistics_bits(part) for part in parts))
 
 
 def _activations(node: Node) -> int:
-    if bare(node.op) in VIEWS or node.kind in ("placeholder", "get_attr", "output"):
+    if not node.is_call or row_of(node.op).is_view:
         return 0
     elements(node)  # or nothing ran
     return result_elements(node)

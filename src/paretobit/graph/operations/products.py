@@ -1,0 +1,61 @@
+"""Rows of what multiplies and adds up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from paretobit.graph.operations.row import Operand, Switch
+from paretobit.graph.operations.write import FIRST, operands, rows
+
+
+def _product(*places: tuple[str, int, str]) -> tuple[Operand, ...]:
+    """Operands of `(…, M, K) × (…, K, N)`: the outputs of the second lie last."""
+    return tuple(replace(o, outputs=-1) if o.slot == "weight" else o for o in operands(*places))
+
+
+_PRODUCT = _product(FIRST, ("weight", 1, "other mat2 vec tensor"))
+_AFFINE = operands(FIRST, ("weight", 1, "weight"), ("bias", 2, "bias"))
+
+rows("product", "linear", _AFFINE, cost="linear", widths="linear")
+rows("product", "conv1d conv2d conv3d", _AFFINE, cost="convolution", widths="convolution")
+rows(
+    "product",
+    "conv_transpose1d conv_transpose2d conv_transpose3d",
+    cost="transposed convolution",
+    widths="convolution",
+)
+rows("product", "matmul=imatmul=rmatmul=linalg_matmul bmm", _PRODUCT, cost="contraction", widths="matmul")
+rows("product", "mm mv", _PRODUCT, cost="contraction")
+rows("product", "dot vdot=linalg_vecdot inner", cost="contraction")
+rows(
+    "product",
+    "addmm",
+    _product(("bias", 0, "input self"), ("data_in", 1, "mat1"), ("weight", 2, "mat2")),
+    cost="contraction",
+)
+rows(
+    "product",
+    "baddbmm",
+    _product(("bias", 0, "input self"), ("data_in", 1, "batch1"), ("weight", 2, "batch2")),
+    cost="contraction",
+)
+rows("product", "addmv", cost="contraction of the second")
+rows("product", "addbmm", cost="contraction of all")
+rows("product", "tensordot einsum bilinear", cost="*")
+rows("product", "chain_matmul linalg_multi_dot grouped_mm scaled_mm", cost="unknown")
+rows(
+    "product",
+    "scaled_dot_product_attention",
+    operands(("data_in", 0, "query"), ("weight", 1, "key"), ("weight", 2, "value")),
+    cost="attention",
+    widths="attention",
+    random=Switch(4, ("dropout_p",)),
+)
+rows("product", "multihead_attention", cost="attention layer")
+rows("product", "multi_head_attention_forward", cost="unknown", random=True)
+rows("product", "lstm gru rnn", cost="recurrent")
+rows(
+    "product",
+    "lstmcell=lstm_cell grucell=gru_cell rnncell=rnn_cell=rnn_tanh_cell=rnn_relu_cell",
+    cost="recurrent cell",
+)

@@ -1,6 +1,0 @@
-"""The doctor: proves on one model, its data and its space that a search of them can be believed."""
-
-from paretobit.search.doctor.base import Check, Finding, Patient
-from paretobit.search.doctor.examine import CHECKS, examine
-
-__all__ = ["CHECKS", "Check", "Finding", "Patient", "examine"]

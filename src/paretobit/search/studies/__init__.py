@@ -1,1 +1,0 @@
-"""The study: its file, how trials are packed in it, and the answers it gives."""

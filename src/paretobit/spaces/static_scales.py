@@ -1,0 +1,82 @@
+"""Scales of data, fixed once from calibration rows for every format that a space offers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from paretobit.data.calibration import Calibration
+from paretobit.formats import Format
+from paretobit.graph import ModelGraph, Node
+from paretobit.passes.layers.quantizable import slots_at
+from paretobit.passes.layers.selection import path_of
+from paretobit.passes.transform import Observed
+
+
+class StaticScales:
+    """Formats of data with the scales that the float model needs on calibration rows.
+
+    The rows run when the first format asks, and again after the model's weights or statistics changed.
+    Parameters keep their formats as they are: their scales come from the weights themselves.
+
+    Args:
+        graph: The float model.
+        nodes: Layers and functions that may carry formats.
+        calibration: The rows.
+    """
+
+    def __init__(self, graph: ModelGraph, nodes: Sequence[Node], calibration: Calibration) -> None:
+        self._graph, self._calibration = graph, calibration
+        self._slots = {path_of(node): _data_slots(graph, node) for node in nodes}
+        self._fixed: dict[tuple[str, str, Format], Format] = {}
+        self._observed: Observed | None = None
+        self._tensors: tuple[Tensor, ...] = ()
+        self._versions: list[int] | None = None
+
+    def fixed(self, path: str, formats: Mapping[str, Format]) -> dict[str, Format]:
+        """The formats of one layer, those of data with their scales.
+
+        Raises:
+            BadInput: The layer did not run on the calibration rows, or they are not finite there.
+        """
+        return {slot: self._one(path, slot, given) for slot, given in formats.items()}
+
+    def _one(self, path: str, slot: str, given: Format) -> Format:
+        if slot not in self._slots[path]:
+            return given
+        key = (path, slot, given)
+        if key not in self._fixed:
+            if self._observed is None:
+                self._observed = Observed(self._graph, self._calibration.batches, self._slots)
+            self._fixed[key] = self._observed.fixed(path, slot, given)
+        return self._fixed[key]
+
+    def follow_weights(self) -> None:
+        """Forget the scales of other weights and statistics than the model has now."""
+        if self._versions is None:
+            self._look()
+        versions = [tensor._version for tensor in self._tensors]
+        if self._versions != versions:
+            self._fixed, self._observed, self._versions = {}, None, versions
+
+    def _look(self) -> None:
+        """Note the tensors of the model once: to walk through its modules takes as long as a small trial."""
+        self._tensors = (*self._graph.model.parameters(), *self._graph.model.buffers())
+        self._versions = [tensor._version for tensor in self._tensors]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With the scales found so far, without the histograms."""
+        return {**self.__dict__, "_observed": None, "_tensors": ()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._versions is not None:
+            self._look()  # counts begin anew in a copy
+
+
+def _data_slots(graph: ModelGraph, node: Node) -> tuple[str, ...]:
+    """Slots through which data flows: every operand of a function, the input of a layer."""
+    slots = slots_at(graph, node)
+    return slots if node.kind != "call_module" else tuple(s for s in slots if s.startswith("data"))

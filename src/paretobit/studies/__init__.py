@@ -1,0 +1,1 @@
+"""The record of every trial, and the answers it gives."""

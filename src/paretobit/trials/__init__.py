@@ -1,0 +1,1 @@
+"""What happens to one configuration: it is applied, trained where trials train, and measured."""

@@ -1,0 +1,97 @@
+"""What a runner is: it measures, and says beforehand what, in which unit, and which way is better."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from paretobit.graph import ModelGraph
+from paretobit.passes.layers.assignment import Assignment
+from paretobit.registry import Registry
+from paretobit.trials.evidence import Evidence
+from paretobit.wanted.metric import Metric
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One configuration as runners see it.
+
+    Attributes:
+        formats: Formats of the varied layers; empty for the baseline.
+        model: The model with this configuration applied; None while only cheap runners run.
+        seed: For runners that draw random numbers.
+        sparsity: Path of a layer to the fraction of its weights that the configuration makes zero.
+        stages: What was measured before the last step of a trial that trains.
+    """
+
+    formats: Assignment
+    model: nn.Module | None
+    seed: int = 0
+    sparsity: Mapping[str, float] = field(default_factory=dict)
+    stages: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def applied(self) -> nn.Module:
+        """The model, for runners that need it."""
+        assert self.model is not None, "a cheap runner asked for the model"
+        return self.model
+
+
+class RunnerSettings(BaseModel):
+    """Base of every runner's settings: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Runner(abc.ABC):
+    """Measures a candidate. A runner keeps nothing from one candidate to the next.
+
+    Args:
+        evidence: What it may look at.
+        settings: Its settings.
+    """
+
+    Settings: ClassVar[type[RunnerSettings]] = RunnerSettings
+    metrics: tuple[Metric, ...]
+    kind: ClassVar[Literal["software", "hardware"]] = "software"
+    """Under which heading the best-trial table shows its metrics."""
+    metrics_from_settings: ClassVar[bool] = False
+    """Whether its metrics are known only once its settings, and the files they name, were read."""
+    metrics_from_running: ClassVar[bool] = False
+    """Whether its metrics are known only once it has measured the unmodified model."""
+    may_change_model: ClassVar[bool] = False
+    """Whether weights, statistics or modes may differ after `measure`."""
+
+    def __init__(self, evidence: Evidence, settings: Any) -> None:
+        self.evidence = evidence
+        self.settings = settings
+
+    @abc.abstractmethod
+    def measure(self, candidate: Candidate) -> dict[str, float]:
+        """Every metric the runner declares, by name."""
+
+    def measure_once(self, candidate: Candidate) -> dict[str, float]:
+        """`measure`, of a model with weights of its own: nothing of other runs can be taken over."""
+        return self.measure(candidate)
+
+    def on(self, graph: ModelGraph) -> Runner:
+        """The same runner for a model of another shape."""
+        return type(self)(replace(self.evidence, graph=graph), self.settings)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What two runners must share for their metrics to compare; JSON-able."""
+        return {"runner": type(self).__name__, **self.settings.model_dump()}
+
+    @property
+    def cheap(self) -> bool:
+        """Whether all its metrics come from the configuration alone."""
+        return all(metric.cheap for metric in self.metrics)
+
+
+RUNNERS: Registry[type[Runner]] = Registry("runner")

@@ -1,0 +1,114 @@
+"""FLOPs, BitOPs and BOPs, from the configuration alone."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from paretobit.errors import BadInput
+from paretobit.graph import Node
+from paretobit.nn import parameter_uses
+from paretobit.passes.analysis.cost import Convention, NodeCost, Slots, node_cost, zero_fraction
+from paretobit.passes.layers.selection import path_of
+from paretobit.trials.evidence import Evidence
+from paretobit.trials.runners.base import RUNNERS, Candidate, Runner, RunnerSettings
+from paretobit.trials.runners.per_layer import LayerSum
+from paretobit.wanted.metric import Metric
+
+
+class ComputationSettings(RunnerSettings):
+    """Settings of `basic_computation`."""
+
+    convention: Convention = Field(
+        "standard",
+        description="standard (per sample), or lab2 or lab3 (the reports', the batch counted)",
+    )
+    batch_size: int = Field(1, gt=0, description="rows that lab2 and lab3 count")
+
+
+@RUNNERS.register("basic_computation")
+class BasicComputation(Runner):
+    """Total FLOPs and BitOPs of the forward pass, from the configuration alone."""
+
+    Settings: ClassVar[type[RunnerSettings]] = ComputationSettings
+    metrics = (
+        Metric("total_flops", "minimize", "operations per sample", cheap=True, short="flops"),
+        Metric("total_bitops", "minimize", "bit operations per sample", cheap=True, short="bitops"),
+    )
+
+    def __init__(self, evidence: Evidence, settings: Any) -> None:
+        super().__init__(evidence, settings)
+        nodes = operations(evidence, "basic_computation")
+
+        def count(index: int, slots: Slots) -> tuple[int, int]:
+            row = _cost(evidence, nodes[index], slots, settings.convention, settings.batch_size)
+            return row.forward_flops, row.forward_bitops
+
+        self._sum = LayerSum([path_of(node) for node in nodes], count)
+
+    def measure(self, candidate: Candidate) -> dict[str, float]:
+        """Sum over the operations."""
+        flops, bitops = self._sum(candidate.formats)
+        return {"total_flops": flops, "total_bitops": bitops}
+
+
+class BopsSettings(RunnerSettings):
+    """Settings of `bops`."""
+
+    skip_zeros: bool = Field(True, description="leave out weights that are zero in their format")
+
+
+@RUNNERS.register("bops")
+class Bops(Runner):
+    """BOPs of Hawks et al. 2021: bit operations with those of additions, without those of zero weights."""
+
+    Settings: ClassVar[type[RunnerSettings]] = BopsSettings
+    kind = "hardware"
+    metrics = (Metric("bops", "minimize", "bit operations per sample", cheap=True),)
+
+    def __init__(self, evidence: Evidence, settings: Any) -> None:
+        super().__init__(evidence, settings)
+        self._nodes = nodes = operations(evidence, "bops")
+
+        def count(index: int, slots: Slots) -> tuple[float]:
+            return (_cost(evidence, nodes[index], slots, skip_zeros=settings.skip_zeros).bops,)
+
+        self._sum = LayerSum([path_of(node) for node in nodes], count)
+
+    def measure(self, candidate: Candidate) -> dict[str, float]:
+        """Sum over the operations; zeros that the configuration makes count where zeros are left out."""
+        if not candidate.sparsity or not self.settings.skip_zeros:
+            (total,) = self._sum(candidate.formats)
+            return {"bops": total}
+        rows = []
+        for node in self._nodes:
+            slots, zeros = candidate.formats.get(path_of(node), {}), candidate.sparsity.get(path_of(node))
+            rows.append(_cost(self.evidence, node, slots, skip_zeros=True, zeros=zeros))
+        return {"bops": sum(row.bops for row in rows)}
+
+
+def operations(evidence: Evidence, runner: str) -> list[Node]:
+    """Every call of a layer or function: one of a shared layer costs each time.
+
+    Raises:
+        BadInput: The graph has no shapes.
+    """
+    if evidence.graph.batch is None:
+        raise BadInput("costs need the shapes of the layers: give example inputs", key=runner)
+    return [n for n in evidence.graph if n.kind in ("call_module", "call_function", "call_method")]
+
+
+def _cost(
+    evidence: Evidence,
+    node: Node,
+    slots: Slots,
+    convention: Convention = "standard",
+    batch: int = 1,
+    skip_zeros: bool = False,
+    zeros: float | None = None,
+) -> NodeCost:
+    module = evidence.graph.module(node) if node.kind == "call_module" else None
+    if zeros is None and skip_zeros:
+        zeros = zero_fraction(parameter_uses(evidence.graph).at(path_of(node)), slots)
+    return node_cost(node, module, slots, convention, batch, sparsity=zeros)

@@ -1,0 +1,33 @@
+"""The reports' runner that trains before it measures."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from paretobit.trials.evidence import Evidence
+from paretobit.trials.pipeline.steps import TrainingStep
+from paretobit.trials.runners.base import RUNNERS, RunnerSettings
+from paretobit.trials.runners.evaluation import BasicEvaluation, EvaluationSettings
+
+
+class BasicTrainSettings(TrainingStep, RunnerSettings):
+    """Settings of `basic_train`: those of the step `train`."""
+
+
+@RUNNERS.register("basic_train")
+class BasicTrain(BasicEvaluation):
+    """Accuracy and loss on the validation split, of a model that every trial trains first.
+
+    A search with this runner has the step `train` in its pipeline, with the settings of the runner.
+    """
+
+    Settings: ClassVar[type[RunnerSettings]] = BasicTrainSettings
+
+    def __init__(self, evidence: Evidence, settings: Any) -> None:
+        super().__init__(evidence, EvaluationSettings())
+        self.step: TrainingStep = settings  # `settings` are those of the measurement
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Also how it trains."""
+        return {**super().identity, "train": self.step.model_dump(mode="json")}

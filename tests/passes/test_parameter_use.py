@@ -1,0 +1,219 @@
+"""Where a parameter is read, and in which layout: sizes and zeros are those of what the model computes with."""
+
+import random
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
+from transformers.pytorch_utils import Conv1D
+
+from paretobit.formats import FULL, parse
+from paretobit.graph import trace
+from paretobit.nn import parameter_uses
+from paretobit.passes.analysis import cost, owners
+from paretobit.passes.layers.assignment import apply_assignment
+from paretobit.passes.layers.quantizable import slots_at
+from paretobit.passes.layers.selection import candidates, path_of
+from paretobit.spaces.ties import shared_parameters
+
+WIDTH = 8
+
+
+class Reads(nn.Module):
+    """Weights of its own, read by functions in one of several ways."""
+
+    def __init__(self, how, *shape):
+        super().__init__()
+        self.how = how
+        self.w = nn.Parameter(torch.randn(shape or (WIDTH, WIDTH)))
+
+    def forward(self, x):
+        return self.how(x, self.w)
+
+
+def _packed(x, w):
+    q, k, v = w.chunk(3)
+    return F.linear(x, q) + F.linear(x, k) * F.linear(x, v)
+
+
+def _in_place(x, w):
+    y = F.linear(x, w)
+    y += x
+    return y.relu_()
+
+
+class Rows(nn.Module):
+    """A layer of channels among layers of features."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x.transpose(1, 2)).transpose(1, 2).contiguous()
+
+
+BLOCKS = {
+    "linear layer": lambda: nn.Linear(WIDTH, WIDTH),
+    "Conv1D": lambda: nn.init.normal_((made := Conv1D(WIDTH, WIDTH)).weight) is None or made,
+    "conv": lambda: Rows(nn.Conv1d(WIDTH, WIDTH, 3, padding=1, groups=2)),
+    "transposed conv": lambda: Rows(nn.ConvTranspose1d(WIDTH, WIDTH, 3, padding=1, groups=4)),
+    "norm": lambda: nn.LayerNorm(WIDTH),
+    "linear": lambda: Reads(F.linear),
+    "linear of t": lambda: Reads(lambda x, w: F.linear(x, w.t())),
+    "@": lambda: Reads(lambda x, w: x @ w),
+    "@ T": lambda: Reads(lambda x, w: x @ w.T),
+    "@ mT": lambda: Reads(lambda x, w: torch.matmul(x, w.mT)),
+    "@ transpose": lambda: Reads(lambda x, w: x.matmul(w.transpose(0, 1))),
+    "flat": lambda: Reads(lambda x, w: F.linear(x, w.view(WIDTH, -1)), WIDTH * WIDTH),
+    "squeezed": lambda: Reads(lambda x, w: x @ w[0].permute(1, 0), 1, WIDTH, WIDTH),
+    "cast": lambda: Reads(lambda x, w: F.linear(x, w.to(x.dtype).contiguous())),
+    "packed": lambda: Reads(_packed, 3 * WIDTH, WIDTH),
+    "conv1d": lambda: Reads(lambda x, w: F.conv1d(x.mT, w, padding=1).mT, WIDTH, WIDTH, 3),
+    "gain": lambda: Reads(lambda x, w: x * w, WIDTH),
+    "in place": lambda: Reads(_in_place),
+}
+FORMATS = (
+    *("scaled_integer(width=3, per=channel)", "scaled_integer(width=4, per=group, group_size=4)"),
+    *("ternary", "mxint8(block_size=4)", "integer(width=5, frac_width=3)", "block_fp(width=3)"),
+)
+
+
+class Model(nn.Module):
+    """Some blocks in a row, and one more reading of the first block's weight."""
+
+    def __init__(self, names, tied):
+        super().__init__()
+        self.blocks = nn.ModuleList(BLOCKS[name]() for name in names)
+        self.first, self.tied = nn.Linear(WIDTH, WIDTH), tied
+
+    def forward(self, x):
+        x = self.first(x)
+        for block in self.blocks:
+            x = block(x)
+        if self.tied == "linear":
+            return F.linear(x, self.first.weight)
+        return x @ self.first.weight.T if self.tied == "T" else x
+
+
+def watched(monkeypatch, number_format, run):
+    """What a format is given during a run, and what it makes of it."""
+    seen, quantize = [], type(number_format).quantize
+
+    def watch(self, x):
+        result = quantize(self, x)
+        seen.append((x.detach().clone(), result.detach().clone()))
+        return result
+
+    monkeypatch.setattr(type(number_format), "quantize", watch)
+    with torch.no_grad():
+        run()
+    monkeypatch.undo()
+    return seen
+
+
+def key(tensor):
+    """The same for a tensor that is only turned."""
+    return tuple(sorted(tensor.shape)), *sorted(tensor.flatten().tolist())
+
+
+def holds(parameter, tensor):
+    """Whether a tensor consists of numbers of a parameter, in whatever order."""
+    return bool(torch.isin(tensor, parameter).all())
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_sizes_and_zeros_are_those_of_a_plain_recount_of_a_run(seed, monkeypatch):
+    draw = random.Random(seed)
+    torch.manual_seed(seed)
+    names = [draw.choice(sorted(BLOCKS)) for _ in range(draw.randint(1, 4))]
+    model, x = Model(names, draw.choice(("", "linear", "T"))).eval(), torch.randn(2, 5, WIDTH)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    number_format = parse(draw.choice(FORMATS))
+    graph = trace(model, x)
+    places = [(node, [s for s in slots_at(graph, node) if s == "weight"]) for node in candidates(graph, True)]
+    formats = {path_of(node): dict.fromkeys(slots, number_format) for node, slots in places if slots}
+    apply_assignment(model, formats)
+    seen = watched(monkeypatch, number_format, lambda: model(x))
+    bits = elements = 0
+    for parameter in model.parameters():
+        given = {key(x): x.shape for x, _ in seen if holds(parameter.detach(), x)}.values()
+        bits += sum(number_format.bits(shape) for shape in given) or FULL.bits(parameter.shape)
+        elements += parameter.numel()
+        assert sum(map(torch.Size.numel, given)) in (0, parameter.numel()), (names, given)
+    stored = [owner.bits(formats.get(owner.path, {})) for owner in owners(graph)]
+    assert sum(one.weight_bits for one in stored) == bits, names
+    assert sum(one.weight_elements for one in stored) == elements
+    report = cost(graph, sparsity="weights", formats=formats)
+    assert report.total("stored_bytes") == bits / 8
+    for node, row in zip(graph, report.rows, strict=True):
+        own = parameter_uses(graph).at(path_of(node)) if node.is_call else ()
+        read = [y for use in own if use.slot == "weight" for x, y in seen if holds(use.parameter.detach(), x)]
+        read = [y for y in read if y.shape == own[0].shape] if own else []
+        read = [y for y in read if y.dim() > 1]
+        if read and len({y.numel() for y in read}) == 1 and "packed" not in names:
+            assert row.sparsity == pytest.approx((read[0] == 0).double().mean().item()), (names, node.name)
+
+
+@pytest.mark.parametrize("tied", ["linear", "T"])
+def test_a_tied_weight_is_one_tie_however_it_is_read(tied):
+    graph = trace(Model(["linear layer"], tied), torch.zeros(2, 5, WIDTH))
+    (places,) = shared_parameters(graph)
+    assert list(places) == [("first", "weight"), ("linear" if tied == "linear" else "matmul", "weight")]
+
+
+def test_readings_that_do_not_agree_on_a_format_leave_the_stored_tensor_in_float():
+    graph = trace(Model([], "T"), torch.zeros(2, 5, WIDTH))
+    weight = {"weight": parse("integer(width=4, frac_width=2)")}
+    both, one = {"first": weight, "matmul": weight}, {"first": weight}
+    assert cost(graph, formats=both).total("stored_bytes") == 64 * 4 / 8 + 8 * 4
+    assert cost(graph, formats=one).total("stored_bytes") == 64 * 4 + 8 * 4
+
+
+class Odd(nn.Module):
+    """What no format reaches."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.lstm = nn.Embedding(9, WIDTH), nn.LSTM(WIDTH, WIDTH, batch_first=True)
+        self.conv, self.experts = (
+            weight_norm(nn.Conv1d(WIDTH, 4, 1)),
+            nn.Parameter(torch.randn(2, WIDTH, WIDTH)),
+        )
+
+    def forward(self, ids):
+        x = self.lstm(self.table(ids))[0]
+        x = torch.einsum("btd,edf->btf", x, self.experts)
+        return torch.einsum("btd,vd->btv", x, self.table.weight), self.conv(x.mT)
+
+
+def test_what_no_format_reaches_is_said_by_name_and_counts_as_float():
+    graph = trace(Odd(), torch.zeros(2, 3, dtype=torch.long))
+    why = {stored.path: stored.why_float for stored in parameter_uses(graph).stored}
+    assert why["table.weight"] == why["experts"] == "the function einsum has no slot for it"
+    assert why["lstm.weight_ih_l0"] == "LSTM has no slot for its weight_ih_l0"
+    assert why["conv.parametrizations.weight.original1"] == "the function weight_norm has no slot for it"
+    assert why["conv.bias"] is None
+    few = {"table": {"weight": parse("integer(width=4, frac_width=2)")}}
+    assert cost(graph, formats=few).total("stored_bytes") == 4 * sum(
+        p.numel() for p in graph.model.parameters()
+    )
+
+
+def test_a_layer_that_is_not_called_does_not_decide_for_the_function_that_reads_its_weight():
+    class Borrows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(WIDTH, 4, bias=False)
+
+        def forward(self, x):
+            return F.linear(x, self.layer.weight)
+
+    graph = trace(Borrows(), torch.zeros(2, WIDTH))
+    weight = {"weight": parse("integer(width=4, frac_width=2)")}
+    assert [use.site for use in parameter_uses(graph)] == ["linear"]
+    assert cost(graph, formats={"linear": weight}).total("stored_bytes") == 32 * 4 / 8
+    assert cost(graph, formats={"layer": weight}).total("stored_bytes") == 32 * 4
