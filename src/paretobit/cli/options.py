@@ -62,6 +62,8 @@ class RunOptions:
     set_: Set = None
     quiet: Quiet = False
     json_: Json = False
+    run: Path | None = None
+    """The run folder whose own file `config` is; no option."""
 
     @property
     def silent(self) -> bool:
@@ -84,7 +86,7 @@ class RunOptions:
             "seed": self.seed,
             **{key.replace("__", "."): value for key, value in more.items()},
         }
-        return document_from(self.config, flags, self.set_, self.silent)
+        return document_from(self.config, flags, self.set_, self.silent, self.run)
 
 
 def document_of_model(
@@ -116,7 +118,7 @@ def document_of_model(
 
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of `RunOptions`, as its first argument, beside its own."""
-    shared = inspect.signature(RunOptions).parameters
+    shared = {n: p for n, p in inspect.signature(RunOptions).parameters.items() if n != "run"}
     own = list(inspect.signature(command).parameters.values())[1:]
 
     @functools.wraps(command)
