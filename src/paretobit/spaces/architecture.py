@@ -147,7 +147,6 @@ class BoundArchitecture(Networks):
         return self._graph_of(self._row(config), tuple(self.replaced(config)))
 
     def describe(self) -> dict[str, Any]:
-        """What `Architecture.explain` needs."""
         varied = [node_name(path) for path, kinds in self._skipped.items() if len(kinds) > 1]
         without = [node_name(path) for path, kinds in self._skipped.items() if kinds == (IDENTITY,)]
         return {"values": self._all_values, "layers": varied, "without": without}
@@ -163,7 +162,6 @@ class BoundArchitecture(Networks):
         return [self._graph_of(row, self._always(row)) for row in self._samples().values()]
 
     def tree_with(self, more: Callable[[ModelGraph], Sequence[Placed]]) -> Tree:
-        """The tree, with the knobs that other spaces have on these networks."""
         own = {}
         for layers, graph in zip(self._samples(), self.samples(), strict=True):
             there = more(graph)
@@ -178,7 +176,6 @@ class BoundArchitecture(Networks):
         return nested_tree(self._found.names, self._found.values, list(shapes), lambda r: own[shapes[r].layers])
 
     def cases(self) -> list[list[dict[str, Value]]]:
-        """For each of `samples`, by which knobs, with which values, a configuration has its layers."""
         shapes = self._found.shapes
         columns = sorted(deciding(len(self._found.names), {r: shape.layers for r, shape in shapes.items()}))
         found: dict[tuple[str, ...], list[dict[str, Value]]] = {layers: [] for layers in self._samples()}

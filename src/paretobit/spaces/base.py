@@ -198,11 +198,9 @@ class OwnModels(BoundSpace):
         """Nothing: another shape is another model."""
 
     def apply(self, prepared: nn.Module, config: Config | None) -> nn.Module:
-        """The model of a configuration, which is this space's own."""
         return prepared if config is None else self.graph(config).model.train(prepared.training)
 
     def plain(self, prepared: nn.Module, config: Config) -> nn.Module:
-        """The model of the shapes of a configuration."""
         return self.apply(prepared, config)
 
 

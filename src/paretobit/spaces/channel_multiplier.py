@@ -82,11 +82,9 @@ class ChannelMultiplier(Space):
         )
 
     def mentions(self) -> list[Mention]:
-        """The keys of the seed."""
         return list(keys_of(self.seed, self.by))
 
     def without(self, gone: Container[Mention]) -> ChannelMultiplier | None:
-        """The same for fewer groups; None where no key of the seed is left."""
         other = copy.copy(self)
         other.seed = seed_without(self.seed, self.by, gone)
         return other if other.seed else None
@@ -156,7 +154,6 @@ class BoundChannelMultiplier(OwnModels):
         self._check_that_all_can_be_built()
 
     def widths(self, config: Config) -> dict[str, int]:
-        """Width of every varied group under a configuration."""
         widths: dict[str, int] = {}
         for target in self._targets:
             k = 0 if target.knob is None else target.values.index(config[target.knob])
@@ -164,7 +161,6 @@ class BoundChannelMultiplier(OwnModels):
         return widths
 
     def network_of(self, config: Config) -> Hashable:
-        """The widths."""
         return tuple(self.widths(config).items())
 
     def graph(self, config: Config) -> ModelGraph:
@@ -180,7 +176,6 @@ class BoundChannelMultiplier(OwnModels):
         return self._built[key]
 
     def describe(self) -> dict[str, Any]:
-        """What `ChannelMultiplier.explain` needs."""
         targets = [
             {"knob": t.knob, "values": list(t.values), "widths": {g: list(w) for g, w in t.widths.items()}}
             for t in self._targets

@@ -97,7 +97,6 @@ class BoundCorrect(BoundSpace):
         return prepared
 
     def describe(self) -> dict[str, Any]:
-        """The options that have an effect."""
         return {"options": list(self._options or ("none",))}
 
     def _no_effect(self, option: str) -> str | None:

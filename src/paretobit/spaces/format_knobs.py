@@ -263,7 +263,6 @@ class SearchEntrySettings(EntrySettings):
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> None:
-        """Refuse what is no entry."""
         read_entry(raw)
 
 

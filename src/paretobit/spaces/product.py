@@ -75,23 +75,19 @@ class Product(Space):
 
     @property
     def parts(self) -> tuple[Space, ...]:
-        """The spaces, each kind once."""
         return self.spaces
 
     def to_settings(self) -> dict[str, Any]:
-        """The names, and a table for each."""
         return {
             "spaces": [space.name for space in self.spaces],
             **{space.name: space.to_settings() for space in self.spaces},
         }
 
     def bind(self, graph: ModelGraph, calibration: Calibration | None = None) -> BoundProduct:
-        """The spaces over one model."""
         return BoundProduct(self, graph, calibration)
 
     @staticmethod
     def explain(described: Mapping[str, Any], config: Config) -> dict[str, Any]:
-        """What each space says of a layer, in one table."""
         spelt: dict[str, Any] = {}
         for said in _said(described, config):
             for layer, words in said.items():
@@ -159,7 +155,6 @@ class BoundProduct(BoundSpace):
         self.unmatched = tuple(node.name for node in graph.layers if node.name not in matched)
 
     def graph(self, config: Config) -> ModelGraph:
-        """The graph of the shape that a configuration has."""
         graph = self._graph if self._networks is None else self._networks.graph(config)
         widths = self._width_part(graph)
         return graph if widths is None else widths.graph(config)
@@ -184,45 +179,37 @@ class BoundProduct(BoundSpace):
         return self._fitting[space.name].on(self.graph(config))
 
     def train_settings(self, step: str, given: Given, config: Config) -> Given:
-        """What every space makes of the settings."""
         for part in self.parts(config).values():
             given = part.train_settings(step, given, config)
         return given
 
     def check_steps(self, steps: Mapping[str, TrainSettings]) -> None:
-        """What every space refuses."""
         for part in self.parts(self.tree.at(0)).values():
             part.check_steps(steps)
 
     def page(self, config: Config, known: Mapping[str, Any]) -> dict[str, Any]:
-        """What every space says, one after the other."""
         page = dict(known)
         for part in self.parts(config).values():
             page = part.page(config, page)
         return page
 
     def formats(self, config: Config) -> Assignment:
-        """The formats of every space that has some, for the shape of the configuration."""
         parts = self._on(config).values()
         return {path: slots for part in parts for path, slots in part.formats(config).items()}
 
     def network_of(self, config: Config) -> Hashable:
-        """What every space says."""
         parts = self._given if self._networks is None else self.parts(config)
         return tuple((name, part.network_of(config)) for name, part in parts.items())
 
     def widths(self, config: Config) -> Mapping[str, int]:
-        """Those of the space that changes widths."""
         widths = self._width_part(self._graph if self._networks is None else self._networks.graph(config))
         return {} if widths is None else widths.widths(config)
 
     def sparsity(self, config: Config) -> Mapping[str, float]:
-        """The fractions of zeros of every space that makes some."""
         parts = self._on(config).values()
         return {path: share for part in parts for path, share in part.sparsity(config).items()}
 
     def prunings(self, config: Config) -> Mapping[str, Hashable]:
-        """Those of every space."""
         parts = self._on(config).values()
         return {path: done for part in parts for path, done in part.prunings(config).items()}
 
@@ -232,20 +219,16 @@ class BoundProduct(BoundSpace):
 
     @property
     def outer(self) -> tuple[str, ...]:
-        """Those of the spaces that change shapes."""
         return self._outer
 
     def instrument(self, model: nn.Module) -> None:
-        """Everything that the spaces need in a model of the original shape."""
         for part in self._given.values():
             part.instrument(model)
 
     def apply(self, prepared: nn.Module, config: Config | None) -> nn.Module:
-        """Every space's knobs, on the prepared copy or on one of another shape."""
         return self._applied(prepared, config, config)
 
     def plain(self, prepared: nn.Module, config: Config) -> nn.Module:
-        """The model of the shape of a configuration."""
         return self._applied(prepared, config, None)
 
     def _applied(self, prepared: nn.Module, shape: Config | None, config: Config | None) -> nn.Module:

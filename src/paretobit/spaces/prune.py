@@ -85,17 +85,14 @@ class Prune(Space):
         self.batches = None if batches is None else list(batches)  # read again for every shape
 
     def mentions(self) -> list[Mention]:
-        """The keys of the seed, and the names in `tie`."""
         return [*keys_of(self.seed, self.by), *in_ties(self.tie)]
 
     def without(self, gone: Container[Mention]) -> Prune | None:
-        """The same for fewer layers; None where no key of the seed is left."""
         other = copy.copy(self)
         other.seed, other.tie = seed_without(self.seed, self.by, gone), ties_without(self.tie, gone)
         return other if other.seed else None
 
     def bind(self, graph: ModelGraph, calibration: Calibration | None = None) -> BoundPrune:
-        """The space over one model."""
         return BoundPrune(self, graph, calibration)
 
     @staticmethod
@@ -142,7 +139,6 @@ class BoundPrune(BoundSpace):
         self._removed: dict[tuple[int, tuple[Any, ...]], dict[str, float]] = {}
 
     def sparsity(self, config: Config) -> dict[str, float]:
-        """Path of a layer to the fraction of its weights that masks hold at zero."""
         found: dict[str, float] = {}
         for i, target in enumerate(self._targets):
             chosen = _decoded(target.prefix, target.entry, config)
@@ -166,17 +162,14 @@ class BoundPrune(BoundSpace):
         return prepared
 
     def prunings(self, config: Config) -> dict[str, Hashable]:
-        """What is chosen for every layer that loses weights."""
         chosen = [(t, _decoded(t.prefix, t.entry, config)) for t in self._targets]
         removing = [(t, own) for t, own in chosen if _removes(next(own[key] for key in _AMOUNTS if key in own))]
         return {node.owner: tuple(own.items()) for t, own in removing for node in t.layers}
 
     def acts_on(self) -> dict[str, tuple[str, ...]]:
-        """Every knob acts on the layers of its target."""
         return {knob.name: tuple(n.owner for n in t.layers) for t in self._targets for knob in _knobs(t)}
 
     def describe(self) -> dict[str, Any]:
-        """The targets: prefix, entry, layers."""
         return {
             "targets": [
                 {"prefix": t.prefix, "entry": dict(t.entry), "layers": [node.name for node in t.layers]}

@@ -122,11 +122,9 @@ class Quantize(Space):
         return {end: entry for end, entry in ((FIRST, self.first), (LAST, self.last)) if entry is not None}
 
     def mentions(self) -> list[Mention]:
-        """The keys of the seed, and the names in `skip` and `tie`."""
         return [*keys_of(self.seed, self.by), *map(Mention, self.skip), *in_ties(self.tie)]
 
     def without(self, gone: Container[Mention]) -> Quantize | None:
-        """The same for fewer layers; None where no key of the seed is left."""
         other = copy.copy(self)
         other.seed = seed_without(self.seed, self.by, gone)
         other.skip = tuple(text for text in self.skip if Mention(text) not in gone)
@@ -134,7 +132,6 @@ class Quantize(Space):
         return other if other.seed else None
 
     def bind(self, graph: ModelGraph, calibration: Calibration | None = None) -> BoundQuantize:
-        """The space over one model."""
         return BoundQuantize(self, graph, calibration)
 
     @staticmethod
@@ -221,7 +218,6 @@ class BoundQuantize(BoundSpace):
             self._scales = StaticScales(graph, nodes, calibration)
 
     def formats(self, config: Config) -> Assignment:
-        """The formats of every varied layer under a configuration."""
         assignment: dict[str, dict[str, Format]] = {}
         for i, target in enumerate(self._targets):
             key = (i, tuple([config.get(name) for name in self._names[i]]))

@@ -50,7 +50,6 @@ class Training(Space):
         self.tree = Tree(tuple(Knob.of(key, values) for key, values in self.choices.items() if len(values) > 1))
 
     def bind(self, graph: ModelGraph, calibration: Calibration | None = None) -> BoundTraining:
-        """The space over one model, on which nothing of it depends."""
         return BoundTraining(self, graph)
 
     @staticmethod
@@ -77,7 +76,6 @@ class BoundTraining(BoundSpace):
         self.matched, self.unmatched = (), tuple(node.name for node in graph.layers)
 
     def train_settings(self, step: str, given: Given, config: Config) -> Given:
-        """The settings of a step under a configuration."""
         chosen = {
             key.partition(".")[2]: config.get(key, values[0])
             for key, values in self._choices.items()
@@ -103,11 +101,9 @@ class BoundTraining(BoundSpace):
         """Nothing: the model is as it was."""
 
     def apply(self, prepared: nn.Module, config: Config | None) -> nn.Module:
-        """The model as it was."""
         return prepared
 
     def describe(self) -> dict[str, Any]:
-        """The choices."""
         return {"choices": self._choices}
 
 

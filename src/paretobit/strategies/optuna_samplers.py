@@ -151,7 +151,6 @@ class OptunaStrategy(Strategy):
 
     @classmethod
     def check(cls, settings: Any, tree: Tree, objectives: int) -> None:
-        """Refuse what the sampler cannot use, and a sampler whose package is absent."""
         name, sampler = settings.sampler, SAMPLERS[settings.sampler]
         reason = _cannot_use(sampler, tree, objectives)
         if reason is not None:
@@ -163,11 +162,9 @@ class OptunaStrategy(Strategy):
 
     @classmethod
     def draws(cls, settings: Any) -> bool:
-        """Every sampler does."""
         return True
 
     def ask(self, n: int) -> list[Config]:
-        """The sampler's next `n` proposals; none once a sampler that lists the space has listed it."""
         proposals: list[Config] = []
         for _ in range(n):
             if self._ends and len(self._seen) >= self.problem.tree.size:
@@ -180,7 +177,6 @@ class OptunaStrategy(Strategy):
         return proposals
 
     def learn(self, trials: Sequence[Trial]) -> None:
-        """Add trials that came from another study to the sampler's own."""
         for trial in trials:
             judged = self.problem.judge(trial.metrics)
             values = self._values(judged)
@@ -190,7 +186,6 @@ class OptunaStrategy(Strategy):
                 self._seen.add(trial.config)
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Hand losses and violations to the sampler; a failed trial has neither."""
         for trial in trials:
             asked = self._running[trial.config].pop(0)
             judged = self.problem.judge(trial.metrics)

@@ -38,7 +38,6 @@ class TestEvaluation(BasicEvaluation):
     )
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
-        """Run the model once over the test split."""
         return {TEST + name: value for name, value in super().measure(candidate).items()}
 
 

@@ -79,7 +79,6 @@ class Guided(Strategy):
         self._rest = permutation(problem.tree.size, seed)
 
     def ask(self, n: int) -> list[Config]:
-        """The next proposals; fewer only when the space is exhausted."""
         found: list[Config] = []
         while len(found) < n:
             proposal = self._next()
@@ -92,12 +91,10 @@ class Guided(Strategy):
         return found
 
     def learn(self, trials: Sequence[Trial]) -> None:
-        """Trials of another study are points like any other."""
         for trial in trials:
             self._note(trial, self._foreign(trial.config))
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Results of what was asked become points of the board."""
         for trial in trials:
             self._note(trial, self._asked[trial.config])
 

@@ -70,12 +70,10 @@ class BasicEvaluation(Runner):
         return str(self.settings.split)
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
-        """Run the model once over the split."""
         result = self._evaluate(candidate.applied)
         return {"accuracy": result.accuracy, "loss": result.loss}
 
     def measure_once(self, candidate: Candidate) -> dict[str, float]:
-        """Run the model as a whole."""
         result = evaluate(candidate.applied, self._x, self._y, self.rows)
         return {"accuracy": result.accuracy, "loss": result.loss}
 

@@ -75,7 +75,6 @@ class Perplexity(Runner):
         self._check_model()
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
-        """Run the model once over the split."""
         total, count = torch.zeros((), dtype=torch.float64), int((self._y != IGNORED).sum())
         with torch.no_grad():
             for ids, labels in zip(*(torch.split(t, self._rows) for t in (self._x, self._y)), strict=True):

@@ -41,7 +41,6 @@ class AverageBitwidth(Runner):
         self._sum = LayerSum([owner.path for owner in found], count)
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
-        """Weighted by elements."""
         weights, weight_bits, data, data_bits = self._sum(candidate.formats)
         return {
             "average_bitwidth": _ratio(weight_bits + data_bits, weights + data),
@@ -69,7 +68,6 @@ class ModelSize(Runner):
         self._sum = LayerSum([owner.path for owner in found], count)
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
-        """Bits over eight."""
         (bits,) = self._sum(candidate.formats)
         return {"model_size": bits / 8}
 
