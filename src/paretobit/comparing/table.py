@@ -164,11 +164,8 @@ class Table:
     @property
     def wanted(self) -> Wanted:
         """The objectives and constraints it was made with."""
-        objectives = (
-            Objective(tuple((str(metric), float(scale)) for metric, scale in o["terms"]), o["direction"])
-            for o in self.about["objectives"]
-        )
-        return Wanted(tuple(objectives), tuple(map(Constraint.parse, self.about["constraints"])))
+        objectives = tuple(map(Objective.from_json, self.about["objectives"]))
+        return Wanted(objectives, tuple(map(Constraint.parse, self.about["constraints"])))
 
     def problem(self, wanted: Wanted | None = None) -> Problem:
         """What strategies are built from.

@@ -89,9 +89,8 @@ def _nested(
             options = []
             for option in knob.options:
                 some = allowed.get(option.value)
-                own = (
-                    () if same or some is None else (Knob.of(beside(weight_name, _format(knob, option)), some),)
-                )
+                chosen = slot_whole(knob.name, option.value, DEFAULT_FORMAT)
+                own = () if same or some is None else (Knob.of(beside(weight_name, chosen), some),)
                 options += [Option(option.value, own)] if some else []
             kept.append(Knob(knob.name, tuple(options)))
         elif knob.name != weight_name:
@@ -99,10 +98,6 @@ def _nested(
         elif same:
             kept.append(Knob.of(knob.name, next(iter(allowed.values()))))
     return tuple(kept)
-
-
-def _format(knob: Knob, option: Option) -> Format:
-    return slot_whole(knob.name, option.value, DEFAULT_FORMAT)
 
 
 def _formats(slot: str, name: str, entry: Entry) -> Iterator[tuple[Any, Format]]:

@@ -300,9 +300,8 @@ class BoundArchitecture(Networks):
         def varies(path: str) -> bool:
             return path in self._skipped or len({own.get(path) for own in sizes}) > 1
 
-        layers = self._graph.layers
-        matched = tuple(node.name for node in layers if varies(node.owner))
-        return matched, tuple(node.name for node in layers if not varies(node.owner))
+        layers = {node.name: varies(node.owner) for node in self._graph.layers}
+        return tuple(n for n, varied in layers.items() if varied), tuple(n for n, v in layers.items() if not v)
 
 
 def _means(key: str, by: By, path: str) -> bool:

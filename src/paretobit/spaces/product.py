@@ -233,7 +233,7 @@ class BoundProduct(BoundSpace):
 
     def _applied(self, prepared: nn.Module, shape: Config | None, config: Config | None) -> nn.Module:
         if shape is None:
-            parts, model = self._unshaped(), prepared
+            parts, model = {n: p for n, p in self._given.items() if not p.changes_shapes}, prepared
         else:
             graph, parts = self.graph(shape), self._on(shape)
             model = prepared if graph is self._graph else self._copy_of(graph, parts)
@@ -310,10 +310,6 @@ class BoundProduct(BoundSpace):
     def _on(self, config: Config) -> dict[str, BoundSpace]:
         """The spaces that keep shapes, bound to the shape of a configuration."""
         return self._parts_on(self.graph(config), self._others)
-
-    def _unshaped(self) -> dict[str, BoundSpace]:
-        """The spaces that keep shapes, bound to the given model."""
-        return {name: part for name, part in self._given.items() if not part.changes_shapes}
 
     def _parts_on(self, graph: ModelGraph, spaces: Sequence[Space]) -> dict[str, BoundSpace]:
         if graph is self._graph:

@@ -13,6 +13,7 @@ from paretobit.errors import BadInput, located
 from paretobit.graph import ModelGraph
 from paretobit.schemas import Entries
 from paretobit.spaces.base import SPACES, BoundSpace, Dropped, Given, Space, Step
+from paretobit.spaces.format_knobs import as_list
 from paretobit.spaces.knobs import Config, Knob, Tree
 from paretobit.training import TrainSettings
 
@@ -97,9 +98,6 @@ class BoundTraining(BoundSpace):
                 given = steps[step].model_dump(exclude_unset=True)
                 type(steps[step]).model_validate({**given, name: value})
 
-    def instrument(self, model: nn.Module) -> None:
-        """Nothing: the model is as it was."""
-
     def apply(self, prepared: nn.Module, config: Config | None) -> nn.Module:
         return prepared
 
@@ -114,7 +112,7 @@ def _checked(seed: Mapping[str, Any], step: str, place: str) -> dict[str, list[A
     for key, choices in seed.items():
         if key not in allowed:
             raise BadInput("no setting of training", key=f"{place}.{key}", found=key, allowed=allowed)
-        listed = list(choices) if isinstance(choices, list | tuple) else [choices]
+        listed = as_list(choices)
         for value in listed:
             with located(key=f"{place}.{key}"):
                 if not isinstance(value, str | int | float | bool | None):

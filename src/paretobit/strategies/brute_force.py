@@ -37,7 +37,6 @@ class BruteForce(Strategy):
         size = problem.tree.size
         shuffled = settings.order == "shuffled"
         self._indices: Iterator[int] = permutation(size, seed) if shuffled else iter(range(size))
-
         self._done: set[Config] = set()
 
     @classmethod

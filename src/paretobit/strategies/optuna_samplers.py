@@ -138,8 +138,7 @@ class OptunaStrategy(Strategy):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.check(settings, problem.tree, len(problem.objectives))
         self._study = optuna.create_study(
-            sampler=_sampler(settings, seed, problem.tree),
-            directions=["minimize"] * len(problem.objectives),
+            sampler=_sampler(settings, seed, problem.tree), directions=["minimize"] * len(problem.objectives)
         )
         # These two end Optuna's own loop through `study.stop()`, which ask and tell have no use for.
         self._ends = settings.sampler in ("grid", "bruteforce")
@@ -221,12 +220,6 @@ class OptunaStrategy(Strategy):
             # `study.stop()` outside of `optimize`: the trial is told, the sampler has listed the space
 
 
-def _distribution(knob: Knob) -> BaseDistribution:
-    if knob.ordered:
-        return IntDistribution(0, len(knob.values) - 1)
-    return CategoricalDistribution(knob.values)
-
-
 def _suggest(trial: optuna.Trial) -> Callable[[Knob], Value]:
     def choose(knob: Knob) -> Value:
         if knob.ordered:
@@ -246,7 +239,10 @@ def _frozen(
 
     def note(knob: Knob) -> Value:
         value = config[knob.name]
-        distributions[knob.name] = _distribution(knob)
+        listed = (
+            IntDistribution(0, len(knob.values) - 1) if knob.ordered else CategoricalDistribution(knob.values)
+        )
+        distributions[knob.name] = listed
         parameters[knob.name] = knob.values.index(value) if knob.ordered else value
         return value
 

@@ -66,9 +66,8 @@ def report(
     taken = {option for kind in kinds for option in kind.takes}
     for option, value in vars(asked).items():
         if value is not None and option not in taken:
-            raise BadInput(
-                "none of these figures heeds it", key=f"--{option}", found=value, allowed=_heeding(option)
-            )
+            heeding = [f"--figure {entry.name}" for entry in FIGURES if option in entry.value.takes]
+            raise BadInput("none of these figures heeds it", key=f"--{option}", found=value, allowed=heeding)
     runs = Runs([Run.open(path) for path in _each_once(paths)])
     _check(runs, asked)
     pictures: dict[str, Picture] = {}
@@ -157,7 +156,3 @@ def _check(runs: Runs, asked: Asked) -> None:
 def _kind(name: str) -> Kind:
     with located(key="--figure"):
         return FIGURES[name]
-
-
-def _heeding(option: str) -> list[str]:
-    return [f"--figure {entry.name}" for entry in FIGURES if option in entry.value.takes]

@@ -34,7 +34,7 @@ class LayerChoice:
     def __init__(self, graph: ModelGraph, by: By, skip: Sequence[str] = (), ends: Iterable[str] = ()) -> None:
         self._graph, self._by = graph, by
         self._taken: dict[str, str] = {}
-        self._skipped = self._to_skip(skip)
+        self._skipped = {path_of(node): text for text in skip for node in meant(graph, text, "skip")}
         self.left: dict[str, str] = {}
         self._ends = {path_of(self._end(end)): end for end in ends}
 
@@ -111,10 +111,6 @@ class LayerChoice:
         if not layers:
             raise BadInput("the model has no layer with weights to multiply", key=end)
         return layers[0 if end == FIRST else -1]
-
-    def _to_skip(self, skip: Sequence[str]) -> dict[str, str]:
-        """Path of what is skipped to the text that says so."""
-        return {path_of(node): text for text in skip for node in meant(self._graph, text, "skip")}
 
     @property
     def skipped(self) -> frozenset[str]:

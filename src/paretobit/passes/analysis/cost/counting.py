@@ -91,11 +91,7 @@ def _conv_transpose(node: Node, module: nn.Module | None, operands: Operands) ->
     if not weight or node.input_elements is None:
         return None
     macs = node.input_elements * math.prod(weight[1:])
-    return (Product(macs, _average_terms(macs, node)),)
-
-
-def _average_terms(macs: int, node: Node) -> int:
-    return max(1, -(-macs // max(1, node.output_elements or 0)))
+    return (Product(macs, max(1, -(-macs // max(1, node.output_elements or 0)))),)
 
 
 def _contraction(first: int, name: str) -> _Count:
