@@ -67,12 +67,8 @@ def _under_name(
     if all(len(some) == len(weights) for some in allowed.values()):
         return knobs
     if _by_parameters("data_in", name, held) or _by_parameters("weight", name, held):
-        raise BadInput(
-            f"'{prefix}' searches formats by parameters, and some make a pair that is not allowed",
-            key="allowed",
-            found=name,
-            allowed="whole formats for data_in and weight",
-        )
+        problem = f"'{prefix}' searches formats by parameters, and some make a pair that is not allowed"
+        raise BadInput(problem, key="allowed", found=name, allowed="whole formats for data_in and weight")
     allowed = {key: some for key, some in allowed.items() if some}
     return _nested(prefix, name, entry, knobs, allowed) if allowed else None
 

@@ -120,12 +120,8 @@ def gather_evidence(session: Session) -> tuple[dict[str, Any] | None, str]:
 def _check_size(session: Session, limit: int) -> None:
     size = session.space.tree.size
     if size > limit:
-        raise BadInput(
-            "the space is too large to be enumerated: --limit allows more",
-            key="search.space",
-            found=f"{size:,} configurations",
-            allowed=f"{limit:,}",
-        )
+        problem = "the space is too large to be enumerated: --limit allows more"
+        raise BadInput(problem, key="search.space", found=f"{size:,} configurations", allowed=f"{limit:,}")
 
 
 def _on_test(session: Session) -> TestEvaluation:

@@ -87,12 +87,8 @@ class Device(BaseModel):
         """
         fitting = [(d * w, -speed) for d, w, speed in self._pairs_listed if d >= data and w >= weight]
         if not fitting:
-            raise BadInput(
-                "the device has no pair of widths that is wide enough",
-                key="peak",
-                found=f"{data}x{weight}",
-                allowed=list(self.peak),
-            )
+            problem = "the device has no pair of widths that is wide enough"
+            raise BadInput(problem, key="peak", found=f"{data}x{weight}", allowed=list(self.peak))
         return -min(fitting)[1]
 
     @cached_property

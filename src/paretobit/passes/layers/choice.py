@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph, Node
 from paretobit.passes.layers.quantizable import check_slots, has_weights, possible_slots_at, slots_at
-from paretobit.passes.layers.selection import By, candidates, path_of, select
+from paretobit.passes.layers.selection import By, candidates, compiled, path_of, select
 
 FIRST, LAST = "first", "last"
 
@@ -137,10 +136,7 @@ def meant(graph: ModelGraph, text: str, key: str) -> tuple[Node, ...]:
     nodes = candidates(graph, functions=True)
     found = [n for n in nodes if text in (n.name, path_of(n)) or path_of(n).startswith(text + ".")]
     if not found:
-        try:
-            pattern = re.compile(text.removeprefix(REGEX))
-        except re.error as error:
-            raise BadInput(f"not a regular expression: {error}", key=key, found=text) from None
+        pattern = compiled(text.removeprefix(REGEX), key)
         found = [n for n in nodes if pattern.fullmatch(n.name) or pattern.fullmatch(path_of(n))]
     if not found:
         allowed = [node.name for node in nodes]

@@ -36,7 +36,7 @@ def select(graph: ModelGraph, by: By, key: str, functions: bool = False) -> tupl
         found = tuple(node for node in nodes if key in (node.name, path_of(node)))
         allowed = [node.name for node in nodes]
     else:
-        pattern = _compiled(key)
+        pattern = compiled(key)
         found = tuple(n for n in nodes if pattern.fullmatch(n.name) or pattern.fullmatch(path_of(n)))
         allowed = [node.name for node in nodes]
     if not found:
@@ -77,8 +77,13 @@ def _folded(name: str) -> str:
     return op_name(name).replace("_", "")
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
+def compiled(pattern: str, key: str | None = None) -> re.Pattern[str]:
+    """A regular expression that a user wrote, under a key.
+
+    Raises:
+        BadInput: It is none.
+    """
     try:
         return re.compile(pattern)
     except re.error as error:
-        raise BadInput(f"not a regular expression: {error}", found=pattern) from None
+        raise BadInput(f"not a regular expression: {error}", key=key, found=pattern) from None
