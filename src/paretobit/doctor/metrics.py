@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from paretobit.doctor.base import Finding, Patient
-from paretobit.doctor.ladder import Ladder, Place, full_precision
+from paretobit.doctor.ladder import KnobPlace, Ladder, full_precision
 from paretobit.training.evaluate import run_on_view
 
 _KEPT_FOR_LATER = 1
@@ -147,7 +147,7 @@ def _effects(patient: Patient) -> _Effects:
     none: list[str] = []
     untested: list[str] = []
     cheap = partial(_cheap, patient, ladder)
-    silent: list[Place] = []
+    silent: list[KnobPlace] = []
     for place in ladder.places:
         values = ladder.ranked(place.knob)
         moved = any(cheap(place, v) != cheap(place, values[-1]) for v in values[:-1])
@@ -158,11 +158,11 @@ def _effects(patient: Patient) -> _Effects:
     return _Effects(tuple(costs), tuple(results), tuple(none), tuple(untested))
 
 
-def _cheap(patient: Patient, ladder: Ladder, place: Place, value: Any) -> Mapping[str, float]:
+def _cheap(patient: Patient, ladder: Ladder, place: KnobPlace, value: Any) -> Mapping[str, float]:
     return patient.bench.cheap_metrics(ladder.at("most", place.to(value)))
 
 
-def _moves_results(patient: Patient, ladder: Ladder, place: Place) -> bool | None:
+def _moves_results(patient: Patient, ladder: Ladder, place: KnobPlace) -> bool | None:
     """Whether a knob changes what is measured; None where no evaluation is left to tell."""
     least, most = ladder.ranked(place.knob)[0], ladder.ranked(place.knob)[-1]
     for standing in ("most", "least"):

@@ -17,7 +17,7 @@ from paretobit.errors import BadInput
 from paretobit.formats import FULL, Format
 from paretobit.passes.layers.entries import (
     DEFAULT_FORMAT,
-    Entry,
+    LayerEntry,
     is_float,
     parameter_names,
     slot_format,
@@ -96,7 +96,7 @@ def _nested(
     return tuple(kept)
 
 
-def _formats(slot: str, name: str, entry: Entry) -> Iterator[tuple[Any, Format]]:
+def _formats(slot: str, name: str, entry: LayerEntry) -> Iterator[tuple[Any, Format]]:
     """The formats that a slot may take, by the value of its knob; a fixed one stands under its text."""
     if slot in entry.whole:
         for value in as_list(entry.whole[slot]):
@@ -111,7 +111,7 @@ def _formats(slot: str, name: str, entry: Entry) -> Iterator[tuple[Any, Format]]
         yield str(FULL), FULL
 
 
-def _by_parameters(slot: str, name: str, entry: Entry) -> bool:
+def _by_parameters(slot: str, name: str, entry: LayerEntry) -> bool:
     given = entry.parameters.get(slot, {})
     return any(isinstance(v, list | tuple) for p, v in given.items() if p in parameter_names(name))
 

@@ -139,8 +139,8 @@ class BoundProduct(BoundSpace):
         self._widths = next((part for part in rest if part.name in shaping), None)
         self._others = [part for part in rest if part is not self._widths]
         self.changes_shapes = self._networks is not None or self._widths is not None
-        self._bound: _Kept[dict[str, BoundSpace]] = _Kept()
-        self._models: _Kept[nn.Module] = _Kept()
+        self._bound: _PerGraph[dict[str, BoundSpace]] = _PerGraph()
+        self._models: _PerGraph[nn.Module] = _PerGraph()
         on_networks: list[tuple[ModelGraph, dict[str, BoundSpace]]] = []
         self.tree = self._make_tree(on_networks)
         self._described_networks = self._described(on_networks)
@@ -251,7 +251,11 @@ class BoundProduct(BoundSpace):
         }
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_bound": _Kept(), "_models": _Kept()}  # known by objects of this process
+        return {
+            **self.__dict__,
+            "_bound": _PerGraph(),
+            "_models": _PerGraph(),
+        }  # known by objects of this process
 
     def _make_tree(self, on_networks: list[tuple[ModelGraph, dict[str, BoundSpace]]]) -> Tree:
         """The knobs side by side; those of layers that only some networks have hang under what decides.
@@ -346,16 +350,16 @@ class BoundProduct(BoundSpace):
             return space.bind(graph, self._calibration)
 
 
-Kept = TypeVar("Kept")
+T = TypeVar("T")
 
 
-class _Kept(Generic[Kept]):
+class _PerGraph(Generic[T]):
     """What was made for the last few graphs."""
 
     def __init__(self) -> None:
-        self._made: OrderedDict[int, tuple[ModelGraph, Kept]] = OrderedDict()
+        self._made: OrderedDict[int, tuple[ModelGraph, T]] = OrderedDict()
 
-    def of(self, graph: ModelGraph, make: Callable[[], Kept]) -> Kept:
+    def of(self, graph: ModelGraph, make: Callable[[], T]) -> T:
         """What belongs to a graph."""
         if id(graph) not in self._made:
             self._made[id(graph)] = (graph, make())

@@ -25,8 +25,8 @@ from paretobit.passes.analysis.cost.conventions import (
     lab3_bytes,
 )
 from paretobit.passes.analysis.cost.counting import elements, other_operations, products
+from paretobit.passes.analysis.layer_bits import NO_BITS, LayerBits, data_elements, statistics_bits
 from paretobit.passes.analysis.memory import peak_memory, result_elements
-from paretobit.passes.analysis.storage import NO_BITS, LayerBits, data_elements, statistics_bits
 from paretobit.passes.layers.assignment import Assignment, carried_formats
 from paretobit.passes.layers.selection import path_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import astuple
 from typing import Any
 
-from paretobit.passes.analysis.storage import owners
+from paretobit.passes.analysis.layer_bits import owners
 from paretobit.trials.evidence import Evidence
 from paretobit.trials.runners.base import RUNNERS, Candidate, Runner
 from paretobit.trials.runners.per_layer import LayerSum
