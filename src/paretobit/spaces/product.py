@@ -245,10 +245,7 @@ class BoundProduct(BoundSpace):
         """What each space needs to explain itself; where layers differ, for every set of them."""
         if self._networks is None:
             return {"parts": {name: part.describe() for name, part in self._given.items()}}
-        return {
-            "parts": {self._networks.name: self._networks.describe()},
-            "networks": self._described_networks,
-        }
+        return {"parts": {self._networks.name: self._networks.describe()}, "networks": self._described_networks}
 
     def __getstate__(self) -> dict[str, Any]:
         return {

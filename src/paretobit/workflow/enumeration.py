@@ -32,10 +32,7 @@ class TestEvaluation(BasicEvaluation):
     """Accuracy and loss on the test split, under names that say so."""
 
     __test__ = False
-    metrics = (
-        replace(BasicEvaluation.metrics[0], name=TEST + BasicEvaluation.metrics[0].name),
-        replace(BasicEvaluation.metrics[1], name=TEST + BasicEvaluation.metrics[1].name),
-    )
+    metrics = tuple(replace(metric, name=TEST + metric.name) for metric in BasicEvaluation.metrics)
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
         return {TEST + name: value for name, value in super().measure(candidate).items()}

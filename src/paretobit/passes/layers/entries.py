@@ -170,9 +170,4 @@ def _names(name: Any) -> list[str]:
 
 def _known_keys(names: Iterable[str]) -> list[str]:
     parameters = dict.fromkeys(p for name in names for p in parameter_names(name))
-    return [
-        "name",
-        *OF_THE_LAYER,
-        *SLOTS,
-        *(f"{slot}_{parameter}" for slot in SLOTS for parameter in parameters),
-    ]
+    return ["name", *OF_THE_LAYER, *SLOTS, *(f"{slot}_{p}" for slot in SLOTS for p in parameters)]
