@@ -7,7 +7,7 @@ from typing import Any
 
 from paretobit.graph.axes import Axis, fixed, size
 from paretobit.graph.axes_layers import shuffle_pixels, spatial_only
-from paretobit.graph.axes_reshape import reshape
+from paretobit.graph.axes_reshape import check_literal, reshape
 from paretobit.graph.axes_walk import COMPUTED, Axes, Computed, Layer, NotUnderstood, Rule, Walk
 from paretobit.graph.model_graph import Node
 
@@ -20,17 +20,18 @@ def _given(args: Args, kwargs: Kwargs, place: int, name: str, default: Any = Non
     return args[place] if len(args) > place else kwargs.get(name, default)
 
 
-def _tensors(value: Any) -> list[Axes]:
+def tensors_in(value: Any) -> list[Axes]:
+    """The tensors among arguments, in order."""
     if isinstance(value, Axes):
         return [value]
     if isinstance(value, Mapping):
         value = list(value.values())
-    return [a for item in value for a in _tensors(item)] if isinstance(value, list | tuple) else []
+    return [a for item in value for a in tensors_in(item)] if isinstance(value, list | tuple) else []
 
 
 def elementwise(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     """Every element by itself, or with those at its place in other tensors."""
-    values = _tensors((args, kwargs))
+    values = tensors_in((args, kwargs))
     for value in values:
         walk.only_copied(value)
     return walk.broadcast(values, node)
@@ -101,7 +102,7 @@ def squeeze(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
 
 def cat(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     """Segments of one axis one after the other; the other axes are equal."""
-    values, dim = _tensors(args[0] if args else kwargs["tensors"]), _given(args, kwargs, 1, "dim", 0)
+    values, dim = tensors_in(args[0] if args else kwargs["tensors"]), _given(args, kwargs, 1, "dim", 0)
     for value in values:
         walk.only_copied(value)
     dim %= len(values[0])
@@ -111,7 +112,7 @@ def cat(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
 
 def stack(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     """Equal tensors along a new dimension."""
-    values, dim = _tensors(args[0] if args else kwargs["tensors"]), _given(args, kwargs, 1, "dim", 0)
+    values, dim = tensors_in(args[0] if args else kwargs["tensors"]), _given(args, kwargs, 1, "dim", 0)
     dims = list(walk.broadcast(values, node).dims)
     dims.insert(dim % (len(dims) + 1), fixed(len(values)))
     return Axes(tuple(dims))
@@ -201,9 +202,7 @@ def expand(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     dims: list[Axis] = [fixed(n) for n in shape[:new]]
     for k, axis in enumerate(x.dims, start=new):
         if size(axis) == shape[k]:
-            literal = walk.literal_sizes_are_fixed and k < len(asked) and isinstance(asked[k], int)
-            if literal and asked[k] > 1:
-                walk.variables.freeze(axis, f"{node.name} asks for the fixed size {asked[k]}")
+            check_literal(walk, node, axis, asked[k] if k < len(asked) else -1)
             dims.append(axis)
         else:
             walk.variables.freeze(axis, f"{node.name} spreads a single channel over others")
@@ -326,21 +325,9 @@ def embedding(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     return Axes((*index.dims, weight.dims[1]))
 
 
-_VIEWS = (
-    view,
-    flatten,
-    unflatten,
-    transpose,
-    permute,
-    unsqueeze,
-    squeeze,
-    chunk,
-    split,
-    unbind,
-    getitem,
-    expand,
-)
+_VIEWS = (view, flatten, unflatten, transpose, permute, unsqueeze, squeeze, expand)
+_PARTS = (chunk, split, unbind, getitem)
 _COPIES = (like, cat, stack, repeat, pad, pixel_shuffle, embedding)
 _COMPUTE = (elementwise, reduce, softmax, spatial, matmul, linear, attention)
-RULES: Mapping[str, Rule] = {rule.__name__: rule for rule in (*_VIEWS, *_COPIES, *_COMPUTE)}
+RULES: Mapping[str, Rule] = {rule.__name__: rule for rule in (*_VIEWS, *_PARTS, *_COPIES, *_COMPUTE)}
 """By the word that a row of the table of operations says."""

@@ -78,16 +78,12 @@ def _grouped(walk: Walk, node: Node, module: Any, takes: Axis) -> tuple[Axis, Ax
 
 def batch_norm(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
     """Batch and instance norm: one statistic a channel."""
-    channel = 1 if "batch" in node.op else len(x) - _instance_places(module) - 1
+    channel = 1 if "batch" in node.op else len(x) - int(type(module).__name__[-2]) - 1  # InstanceNorm2d
     axis = (x.dims[channel],)
     walk.own(node, weight=axis, bias=axis, running_mean=axis, running_var=axis)
     walk.attribute(node, num_features=axis[0])
     walk.layer(node, axis[0], None)
     return Axes(x.dims)
-
-
-def _instance_places(module: Any) -> int:
-    return int(type(module).__name__[-2])
 
 
 def layer_norm(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
@@ -204,8 +200,3 @@ _WITH_WEIGHTS = (linear, convolution, batch_norm, layer_norm, group_norm, prelu,
 _WITHOUT = (elementwise, softmax, gated, spatial, flatten, unflatten, pixel_shuffle, shuffle_channels)
 RULES: Mapping[str, LayerRule] = {rule.__name__: rule for rule in (*_WITH_WEIGHTS, *_WITHOUT)}
 """By the word that a row of the table of operations says."""
-
-
-def is_as_torch_has_it(walk: Walk, node: Node, module: nn.Module) -> bool:
-    """Whether a layer's weight is a parameter as it stands, not computed from others."""
-    return getattr(module, "weight", None) is None or walk.has(node, "weight")

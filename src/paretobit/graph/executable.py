@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +88,7 @@ def filled(value: Any, kind: type, replace: Callable[[Any], Any]) -> Any:
     if isinstance(value, slice):
         parts = (filled(part, kind, replace) for part in (value.start, value.stop, value.step))
         return slice(*parts)
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: filled(item, kind, replace) for key, item in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(filled(item, kind, replace) for item in value))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from paretobit.graph.executable import filled
 from paretobit.graph.model_graph import ModelGraph, Node, Ref
 from paretobit.graph.operations import OPERATIONS, row_of
 
@@ -40,7 +42,7 @@ class _End:
 
     path: str
     node: Node
-    views: tuple[Node, ...] = field(default=())
+    views: tuple[Node, ...] = ()
 
 
 def readings(graph: ModelGraph) -> tuple[Reading, ...]:
@@ -58,7 +60,7 @@ def readings(graph: ModelGraph) -> tuple[Reading, ...]:
             end = ends[source]
             if passed:
                 ends[node.name] = _End(end.path, node, (*end.views, node))
-            elif not _reads_no_value(node):
+            elif not (node.is_call and row_of(node.op).kind in ("question", "make")):  # these read no value
                 found += _taken(node, end)
     return tuple(found)
 
@@ -67,7 +69,7 @@ def replayed(views: tuple[Node, ...], value: Tensor, output: int | None = None) 
     """What views show of a tensor, of several results this one; None where the graph does not tell."""
     result: Any = value
     for node in views:
-        args, kwargs = _filled(node.args, result), _filled(node.kwargs, result)
+        args, kwargs = (filled(given, Ref, partial(_viewed, result)) for given in (node.args, node.kwargs))
         if node.kind == "call_module" or row_of(node.op).casts:
             continue
         function = getattr(Tensor, node.op, None)
@@ -93,10 +95,6 @@ def _passes_on(graph: ModelGraph, node: Node, taken: Mapping[str, None]) -> bool
     return (row.is_view or row.casts) and row.writes is False
 
 
-def _reads_no_value(node: Node) -> bool:
-    return node.is_call and row_of(node.op).kind in ("question", "make")
-
-
 def _taken(node: Node, end: _End) -> Iterator[Reading]:
     given = [leaf for leaf in tree_leaves((node.args, dict(node.kwargs))) if isinstance(leaf, Ref)]
     for ref in dict.fromkeys(ref for ref in given if ref.node == end.node.name):
@@ -115,17 +113,9 @@ def _slots(node: Node, source: Ref) -> list[str]:
     return list(dict.fromkeys(slot for slot, value in given if value == source))
 
 
-def _filled(value: Any, result: Any) -> Any:
-    """Arguments with what is viewed in the place of the reference to it."""
-    if isinstance(value, Ref):
-        return _picked(result, value.output)
-    if isinstance(value, slice):
-        return slice(*(_filled(part, result) for part in (value.start, value.stop, value.step)))
-    if isinstance(value, Mapping):
-        return {key: _filled(item, result) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return tuple(_filled(item, result) for item in value)
-    return value
+def _viewed(result: Any, ref: Ref) -> Any:
+    """What stands in the place of a reference to it."""
+    return _picked(result, ref.output)
 
 
 def _picked(result: Any, output: int | None) -> Any:

@@ -65,12 +65,7 @@ def _of_one_layer(model: nn.Module, example: Tensor | None) -> ModelGraph:
     wrapped = trace(nn.Sequential(model), example)
     names = {node.name: node.op if node.kind == "call_module" else node.name for node in wrapped}
     nodes = (
-        replace(
-            node,
-            name=names[node.name],
-            owner="",
-            inputs=tuple(names[source] for source in node.inputs),
-        )
+        replace(node, name=names[node.name], owner="", inputs=tuple(names[source] for source in node.inputs))
         for node in wrapped
     )
     return replace(wrapped, model=model, nodes=tuple(nodes))

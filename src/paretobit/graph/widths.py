@@ -13,6 +13,7 @@ from typing import Any, Literal
 from paretobit.errors import BadInput
 from paretobit.graph import axes_functions, axes_layers
 from paretobit.graph.axes import Axis, Segment, Variables, fixed, size
+from paretobit.graph.axes_functions import tensors_in
 from paretobit.graph.axes_walk import COMPUTED, Axes, Layer, NotUnderstood, Obstacle, Tensors, Walk
 from paretobit.graph.model_graph import ModelGraph, Node, Ref, Shape
 from paretobit.graph.operations import row_of
@@ -165,7 +166,7 @@ def _visit(walk: Walk, node: Node, values: Mapping[str, Any]) -> Any:
         read = walk.read(node)
         return read if read is not None else _fixed_results(walk, node, "a constant of the model")
     args, kwargs = _resolved(node, values)
-    inputs = _tensors_in([args, kwargs])
+    inputs = tensors_in([args, kwargs])
     if node.kind == "output":
         walk.freeze(inputs, "an output of the model")
         return None
@@ -205,13 +206,13 @@ def _by_rule(walk: Walk, node: Node, args: Any, kwargs: Any) -> Any:
         rule = _rule(node.op, axes_layers.RULES)
         if rule is None:
             raise NotUnderstood(f"{type(module).__name__} is not understood")
-        if not axes_layers.is_as_torch_has_it(walk, node, module):
+        if getattr(module, "weight", None) is not None and not walk.has(node, "weight"):
             raise NotUnderstood("its weight is computed from other parameters")
-        given = _tensors_in([args, kwargs])
+        given = tensors_in([args, kwargs])
         return rule(walk, node, module, given[0])
     function = _rule(node.op, axes_functions.RULES)
     if function is None:
-        inputs = _tensors_in([args, kwargs])
+        inputs = tensors_in([args, kwargs])
         if all(walk.is_fixed(axis) for value in inputs for axis in value.dims):
             return _fixed_results(walk, node, f"made by {node.name}")
         raise NotUnderstood("this operation is not understood")
@@ -226,7 +227,7 @@ def _rule(op: str, rules: Mapping[str, Callable[..., Any]]) -> Callable[..., Any
 
 def _check_shapes(node: Node, result: Any) -> None:
     """A rule whose shapes are not those that were seen does not cover the operation."""
-    found = [value.sizes for value in _tensors_in(result)]
+    found = [value.sizes for value in tensors_in(result)]
     shapes = list(node.output_shapes)
     if found and shapes and found[: len(shapes)] != shapes:
         raise NotUnderstood(f"its shape is {shapes[0]}, not {found[0]}")
@@ -261,20 +262,10 @@ def _resolved(node: Node, values: Mapping[str, Any]) -> tuple[Any, Any]:
 def _one_of(value: Any, output: int | None, shape: Shape | None) -> Any:
     """A result as one use sees it: in a graph of one run the reference says which of several."""
     if output is not None and isinstance(value, list | tuple):
-        return _tensors_in(value)[output]
+        return tensors_in(value)[output]
     if isinstance(value, _Opaque) and shape is not None:
         return Axes(tuple(fixed(n, "made by an operation that is not understood") for n in shape))
     return value
-
-
-def _tensors_in(value: Any) -> list[Axes]:
-    if isinstance(value, Axes):
-        return [value]
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        return [axes for item in value for axes in _tensors_in(item)]
-    return []
 
 
 def _freeze_what_no_layer_makes(walk: Walk) -> None:

@@ -10,14 +10,7 @@ from paretobit.spaces.knobs import Tree
 from paretobit.strategies.insight.insight import Insight
 from paretobit.trials.runners import Runner
 from paretobit.trials.vocabulary import Vocabulary
-from paretobit.wanted.objectives import (
-    Constraint,
-    Knee,
-    Metrics,
-    Objective,
-    Question,
-    parse_question,
-)
+from paretobit.wanted.objectives import Constraint, Knee, Metrics, Objective, Question, parse_question
 from paretobit.wanted.wanted import Judgement, Wanted, check_answerable
 
 

@@ -48,7 +48,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Step:
+class Move:
     """What could be measured next.
 
     Attributes:
@@ -111,7 +111,7 @@ class Board:
 
     def steps(
         self, cost: str, decisions: Mapping[int, tuple[Config, ...]], tables: tuple[str, ...]
-    ) -> list[Step]:
+    ) -> list[Move]:
         """Everything that could be measured next, the most promising first.
 
         Args:
@@ -129,7 +129,7 @@ class Board:
         cost: str,
         decisions: Mapping[int, tuple[Config, ...]],
         tables: tuple[str, ...],
-    ) -> Iterator[Step]:
+    ) -> Iterator[Move]:
         span = max(front[-1].costs[cost] - front[0].costs[cost], _TINY) if front else 1.0
         for i, point in enumerate(front):
             following = front[i + 1] if i + 1 < len(front) else None
@@ -137,19 +137,19 @@ class Board:
             interest = self._interest(front, i)
             if following is not None:
                 area = width * (self.level(point) - self.level(following))
-                yield Step("split", PRIORS["split"] * area * interest, point, following)
+                yield Move("split", PRIORS["split"] * area * interest, point, following)
             reward = width * self.level(point) * interest
             proposal = point.proposal
             for decided in decisions[proposal.region]:
                 if decided != proposal.decided:
                     kind = decision(decided)
-                    yield Step(kind, reward * self._success(kind, point.costs[cost], span), point)
+                    yield Move(kind, reward * self._success(kind, point.costs[cost], span), point)
             for table in tables:
                 if table != proposal.source.table:
                     kind = f"table:{table}"
-                    yield Step(kind, reward * self._success(kind, point.costs[cost], span), point)
+                    yield Move(kind, reward * self._success(kind, point.costs[cost], span), point)
             for kind in ("learned", "around", "swap"):
-                yield Step(kind, reward * self._success(kind, point.costs[cost], span), point)
+                yield Move(kind, reward * self._success(kind, point.costs[cost], span), point)
 
     def _interest(self, front: list[Point], i: int) -> float:
         """Where the answer can be: around the border of the constraints; for one objective, at one end."""

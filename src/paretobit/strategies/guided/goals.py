@@ -53,22 +53,16 @@ class Goals:
                 bounds[constraint.metric] = (max(low, there[0]), min(high, there[1]))
         if not costs:
             costs = {metric: 1 if math.isfinite(high) else -1 for metric, (_, high) in bounds.items()}
+        lacking = ""
         if not costs:
-            raise BadInput(
-                "guided needs a cost that is known without running the model, as an objective or a constraint",
-                key="strategy",
-                found=[o.label for o in problem.objectives],
-                allowed=[name for name, metric in problem.vocabulary.metrics.items() if metric.cheap],
-            )
-        goals = cls(costs, bounds, problem)
-        if not measured and not any(m not in known for o in problem.objectives for m in o.metrics):
-            raise BadInput(
-                "guided needs a metric that is measured: without one the answer is known beforehand",
-                key="strategy",
-                found=[o.label for o in problem.objectives],
-                allowed=[name for name, metric in problem.vocabulary.metrics.items() if not metric.cheap],
-            )
-        return goals
+            lacking = "a cost that is known without running the model, as an objective or a constraint"
+        elif not measured and not any(m not in known for o in problem.objectives for m in o.metrics):
+            lacking = "a metric that is measured: without one the answer is known beforehand"
+        if lacking:
+            found = [o.label for o in problem.objectives]
+            allowed = [n for n, metric in problem.vocabulary.metrics.items() if metric.cheap != bool(costs)]
+            raise BadInput(f"guided needs {lacking}", key="strategy", found=found, allowed=allowed)
+        return cls(costs, bounds, problem)
 
     @property
     def signs(self) -> dict[str, int]:

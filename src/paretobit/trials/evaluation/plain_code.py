@@ -21,21 +21,8 @@ from paretobit.graph.ops import is_leaf
 _LIBRARIES = ("torch", "math", "operator", "_operator")
 _BUILTINS = {
     *("abs", "all", "any", "bool", "dict", "enumerate", "filter", "float", "int", "isinstance", "len", "list"),
-    *(
-        "map",
-        "max",
-        "min",
-        "range",
-        "reversed",
-        "round",
-        "set",
-        "slice",
-        "sorted",
-        "sum",
-        "super",
-        "tuple",
-        "zip",
-    ),
+    *("map", "max", "min", "range", "reversed", "round", "set", "slice", "sorted", "sum", "super", "tuple"),
+    "zip",
 }
 _CONSTANTS = (int, float, complex, str, bool, type(None), torch.dtype, torch.device)
 _TELLING = {

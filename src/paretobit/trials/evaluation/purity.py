@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from paretobit.graph import op_of
 from paretobit.graph.operations import OPERATIONS, row_of
-from paretobit.nn import Quantized
 
 _PLACES = (torch, F, torch.functional, torch._C._nn, operator, math, builtins)
 _OUR_MODULES = ("torch.nn.modules.", "paretobit.nn.", "transformers.pytorch_utils")
+_COMPARABLE = (int, float, str, bool, tuple, list, dict, set)
 _INTERNAL = frozenset(vars(nn.Module())) - {"training"}
 
 
@@ -81,16 +81,7 @@ def _same(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     for name, value in now.items():
         if value is before[name]:
             continue
-        if type(value) is not type(before[name]) or type(value) not in (
-            int,
-            float,
-            str,
-            bool,
-            tuple,
-            list,
-            dict,
-            set,
-        ):
+        if type(value) is not type(before[name]) or type(value) not in _COMPARABLE:
             return False
         try:
             if value != before[name]:
@@ -98,9 +89,3 @@ def _same(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
         except Exception:  # whatever holds tensors or the user's own objects
             return False
     return True
-
-
-def is_deterministic(layer: nn.Module) -> bool:
-    """Whether no format of a layer draws random numbers."""
-    parts = (part for part in layer.modules() if isinstance(part, Quantized))
-    return all(f.traits.deterministic for part in parts for f in part.slots.values())
