@@ -35,7 +35,6 @@ class Microscaling(SharedExponentFormat):
 
     @property
     def element_bits(self) -> int:
-        """Those of the element."""
         return self.element.element_bits
 
     @property
@@ -77,7 +76,6 @@ class MXINT8(Microscaling):
 
     @property
     def element_bits(self) -> int:
-        """8."""
         return 8
 
     @property
@@ -171,7 +169,6 @@ class NVFP4(BlockFormat):
 
     @property
     def element_bits(self) -> int:
-        """4."""
         return 4
 
     @property
@@ -184,7 +181,6 @@ class NVFP4(BlockFormat):
         return super().bits(shape) + (32 if self.tensor_scale else 0)
 
     def describe(self) -> Description:
-        """Over all scales."""
         largest = torch.finfo(torch.float32).max if self.tensor_scale else self._top * _BLOCK_SCALE.maximum
         smallest = 2.0**-149 if self.tensor_scale else self.elements.smallest * _BLOCK_SCALE.smallest
         return Description(-largest, largest, smallest, smallest, self.elements.count())

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import abc
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from paretobit.formats.base import FORMATS, Description, LossyFormat, Traits
+from paretobit.formats.base import FORMATS, GridFormat, LossyFormat, Traits, WidthFormat
 from paretobit.formats.checks import check_int
 from paretobit.formats.grid import FloatGrid, float_grid
-from paretobit.formats.integer import ENUMERABLE_WIDTH
 from paretobit.formats.partition import in_slices
 
 MAX_WIDTH = 32
@@ -33,41 +30,22 @@ def resolve_bias(number_format: LossyFormat, exponent_width: int, allowed: tuple
 
 
 @dataclass(frozen=True)
-class FloatingFormat(LossyFormat):
+class FloatingFormat(GridFormat):
     """What every format on a `FloatGrid` shares; zero is one value, whatever codes it has."""
 
     grid: FloatGrid = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "grid", self._make_grid())
-
-    @abc.abstractmethod
-    def _make_grid(self) -> FloatGrid:
-        """The values, from the parameters."""
 
     @property
     def traits(self) -> Traits:
         """A sign bit makes them odd."""
         return Traits(has_zero=True, symmetric=True)
 
-    def describe(self) -> Description:
-        """Range, the step around zero, and the number of different values."""
-        grid = self.grid
-        return Description(grid.minimum, grid.maximum, grid.smallest, grid.smallest, grid.count())
-
-    def codes(self) -> Tensor:
-        """Every value, ascending, zero once, float64; up to 12 bits."""
-        if self.element_bits > ENUMERABLE_WIDTH:
-            return super().codes()
-        return torch.tensor(list(self.grid.values()), dtype=torch.float64)
-
     def _round(self, x: Tensor) -> Tensor:
         return in_slices(self.grid.round, x, (1,))
 
 
 @dataclass(frozen=True)
-class Minifloat(FloatingFormat):
+class Minifloat(WidthFormat, FloatingFormat):
     """The parameters of a minifloat.
 
     Args:
@@ -76,7 +54,6 @@ class Minifloat(FloatingFormat):
         exponent_bias: Subtracted from the exponent code; unset: `2^(exponent_width-1) - 1`.
     """
 
-    width: int
     exponent_width: int
     exponent_bias: int | None = None
     _smallest_mantissa: ClassVar[int]
@@ -86,11 +63,6 @@ class Minifloat(FloatingFormat):
         check_int("width", self.width, 1 + self.exponent_width + self._smallest_mantissa, MAX_WIDTH)
         resolve_bias(self, self.exponent_width, BIAS_RANGE)
         super().__post_init__()
-
-    @property
-    def element_bits(self) -> int:
-        """`width`."""
-        return self.width
 
     @property
     def mantissa_width(self) -> int:
@@ -153,7 +125,6 @@ class StandardFloat(FloatingFormat):
 
     @property
     def element_bits(self) -> int:
-        """Sign, exponent and mantissa."""
         return 1 + self.exponent_width + self.mantissa_width
 
     def _make_grid(self) -> FloatGrid:
