@@ -62,18 +62,6 @@ def set_mask(module: nn.Module, mask: Tensor, name: str = "weight") -> None:
     _watch(parameter, module.get_buffer(name + SUFFIX)).settle(parameter)
 
 
-def remove_masks(module: nn.Module) -> None:
-    """Take the masks of a module away; its weights stay as they are and may change again."""
-    keeper = _keeper_of(module)
-    for name in keeper.names if keeper else ():
-        watched = _WATCHED.get(getattr(module, name))
-        if watched is not None:
-            watched.mask = None
-        delattr(module, name + SUFFIX)
-    if keeper:
-        keeper.names.clear()
-
-
 def masks_of(model: nn.Module) -> dict[str, dict[str, Tensor]]:
     """Path of a module to name of a parameter to mask, for all that are masked."""
     found = {path: masks_in(module) for path, module in model.named_modules()}
