@@ -44,7 +44,7 @@ def set_mask(module: nn.Module, mask: Tensor, name: str = "weight") -> None:
     """
     parameter = module._parameters.get(name)
     if parameter is None:
-        raise BadInput("no such parameter to mask", found=name, allowed=[n for n, _ in _own(module)])
+        raise BadInput("no such parameter to mask", found=name, allowed=list(module._parameters))
     if mask.dtype != torch.bool or mask.shape != parameter.shape:
         raise BadInput(
             f"a mask that does not fit the parameter '{name}'",
@@ -260,7 +260,3 @@ def _before_saving(module: nn.Module, prefix: str, keep_vars: bool) -> None:
 
 def _after_loading(module: nn.Module, incompatible: Any) -> None:
     _settle_all(module)
-
-
-def _own(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    return list(module.named_parameters(recurse=False))
