@@ -29,10 +29,10 @@ demo: setup
 
 # With COVERAGE=--cov the lines that run are counted; fails below the floor in pyproject.toml.
 test: setup
-	$(BIN)/python -m pytest -n $(WORKERS) $(COVERAGE)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(COVERAGE)
 
 test-lowest: $(LOWEST)/.installed
-	$(LOWEST)/bin/python -m pytest -n $(WORKERS)
+	$(LOWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal
 
 $(LOWEST)/.installed: pyproject.toml .ci/lowest.py src/paretobit/_version.py
 	$(LOWEST_PYTHON) -m venv --clear $(LOWEST)

@@ -14,8 +14,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "paretobit"
 FLOORS = (
     {"errors", "_version"},  # the ground floor in two steps: everything may raise
-    {"registry", "runtime", "document", "storage", "plugins", "deprecation"},
-    {"schemas"},
+    {"registry", "runtime", "document", "storage", "deprecation"},
+    {"schemas", "plugins"},
     {"formats", "graph"},
     {"data"},  # calibration rows are inputs as a graph is traced with
     {"nn"},
@@ -32,10 +32,11 @@ FLOORS = (
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = {"torch", "numpy", "sklearn", "matplotlib", "optuna", "scipy", "pandas", "ray", "onnx", "transformers"}
-LONGEST = 400
+LONGEST, LARGEST, ALL = 400, 7_000, 45_000  # lines of a file, of a room, of all rooms
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 NAMES = {path: ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in FILES}
+ROOMS = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
 MODULES = {name.removesuffix(".__init__"): path for path, name in NAMES.items()}
 
 
@@ -132,6 +133,34 @@ def test_the_command_line_starts_without_torch():
 def test_no_file_is_longer_than_it_can_be_read():
     lengths = {str(p.relative_to(PACKAGE)): len(p.read_text(encoding="utf-8").splitlines()) for p in FILES}
     assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
+
+
+def test_sub_rooms_do_not_import_each_other_in_circles():
+    """A room's folders and its own files, whatever imports: late ones and those for types too."""
+    above = {room: {} for room in ROOMS}
+    for path in FILES:
+        room, *rest = path.relative_to(PACKAGE).with_suffix("").parts
+        if room not in ROOMS or rest == ["__init__"]:
+            continue
+        for module, _ in imports(path):
+            parts = module.split(".")[1:]
+            if parts[:1] == [room] and len(parts) > 1 and parts[1] != rest[0]:
+                above[room].setdefault(rest[0], set()).add(parts[1])
+    for room, arrows in above.items():
+        try:
+            TopologicalSorter(arrows).prepare()
+        except CycleError as error:
+            pytest.fail(f"{room}: " + " -> ".join(error.args[1]))
+
+
+def test_no_room_is_larger_than_it_can_be_known():
+    lines = dict.fromkeys(ROOMS, 0)
+    for path in FILES:
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if room in lines:
+            lines[room] += len(path.read_text(encoding="utf-8").splitlines())
+    assert {room: number for room, number in lines.items() if number > LARGEST} == {}
+    assert sum(lines.values()) < ALL
 
 
 def test_modules_do_not_import_each_other_in_circles():

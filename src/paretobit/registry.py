@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from types import FrameType
+from typing import Any, Generic, TypeVar
 
 from paretobit.errors import BadInput
 
@@ -46,7 +48,7 @@ class Registry(Generic[T]):
         The summary defaults to the first line of the value's docstring.
 
         Raises:
-            BadInput: The name is taken; both sides are named.
+            BadInput: The name is taken, both sides are named; or the value has another `name` of its own.
         """
 
         def file(value: T) -> T:
@@ -56,6 +58,10 @@ class Registry(Generic[T]):
                     found=_origin(value),
                     allowed=f"one; the first is {_origin(self._entries[name].value)}",
                 )
+            own = getattr(value, "name", name)
+            if isinstance(own, str) and own != name:
+                raise BadInput(f"registered as '{name}' and named otherwise", found=own, allowed=[name])
+            FILED.append((self, name, _module_at_work()))
             doc = (getattr(value, "__doc__", None) or "").strip()
             self._entries[name] = Entry(name, value, summary or (doc.splitlines()[0] if doc else ""))
             return value
@@ -73,9 +79,33 @@ class Registry(Generic[T]):
     def __iter__(self) -> Iterator[Entry[T]]:
         return iter(self._entries.values())
 
+    def remove(self, name: str) -> None:
+        """Take an entry out again."""
+        del self._entries[name]
+
     def names(self) -> list[str]:
         """Registered names, in order of registration."""
         return list(self._entries)
+
+
+FILED: list[tuple[Registry[Any], str, str]] = []
+"""Registry, name, and the module that filed it, in order."""
+
+
+def withdraw(module: str) -> None:
+    """Take out what a module has registered whose import failed."""
+    for filed in [filed for filed in FILED if filed[2] == module]:
+        FILED.remove(filed)
+        if filed[1] in filed[0]:
+            filed[0].remove(filed[1])
+
+
+def _module_at_work() -> str:
+    """The module that is being imported, whose code has led here."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
+    return "" if frame is None else str(frame.f_globals.get("__name__"))
 
 
 def _origin(value: object) -> str:

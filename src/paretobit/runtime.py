@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.util
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import extract_tb
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -146,25 +146,58 @@ def load_function(reference: str) -> Any:
         raise BadInput("not a reference to a function", found=reference, allowed="path/to/file.py:name")
     if not path.is_file():
         raise BadInput("no such file", found=path_text)
-    module_name = f"_paretobit_user_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise BadInput("not a Python file", found=path_text)
-    module = importlib.util.module_from_spec(spec)
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.append(folder)  # a user's file may import its neighbours
-    sys.modules[module_name] = module  # dataclasses and pickling look a class's module up there
-    try:
-        with _no_bytecode():
-            spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[module_name]
-        raise BadInput(f"the file does not import: {type(error).__name__}: {error}", source=path) from error
+    module = import_file(path)
     if not hasattr(module, name):
         public = [key for key in vars(module) if not key.startswith("_")]
         raise BadInput("the file defines no such name", source=path, found=name, allowed=public)
     return getattr(module, name)
+
+
+def users_module(path: Path) -> str:
+    """The name under which a user's file is imported: that of its place, in every process."""
+    return f"_paretobit_user_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+
+
+def import_file(path: Path) -> ModuleType:
+    """Import a user's file; again only where it has changed since: what it registers is registered once.
+
+    Raises:
+        BadInput: It does not import; the line is named where that is known.
+    """
+    name, folder, source = users_module(path), str(path.resolve().parent), path.read_bytes()
+    known = sys.modules.get(name)
+    if known is not None and known.__dict__.get(_SOURCE) == source:
+        return known
+    module = ModuleType(name)
+    module.__dict__.update({"__file__": str(path.resolve()), _SOURCE: source})
+    if folder not in sys.path:
+        sys.path.append(folder)  # a user's file may import its neighbours
+    sys.modules[name] = module  # dataclasses and pickling look a class's module up there
+    try:
+        with _no_bytecode():
+            exec(compile(source, str(path), "exec"), vars(module))
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise not_imported(error) from error
+    return module
+
+
+_SOURCE = "__paretobit_source__"
+
+
+def not_imported(error: BaseException) -> BadInput:
+    """What an error that a user's code raised while it was imported means, with file and line."""
+    frames = [frame for frame in extract_tb(error.__traceback__) if frame.name == "<module>"]
+    file, line, said = next(
+        ((f.filename, f.lineno, str(error)) for f in frames[::-1]), (None, None, str(error))
+    )
+    if isinstance(error, SyntaxError):
+        file, line, said = error.filename, error.lineno, error.msg
+    if not isinstance(error, BadInput):
+        return BadInput(f"the file does not import: {type(error).__name__}: {said}", source=file, line=line)
+    if error.source is None:
+        error.source, error.line = file, line
+    return error
 
 
 @contextmanager

@@ -27,7 +27,7 @@ def test_a_study_is_small_and_opens_at_once():
 
 @pytest.mark.slow
 def test_the_evaluation_benchmark_measures_everything_and_names_what_it_missed():
-    small = ("--rows", "500", "--trials", "512", "--images", "4", "--late", "400")
+    small = ("--rows", "500", "--trials", "256", "--images", "2", "--late", "250")
     done = run("evaluation.py", *small)
     found = json.loads(done.stdout)
     limits = {

@@ -81,7 +81,7 @@ def test_token_ids_are_classified_by_a_transformer(
 
 
 @pytest.mark.slow
-def test_a_published_checkpoint_is_tested_by_its_example_alone(real_data: Path) -> None:
+def test_published_checkpoints_reach_their_accuracy_by_an_example_alone(real_data: Path) -> None:
     example = EXAMPLES / "resnet20_weights.toml"
     assert accuracy("-c", example) == pytest.approx(0.9164, abs=1.1 / 1017)
     checkpoint = real_data / "resnet56-4bfd9763_cifar10.th"

@@ -100,7 +100,7 @@ def test_one_compiled_format_takes_other_shapes_and_types():
         "scaled_integer(width=4, per=group, group_size=32)",
     ],
 )
-@pytest.mark.parametrize("columns", [33, 70, 125])
+@pytest.mark.parametrize("columns", [33, 125])  # 1 and 29 elements; above, 45 columns leave 13
 def test_short_blocks_at_the_end_of_a_row_are_not_forgotten(text, columns):
     f, x = parse(text), torch.randn((7, columns), generator=torch.Generator().manual_seed(2))
     assert same_bits(compiled(f)(x), f.quantize(x))

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from many_cases import each
 
 from paretobit.errors import BadInput
 from paretobit.formats import Integer
@@ -62,7 +63,7 @@ def same_bits(left, right):
     return bool((both_nan | (left.view(torch.int32) == right.view(torch.int32))).all())
 
 
-@pytest.mark.parametrize(
+@each(
     ("width", "frac_width", "signed", "rounding"),
     list(product([1, 2, 3, 4, 7, 8], [-3, 0, 2, 4, 8, 11], [True, False], ["nearest", "floor"])),
 )

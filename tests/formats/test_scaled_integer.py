@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from many_cases import each
 
 from paretobit.errors import BadInput
 from paretobit.formats import ScaledInteger, make, parse
@@ -275,7 +276,7 @@ def test_bad_parameters_are_refused_with_what_is_allowed(parameters, message):
         make("scaled_integer", **parameters)
 
 
-@pytest.mark.parametrize("width", range(2, 25))
+@each("width", range(2, 25))
 @pytest.mark.parametrize("signed", [True, False])
 def test_what_a_fixed_scale_gave_stays_the_same(width, signed):
     rng = np.random.default_rng(width)

@@ -239,3 +239,21 @@ def test_channels_that_do_not_line_up_are_frozen():
         tuple(Segment(a[0].variable, 2, 3) for _ in a), tuple(Segment(b[0].variable, 3, 2) for _ in b), "add"
     )
     assert variables.why_fixed(a) == variables.why_fixed(b) == "add joins channels that do not line up"
+
+
+def test_parts_that_a_model_takes_apart_itself_are_known_one_by_one():
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.both, self.out = nn.Linear(8, 16), nn.Linear(8, 4)
+
+        def forward(self, x):
+            if x.sum() > 1e9:  # torch.fx cannot trace it
+                return x
+            a, b = self.both(x).chunk(2, -1)
+            return self.out(a.transpose(0, 1).transpose(0, 1) * b)
+
+    graph = trace(Gated(), torch.randn(2, 8))
+    assert graph.method == "run"
+    group = width_groups(graph)["both"]
+    assert (group.width, group.divisor, group.frozen) == (16, 2, None)

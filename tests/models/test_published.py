@@ -1,4 +1,4 @@
-"""The published CIFAR ResNets reach their measured figures, by settings alone."""
+"""Published CIFAR ResNets in few bits, against what was measured (as floats: `tests/cli/test_networks`)."""
 
 import pytest
 import torch
@@ -12,8 +12,7 @@ from paretobit.graph import trace
 from paretobit.models import build, load_state, read_state
 from paretobit.passes.transform import QuantizeSettings, quantize
 
-CHECKPOINTS = {"resnet20": "resnet20-12fca82f_cifar10.th", "resnet56": "resnet56-4bfd9763_cifar10.th"}
-ONE_IMAGE = 1 / 1017
+CHECKPOINT = "resnet20-12fca82f_cifar10.th"
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +26,9 @@ def images(real_data):
     )
 
 
-def published(name, real_data):
-    model = build(name, (3, 32, 32), 10)
-    load_state(model, read_state(real_data / CHECKPOINTS[name]), name)
+def published(real_data):
+    model = build("resnet20", (3, 32, 32), 10)
+    load_state(model, read_state(real_data / CHECKPOINT), "resnet20")
     return model.eval()
 
 
@@ -48,17 +47,11 @@ def test_the_settings_give_the_official_test_images_and_split_the_others(images)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "figure"), [("resnet20", 0.9164), ("resnet56", 0.9272)])
-def test_a_published_checkpoint_reaches_its_accuracy(name, figure, images, real_data):
-    assert accuracy(published(name, real_data), images.test) == pytest.approx(figure, abs=1.1 * ONE_IMAGE)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("width", "figure"), [(8, 0.915), (6, 0.918), (5, 0.917), (4, 0.906), (3, 0.730), (2, 0.093)]
 )
 def test_weights_in_few_bits_lose_what_was_measured(width, figure, images, real_data):
-    graph = trace(published("resnet20", real_data), torch.zeros(1, 3, 32, 32))
+    graph = trace(published(real_data), torch.zeros(1, 3, 32, 32))
     entry = {"weight": str(ScaledInteger(width, per="channel"))}
     quantised, _ = quantize(graph, QuantizeSettings("type", {"conv2d": entry, "linear": entry}))
     assert accuracy(quantised.model, images.test) == pytest.approx(figure, abs=0.015)
@@ -66,7 +59,7 @@ def test_weights_in_few_bits_lose_what_was_measured(width, figure, images, real_
 
 def test_the_weights_are_those_of_the_definition(images, real_data):
     """Largest magnitude per output channel / 7, round half to even, BatchNorm not folded."""
-    by_hand = published("resnet20", real_data)
+    by_hand = published(real_data)
     graph = trace(by_hand, torch.zeros(1, 3, 32, 32))
     entry = {"weight": "scaled_integer(width=4, per=channel)"}
     quantised, _ = quantize(graph, QuantizeSettings("type", {"conv2d": entry, "linear": entry}))
@@ -84,5 +77,5 @@ def test_a_checkpoint_of_another_depth_is_refused(real_data):
     model = build("resnet32", (3, 32, 32), 10)
     before = model.conv1.weight.clone()
     with pytest.raises(CheckpointMismatch, match=r"missing: layer1\.3\.conv1\.weight"):
-        load_state(model, read_state(real_data / CHECKPOINTS["resnet20"]), "resnet20")
+        load_state(model, read_state(real_data / CHECKPOINT), "resnet20")
     assert torch.equal(model.conv1.weight, before)

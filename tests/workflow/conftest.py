@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ def make(in_features, num_classes):
 """
 SEARCH = """
 model = "slow.py:make"
-data = "digits"
+data = "npz:blobs.npz"
 [train]
 max_epochs = 1
 batch_size = 1024
@@ -55,12 +56,20 @@ weight_width = [3, 4, 6, 8]
 Process = subprocess.Popen[str]
 
 
+def blobs(path: Path) -> None:
+    """Ten classes in 64 dimensions: each start of Python is quicker by what scikit-learn takes to import."""
+    random, y = np.random.default_rng(0), np.arange(600) % 10
+    x = random.normal(size=(10, 64))[y] + 1.5 * random.normal(size=(600, 64))
+    np.savez(path, X=x.astype(np.float32), y=y)
+
+
 class Place:
     """A folder with a model and a search, and the command line in it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         (path / "slow.py").write_text(MODEL)
+        blobs(path / "blobs.npz")
         self.write(SEARCH)
 
     def __truediv__(self, name: str) -> Path:

@@ -199,7 +199,7 @@ def test_a_disk_that_is_full_for_the_results_names_the_folder_and_keeps_the_stud
 
 def test_a_folder_that_cannot_be_made_is_refused_before_any_work(here):
     (here / "file").write_text("not a folder")
-    code, said = here.end(here.start("-c", "search.toml", "-o", "file/run"))
+    code, said = here.run("-c", "search.toml", "-o", "file/run")
     assert code == 1
     assert "cannot write to the run folder" in said
 
@@ -303,7 +303,7 @@ def test_resuming_with_another_training_is_refused_and_leaves_the_model_and_the_
     here.finish("-c", "search.toml", "-o", "run")
     kept = ("config.toml", "float/best/weights.safetensors", "float/last/state.json", "study.db")
     before = [(here / "run" / name).read_bytes() for name in kept]
-    code, said = here.end(here.start("-o", "run", "--resume", "--max-epochs", "3"))
+    code, said = here.run("-o", "run", "--resume", "--max-epochs", "3")
     assert code == 1
     assert "its train.max_epochs is 1, not 3" in said
     assert [(here / "run" / name).read_bytes() for name in kept] == before

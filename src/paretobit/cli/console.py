@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
@@ -32,17 +33,25 @@ _ALWAYS_SHOWN = {"accuracy", "loss", "model_size"}
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Plugin = Annotated[
+    list[str] | None, typer.Option("--plugin", help="File or module that registers what you add. Repeatable.")
+]
 
 
-def guarded(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn errors raised on purpose into one message and an exit code."""
+def guarded(command: Callable[P, None]) -> Callable[..., None]:
+    """Turn errors raised on purpose into one message and an exit code, and take `--plugin` before all else."""
 
     @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+    def run(*args: Any, plugin: Sequence[str] | None = None, **kwargs: Any) -> None:
+        from paretobit import plugins
+
         try:
+            plugins.load(plugin or ())
             command(*args, **kwargs)
         except ParetoBitError as error:
-            errors().print(f"[bold red]error:[/] {escaped(str(error))}", soft_wrap=True)
+            given = [*kwargs.values(), *(value for options in args for value in vars(options).values())]
+            said = f"{error}{_not_imported(given) if isinstance(error, BadInput) else ''}"
+            errors().print(f"[bold red]error:[/] {escaped(said)}", soft_wrap=True)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             errors().print("interrupted")
@@ -50,7 +59,25 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         except BrokenPipeError:
             raise typer.Exit(1) from None
 
+    own = inspect.signature(command, eval_str=True)
+    keyword = inspect.Parameter("plugin", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Plugin)
+    run.__signature__ = own.replace(parameters=[*own.parameters.values(), keyword])  # type: ignore[attr-defined]
+    run.__annotations__ = {**command.__annotations__, "plugin": Plugin}
     return run
+
+
+def _not_imported(arguments: Iterable[Any]) -> str:
+    """What a run folder among the arguments of a command says of plug-ins that were not imported."""
+    from paretobit.plugins import absent
+
+    given = [one for value in arguments for one in (value if isinstance(value, list) else [value])]
+    paths = [Path(one) for one in given if isinstance(one, str | Path)]
+    for config in (folder / "config.toml" for path in paths for folder in (path, *path.parents)):
+        if config.is_file():
+            names = absent(Document.read(config).get("plugins", ()))
+            options = " ".join(f"--plugin {name}" for name in names)
+            return f"; it was made with plug-ins, which are not imported unasked: {options}" if names else ""
+    return ""
 
 
 def output() -> Console:
@@ -101,6 +128,7 @@ def document_from(
     flags: Mapping[str, Any],
     overrides: Sequence[str] | None,
     quiet: bool = False,
+    run: Path | None = None,
 ) -> Document:
     """The document of a command: the file, then flags that were given, then `--set`.
 
@@ -111,6 +139,7 @@ def document_from(
         flags: Dotted key to value; None means the flag was not given.
         overrides: `key.path=value`, last word.
         quiet: Whether to keep to oneself what was set aside.
+        run: Run folder whose own file it is: its plug-ins must be those that were recorded.
     """
     from paretobit.compat import modernise, translated
     from paretobit.workflow.settings import expand
@@ -126,9 +155,33 @@ def document_from(
         document.set(translated(key.strip()) + equals + value)
     notes += modernise(document)
     expand(document)
+    _import_plugins(document, run)
     for note in [] if quiet else notes:
         errors().print(f"[yellow]note:[/] {escaped(note)}")
     return document
+
+
+def _import_plugins(document: Document, run: Path | None) -> None:
+    """Import the plug-ins that a document names; those of a run folder only where they are as recorded."""
+    from paretobit import plugins
+
+    recorded = None
+    if run is not None:
+        from paretobit.studies.study import Study
+
+        with suppress(BadInput), Study.open(run) as study:
+            recorded = {one["name"]: one["sha256"] for one in study.facts.get("plugins", ())}
+        recorded = {**(recorded or {}), **{one["name"]: one["sha256"] for one in plugins.loaded()}}
+        inside = [name for name in recorded if Path(name).is_relative_to(run.resolve())]
+        for name in set(inside) - {one["name"] for one in plugins.loaded()}:
+            problem = "a file of a run folder is not executed unless it is named: add --plugin"
+            raise BadInput(problem, key="plugins", found=name)
+    folder = None if document.source is None else Path(document.source).parent
+    with document.placing():
+        names = plugins.load(document.data.get("plugins", ()), folder, recorded)
+    names += [one["name"] for one in plugins.loaded()]
+    if names:
+        document.data["plugins"] = list(dict.fromkeys(names))
 
 
 def require_space(document: Document) -> None:

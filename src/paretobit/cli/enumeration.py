@@ -39,11 +39,12 @@ def enumerate_(
     json_: Json = False,
 ) -> None:
     """Measure every configuration of a space once: the run folder gets table.npz, which `compare` replays."""
-    if config is None and resume and out is not None:
-        config = out / "config.toml"
+    own = out if config is None and resume else None
+    if own is not None:
+        config = own / "config.toml"
     if config is None:
         raise BadInput("no configuration: name a TOML file, or --out FOLDER --resume", key="CONFIG")
-    document = document_from(config, {}, set_, quiet or json_)
+    document = document_from(config, {}, set_, quiet or json_, own)
     require_space(document)
 
     from paretobit.workflow.enumeration import LIMIT, enumerate_space

@@ -107,6 +107,8 @@ class RunOptions(ModelOptions):
     accelerator: Accelerator = None
     seed: Seed = None
     out: Out = None
+    run: Path | None = None
+    """The run folder whose own file `config` is; no option."""
 
     def document(self, **more: Any) -> Document:
         """The document that the file, these flags, and `more` (key to value, dots as `__`) make."""
@@ -122,12 +124,12 @@ class RunOptions(ModelOptions):
             "seed": self.seed,
             **{key.replace("__", "."): value for key, value in more.items()},
         }
-        return document_from(self.config, flags, self.set_, self.silent)
+        return document_from(self.config, flags, self.set_, self.silent, self.run)
 
 
 def with_options(kind: type[ModelOptions]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of a kind, as its first argument, beside its own."""
-    shared = inspect.signature(kind).parameters
+    shared = {n: p for n, p in inspect.signature(kind).parameters.items() if n != "run"}
 
     def give(command: Callable[..., None]) -> Callable[..., None]:
         own = list(inspect.signature(command).parameters.values())[1:]

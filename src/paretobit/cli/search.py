@@ -47,7 +47,7 @@ def search(
 ) -> None:
     """Search what may vary: the run folder gets the study, the front, a picture and the winner."""
     if resume and options.config is None and options.out is not None:
-        options = replace(options, config=options.out / "config.toml")
+        options = replace(options, config=options.out / "config.toml", run=options.out)
     document = options.document(
         search__strategy=None if strategy is None else {"name": strategy},
         search__n_trials=n_trials,

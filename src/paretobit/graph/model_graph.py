@@ -19,9 +19,16 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Ref:
-    """In the place of a tensor argument: the node whose result it is."""
+    """In the place of a tensor argument: the node whose result it is.
+
+    Attributes:
+        node: Its name.
+        output: Which of several results, counted; None where the node has one, or where a node that
+            picks it follows.
+    """
 
     node: str
+    output: int | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ class Reading:
         node: The operation.
         slot: Of the operand that it is; empty where no slot takes it.
         views: What stands between the two, first to last.
+        output: Which of the results of the last view; None where it has one.
         why: Why no format reaches it; None where one does.
     """
 
@@ -29,6 +30,7 @@ class Reading:
     node: Node
     slot: str
     views: tuple[Node, ...] = ()
+    output: int | None = None
     why: str | None = None
 
 
@@ -39,7 +41,6 @@ class _End:
     path: str
     node: Node
     views: tuple[Node, ...] = field(default=())
-    lost: str | None = None
 
 
 def readings(graph: ModelGraph) -> tuple[Reading, ...]:
@@ -56,14 +57,14 @@ def readings(graph: ModelGraph) -> tuple[Reading, ...]:
         for source in taken:
             end = ends[source]
             if passed:
-                ends[node.name] = _End(end.path, node, (*end.views, node), end.lost or _lost(graph, node))
+                ends[node.name] = _End(end.path, node, (*end.views, node))
             elif not _reads_no_value(node):
-                found += _taken(graph, node, end)
+                found += _taken(node, end)
     return tuple(found)
 
 
-def replayed(views: tuple[Node, ...], value: Tensor) -> Tensor | None:
-    """What views show of a tensor; None where this cannot be told from the graph."""
+def replayed(views: tuple[Node, ...], value: Tensor, output: int | None = None) -> Tensor | None:
+    """What views show of a tensor, of several results this one; None where the graph does not tell."""
     result: Any = value
     for node in views:
         args, kwargs = _filled(node.args, result), _filled(node.kwargs, result)
@@ -78,6 +79,7 @@ def replayed(views: tuple[Node, ...], value: Tensor) -> Tensor | None:
             result = function(*args, **kwargs) if callable(function) else function.__get__(result)
         except Exception:  # arguments that torch takes in another form than the graph keeps them
             return None
+    result = _picked(result, output)
     return result if isinstance(result, Tensor) else None
 
 
@@ -91,38 +93,32 @@ def _passes_on(graph: ModelGraph, node: Node, taken: Mapping[str, None]) -> bool
     return (row.is_view or row.casts) and row.writes is False
 
 
-def _lost(graph: ModelGraph, node: Node) -> str | None:
-    """Whether the graph of one run no longer tells which of several results an operation takes."""
-    several = graph.method == "run" and len(node.output_shapes) > 1
-    return f"the graph does not tell which of the results of {node.name} it is" if several else None
-
-
 def _reads_no_value(node: Node) -> bool:
     return node.is_call and row_of(node.op).kind in ("question", "make")
 
 
-def _taken(graph: ModelGraph, node: Node, end: _End) -> Iterator[Reading]:
-    if node.kind == "output":
-        yield Reading(end.path, node, "", end.views, "it is an output of the model")
-        return
-    slots = ["data_in"] if node.kind == "call_module" else _slots(node, end.node.name)
-    if slots and end.lost is None:
-        yield from (Reading(end.path, node, slot, end.views) for slot in slots)
-    else:
-        why = end.lost or f"the function {node.op} has no slot for it"
-        yield Reading(end.path, node, "", end.views, why)
+def _taken(node: Node, end: _End) -> Iterator[Reading]:
+    given = [leaf for leaf in tree_leaves((node.args, dict(node.kwargs))) if isinstance(leaf, Ref)]
+    for ref in dict.fromkeys(ref for ref in given if ref.node == end.node.name):
+        slots = ["data_in"] if node.kind == "call_module" else _slots(node, ref)
+        for slot in slots:
+            yield Reading(end.path, node, slot, end.views, ref.output)
+        if not slots:
+            output = node.kind == "output"
+            why = "it is an output of the model" if output else f"the function {node.op} has no slot for it"
+            yield Reading(end.path, node, "", end.views, ref.output, why)
 
 
-def _slots(node: Node, source: str) -> list[str]:
+def _slots(node: Node, source: Ref) -> list[str]:
     operands = OPERATIONS.operands(node.op) if node.site else ()
     given = ((o.slot, o.find(node.args, node.kwargs)) for o in operands)
-    return list(dict.fromkeys(slot for slot, value in given if value == Ref(source)))
+    return list(dict.fromkeys(slot for slot, value in given if value == source))
 
 
 def _filled(value: Any, result: Any) -> Any:
     """Arguments with what is viewed in the place of the reference to it."""
     if isinstance(value, Ref):
-        return result
+        return _picked(result, value.output)
     if isinstance(value, slice):
         return slice(*(_filled(part, result) for part in (value.start, value.stop, value.step)))
     if isinstance(value, Mapping):
@@ -130,6 +126,10 @@ def _filled(value: Any, result: Any) -> Any:
     if isinstance(value, tuple | list):
         return tuple(_filled(item, result) for item in value)
     return value
+
+
+def _picked(result: Any, output: int | None) -> Any:
+    return result if output is None or isinstance(result, Tensor) else result[output]
 
 
 def parameters_at(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Parameter]]:

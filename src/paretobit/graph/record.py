@@ -48,7 +48,7 @@ class _Recorder(TorchFunctionMode):
         self.nodes: list[Node] = []
         self._batch = batch
         self._names = Names()
-        self._producer: dict[int, str] = {}
+        self._producer: dict[int, Ref] = {}
         self._alive: list[Tensor] = []
         self._path: list[str] = []
         self._given: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
@@ -111,13 +111,13 @@ class _Recorder(TorchFunctionMode):
     ) -> None:
         """One node; its results belong to it from now on."""
         inputs = [leaf for leaf in tree_leaves((args, dict(kwargs))) if isinstance(leaf, Tensor)]
-        sources = tuple(self._source(tensor) for tensor in inputs)
+        sources = tuple(self._source(tensor).node for tensor in inputs)
         shapes = tuple(tuple(tensor.shape) for tensor in inputs)
         plain_args, plain_kwargs = self._plain(tuple(args)), self._plain(dict(kwargs))
         own = self._names.unique(name)
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        for tensor in outputs:
-            self._producer[id(tensor)] = own
+        for number, tensor in enumerate(outputs):
+            self._producer[id(tensor)] = Ref(own, None if isinstance(result, Tensor) else number)
             self._alive.append(tensor)
         output_shapes = tuple(tuple(tensor.shape) for tensor in outputs)
         first: Shape | None = output_shapes[0] if output_shapes else shapes[0] if shapes else None
@@ -139,8 +139,8 @@ class _Recorder(TorchFunctionMode):
             )
         )
 
-    def _source(self, tensor: Tensor) -> str:
-        """The node that made a tensor; parameters, buffers and constants get a node of their own."""
+    def _source(self, tensor: Tensor) -> Ref:
+        """What made a tensor; parameters, buffers and constants get a node of their own."""
         if id(tensor) not in self._producer:
             path = self._attributes.get(id(tensor), "constant")
             self.add(node_name(path), "get_attr", "get_attr", path, (), {}, tensor)
@@ -149,7 +149,7 @@ class _Recorder(TorchFunctionMode):
     def _plain(self, value: Any) -> Any:
         """Arguments without tensors: a reference to the node in the place of each."""
         if isinstance(value, Tensor):
-            return Ref(self._source(value))
+            return self._source(value)
         if isinstance(value, Mapping):
             return {key: self._plain(item) for key, item in value.items()}
         if isinstance(value, list | tuple):

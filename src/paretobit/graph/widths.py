@@ -245,7 +245,7 @@ def _resolved(node: Node, values: Mapping[str, Any]) -> tuple[Any, Any]:
             if value.node not in node.inputs[position : position + 1]:
                 used = by_name.get(value.node)
             position += 1
-            return _one_of(values.get(value.node), used)
+            return _one_of(values.get(value.node), value.output, used)
         if isinstance(value, Mapping):
             return {key: plain(item) for key, item in value.items()}
         if isinstance(value, slice):
@@ -258,8 +258,10 @@ def _resolved(node: Node, values: Mapping[str, Any]) -> tuple[Any, Any]:
     return plain(tuple(node.args)), plain(dict(node.kwargs))
 
 
-def _one_of(value: Any, shape: Shape | None) -> Any:
-    """A result as one use sees it: in a graph of one run a reference does not say which of several."""
+def _one_of(value: Any, output: int | None, shape: Shape | None) -> Any:
+    """A result as one use sees it: in a graph of one run the reference says which of several."""
+    if output is not None and isinstance(value, list | tuple):
+        return _tensors_in(value)[output]
     if isinstance(value, _Opaque) and shape is not None:
         return Axes(tuple(fixed(n, "made by an operation that is not understood") for n in shape))
     return value

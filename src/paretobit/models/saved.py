@@ -26,6 +26,7 @@ from paretobit.models.source import build_again
 from paretobit.passes.layers.assignment import apply_assignment, assignment_of
 from paretobit.passes.transform import folds_of, resize, with_folds
 from paretobit.passes.transform.prune_activation import InputPruning, input_prunings_of, set_input_pruning
+from paretobit.plugins import load_installed
 from paretobit.storage import write_text_atomic
 
 MANIFEST, WEIGHTS = "model.json", "weights.safetensors"
@@ -229,6 +230,7 @@ def load(path: str | Path, model: nn.Module | None = None, *, formats: bool = Tr
         BadInput: No model there, or its source cannot be built again without `model`.
         CheckpointMismatch: The weights do not fit.
     """
+    load_installed()
     saved = SavedModel.read(path)
     return saved.put_into(saved.shaped(model, path), _folder(path) / WEIGHTS, formats)
 

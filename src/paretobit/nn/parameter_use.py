@@ -32,6 +32,7 @@ class ParameterUse:
         slot: The slot it goes through; empty where it goes through none.
         node: The call that reads it; None for a layer that is not called.
         views: What stands between the parameter and the operand, first to last.
+        output: Which of the results of the last view; None where it has one.
         why: Why no format reaches it there; None where one does.
         layer: The layer that owns it; None where a function reads it.
     """
@@ -42,6 +43,7 @@ class ParameterUse:
     slot: str
     node: Node | None = None
     views: tuple[Node, ...] = ()
+    output: int | None = None
     why: str | None = None
     layer: nn.Module | None = field(default=None, repr=False, compare=False)
 
@@ -53,7 +55,7 @@ class ParameterUse:
         if self.layer is not None:
             quantised = type(self.layer) if isinstance(self.layer, Quantized) else layer_for(type(self.layer))
             return value if quantised is None else as_quantised(self.layer, quantised, self.slot, value)
-        seen = replayed(self.views, value)
+        seen = replayed(self.views, value, self.output)
         if seen is None or self.node is None or seen.numel() > value.numel():
             return value
         return outputs_first(self.node.op, self.slot, seen)
@@ -128,7 +130,7 @@ class Stored:
     def _shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shapes in which it is read: one where somebody reads all of it."""
         whole = [use.shape for use in self.uses if use.whole]
-        return tuple(whole[:1] or {str(use.views): use.shape for use in self.uses}.values())
+        return tuple(whole[:1] or {str((use.views, use.output)): use.shape for use in self.uses}.values())
 
 
 class ParameterUses:
@@ -149,7 +151,7 @@ class ParameterUses:
         for reading in readings(graph):
             parameter = named[reading.path]
             site = reading.node.owner if reading.node.kind == "call_module" else reading.node.site
-            found = (site, reading.slot, reading.node, reading.views, reading.why)
+            found = (site, reading.slot, reading.node, reading.views, reading.output, reading.why)
             uses[first[id(parameter)]].append(ParameterUse(reading.path, parameter, *found))
         self.stored = tuple(Stored(path, named[path], _real(own)) for path, own in uses.items())
         self._at: dict[str, list[ParameterUse]] = {}
@@ -185,7 +187,7 @@ def _of_layers(graph: ModelGraph) -> Iterator[ParameterUse]:
             name = own.rpartition(".")[2]
             slot = slot_of_parameter(name) if slot_of_parameter(name) in possible_slots(layer) else ""
             why = None if slot else f"{type(layer).__name__} has no slot for its {name}"
-            yield ParameterUse(own, parameter, site, slot, calls.get(site), (), why, layer)
+            yield ParameterUse(own, parameter, site, slot, calls.get(site), (), None, why, layer)
 
 
 def parameter_uses(graph: ModelGraph) -> ParameterUses:

@@ -15,7 +15,7 @@ from paretobit.strategies import Strategy
 from paretobit.strategies.problem import Problem
 from paretobit.studies.study import Study
 from paretobit.studies.trial import State, Trial
-from paretobit.trials.pipeline.halving import Rungs
+from paretobit.trials.halving import Rungs
 from paretobit.wanted.front import Front
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from paretobit import plugins
 from paretobit._version import __version__
 from paretobit.errors import BadInput, StudyError
 from paretobit.spaces import SPACES
@@ -91,6 +92,7 @@ def _described(problem: Problem, best: str | None) -> dict[str, Any]:
         "samples": {r.split: r.samples for r in problem.runners if isinstance(r, BasicEvaluation)},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
+        "plugins": plugins.loaded(),
         "versions": {
             "paretobit": __version__,
             "python": platform.python_version(),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from paretobit.errors import BadInput
 from paretobit.runtime import one_thread, seeded
 from paretobit.session.delivery import Delivery
-from paretobit.session.engines.execution import Execution
+from paretobit.session.engines import Execution
 from paretobit.session.interrupts import Interrupts
 from paretobit.session.loop import Progress, SearchLoop
 from paretobit.session.provenance import SPACE, check_comparable, check_or_begin
@@ -25,8 +25,8 @@ from paretobit.studies.study import Study
 from paretobit.studies.trial import Trial
 from paretobit.trials.bench import Bench
 from paretobit.trials.evidence import Evidence, fingerprint
+from paretobit.trials.halving import Rungs
 from paretobit.trials.outcome import Outcome
-from paretobit.trials.pipeline.halving import Rungs
 from paretobit.trials.pipeline.pipeline import Pipeline
 from paretobit.trials.runners import Runner
 from paretobit.wanted.wanted import Wanted

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-import pytest
 import torch
 from torch import Tensor
 
 from paretobit.formats import Format, LossyFormat
-from paretobit.testing.inputs import DTYPES, normal, same
+from paretobit.testing.inputs import DTYPES, EXACT, in_each, normal, same
 from paretobit.testing.tensors import seeded
 
 
@@ -25,7 +24,7 @@ def gradient_of(number_format: Format, x: Tensor, upstream: Tensor) -> Tensor:
 class Gradients:
     """The straight-through gradient: that of the identity, or none where values saturate."""
 
-    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    @in_each(DTYPES)
     def test_the_gradient_is_that_of_the_identity(self, number_format: Format, dtype: torch.dtype) -> None:
         if isinstance(number_format, LossyFormat):
             number_format = dataclasses.replace(number_format, gradient="pass")
@@ -42,7 +41,7 @@ class Gradients:
         with torch.no_grad():
             assert not number_format.quantize(leaf).requires_grad
 
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    @in_each(EXACT)
     def test_a_masked_gradient_is_zero_where_values_saturate(
         self, number_format: Format, dtype: torch.dtype
     ) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -35,14 +37,41 @@ def tensors(size: int, elements: st.SearchStrategy[float] = any_float) -> st.Sea
 
 
 def for_all(strategy: st.SearchStrategy[Tensor], examples: int, check: Callable[[Tensor], None]) -> None:
-    """Hypothesis' `given` without a decorator, so that a class of tests can be inherited."""
+    """Hypothesis' `given` without a decorator, for classes to inherit; every input in every exact dtype."""
 
     @settings(deadline=None, max_examples=examples, suppress_health_check=[HealthCheck.too_slow])
     @given(strategy)
     def holds(x: Tensor) -> None:
-        check(x)
+        in_exact(x, check)
 
     holds()
+
+
+def in_exact(x: Tensor, check: Callable[[Tensor], None]) -> None:
+    """Check one input in every exact dtype."""
+    for dtype in EXACT:
+        check(x.to(dtype))
+
+
+def in_each(dtypes: Sequence[torch.dtype]) -> Callable[[Callable[..., None]], Callable[[Any, Format], None]]:
+    """Make a test of a format and a dtype one of the format alone: tries all, and notes which dtypes fail."""
+
+    def decorate(test: Callable[..., None]) -> Callable[[Any, Format], None]:
+        def of_all(self: Any, number_format: Format) -> None:
+            failed: dict[torch.dtype, BaseException] = {}
+            for dtype in dtypes:
+                try:
+                    test(self, number_format, dtype)
+                except (Exception, pytest.fail.Exception) as error:
+                    failed[dtype] = error
+            for first in failed.values():
+                first.add_note(f"fails with {', '.join(map(str, failed))}")
+                raise first
+
+        of_all.__name__, of_all.__qualname__ = test.__name__, test.__qualname__
+        return of_all
+
+    return decorate
 
 
 def same(left: Tensor, right: Tensor) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from paretobit.formats import Format
-from paretobit.testing.inputs import DTYPES, EMPTY, EXACT, HALF, SHAPES, normal, same
+from paretobit.testing.inputs import DTYPES, EMPTY, EXACT, HALF, SHAPES, in_each, normal, same
 
 
 def seeded(number_format: Format, x: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ class Tensors:
 
     part: ClassVar[int]
 
-    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    @in_each(DTYPES)
     def test_shape_and_dtype_are_kept(self, number_format: Format, dtype: torch.dtype) -> None:
         for shape in (*SHAPES, *EMPTY):
             y = number_format.quantize(normal(shape, dtype))
@@ -33,12 +33,12 @@ class Tensors:
             assert y.dtype == dtype
             assert y.isfinite().all()
 
-    @pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.bool, torch.complex64], ids=str)
+    @in_each([torch.int32, torch.int64, torch.bool, torch.complex64])
     def test_what_is_not_floating_point_is_refused(self, number_format: Format, dtype: torch.dtype) -> None:
         with pytest.raises(TypeError):
             number_format.quantize(torch.zeros(3, dtype=dtype))
 
-    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    @in_each(DTYPES)
     def test_layout_does_not_matter(self, number_format: Format, dtype: torch.dtype) -> None:
         x = normal((6, 8), dtype)
         views = [x.t(), x[::2, 1::3], x.expand(2, 6, 8), x[0, 0], x[:, 2], x.view(2, 3, 8).permute(2, 0, 1)]
@@ -51,7 +51,7 @@ class Tensors:
                 assert same(y, number_format.quantize(before))
             assert same(view.contiguous(), before)
 
-    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    @in_each(DTYPES)
     def test_the_input_is_neither_modified_nor_part_of_the_result(
         self, number_format: Format, dtype: torch.dtype
     ) -> None:
@@ -64,7 +64,7 @@ class Tensors:
             y.fill_(17)
             assert same(x, before)
 
-    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    @in_each(DTYPES)
     def test_nan_stays_where_it_is_and_disturbs_no_other(
         self, number_format: Format, dtype: torch.dtype
     ) -> None:
@@ -80,7 +80,7 @@ class Tensors:
         large = torch.where(normal((33, 34)) > 3, math.nan, normal((33, 34), seed=1)).to(dtype)
         assert torch.equal(number_format.quantize(large).isnan(), large.isnan())
 
-    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    @in_each(DTYPES)
     def test_infinity_becomes_finite(self, number_format: Format, dtype: torch.dtype) -> None:
         infinite = torch.tensor([math.inf, -math.inf], dtype=dtype)
         for x in (infinite, infinite[0], infinite[1], torch.cat([infinite, normal((2,), dtype)])):
@@ -89,7 +89,7 @@ class Tensors:
         large[::3, ::5] = math.inf
         assert number_format.quantize(large).isfinite().all()
 
-    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    @in_each(DTYPES)
     def test_infinity_saturates_where_huge_numbers_do(self, number_format: Format, dtype: torch.dtype) -> None:
         traits = number_format.traits
         if traits.scale in ("mean", "search") or (dtype in HALF and traits.scale == "max"):
@@ -101,7 +101,7 @@ class Tensors:
             finite = seeded(number_format, torch.tensor([0.0, 0.25, sign * huge], dtype=computed))
             assert same(infinite, finite.clamp(-limit, limit).to(dtype))
 
-    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    @in_each(DTYPES)
     def test_the_largest_and_smallest_numbers_give_finite_values(
         self, number_format: Format, dtype: torch.dtype
     ) -> None:
@@ -115,7 +115,7 @@ class Tensors:
             assert number_format.quantize(one).isfinite()
         assert number_format.quantize(x[x.abs() < 1]).isfinite().all()
 
-    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    @in_each(DTYPES)
     def test_zero_stays_zero(self, number_format: Format, dtype: torch.dtype) -> None:
         if not number_format.traits.has_zero:
             return
@@ -128,7 +128,7 @@ class Tensors:
         assert (number_format.quantize(x)[x == 0] == 0).all()
         assert (number_format.quantize(x * 1e-2)[x == 0] == 0).all()
 
-    @pytest.mark.parametrize("dtype", HALF, ids=str)
+    @in_each(HALF)
     def test_half_types_are_computed_in_float32_and_rounded(
         self, number_format: Format, dtype: torch.dtype
     ) -> None:

@@ -6,15 +6,34 @@ import inspect
 import math
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
 from paretobit.errors import BadInput
 
-if TYPE_CHECKING:
-    from paretobit.training.settings import TrainSettings
+
+class SteppingSettings(BaseModel):
+    """What of the settings of a training says how weights are stepped."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_epochs: int = Field(20, ge=0, description="passes over the training rows; 0 leaves the model as it is")
+    learning_rate: float = Field(
+        1e-3, gt=0, allow_inf_nan=False, description="initial rate; the peak for onecycle and cyclic"
+    )
+    optimizer: str = Field("adam", description="a torch optimiser by name, in any case")
+    optimizer_settings: dict[str, Any] = Field({}, description="its further arguments, such as weight_decay")
+    scheduler: str | None = Field(
+        None, description="a torch learning-rate scheduler by name; cosine and plateau are short names"
+    )
+    scheduler_settings: dict[str, Any] = Field(
+        {}, description="its arguments; lengths default to the whole training"
+    )
+    monitor: Literal["accuracy", "loss"] = Field("accuracy", description="validation metric that ranks epochs")
+
 
 OPTIMIZERS: dict[str, type[optim.Optimizer]] = {
     name.lower(): value
@@ -51,7 +70,7 @@ PER_BATCH = (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR)
 
 
 def build_optimizer(
-    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]], settings: TrainSettings
+    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]], settings: SteppingSettings
 ) -> optim.Optimizer:
     """The optimiser that `settings` name, over `parameters` or groups of them as torch takes them.
 
@@ -86,7 +105,7 @@ class Schedule:
         BadInput: Unknown name, unknown keyword, or a value that torch refuses.
     """
 
-    def __init__(self, optimizer: optim.Optimizer, settings: TrainSettings, steps_per_epoch: int) -> None:
+    def __init__(self, optimizer: optim.Optimizer, settings: SteppingSettings, steps_per_epoch: int) -> None:
         self._steps_per_epoch = steps_per_epoch
         self._scheduler: Any = None
         if settings.scheduler is None:
@@ -131,7 +150,7 @@ class Schedule:
 
 
 def _schedule_defaults(
-    kind: type[Any], optimizer: optim.Optimizer, settings: TrainSettings, steps_per_epoch: int
+    kind: type[Any], optimizer: optim.Optimizer, settings: SteppingSettings, steps_per_epoch: int
 ) -> dict[str, Any]:
     epochs = max(1, settings.max_epochs)
     momentum = bool({"momentum", "betas"} & optimizer.defaults.keys())

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import nn
 
 from paretobit.errors import BadInput
 from paretobit.runtime import MAX_SEED
-from paretobit.training.optimizers import Schedule, build_optimizer
+from paretobit.training.optimizers import Schedule, SteppingSettings, build_optimizer
 
 
-class TrainSettings(BaseModel):
+class TrainSettings(SteppingSettings):
     """Settings of one training; everything is checked when they are made.
 
     Raises:
@@ -22,23 +22,8 @@ class TrainSettings(BaseModel):
         pydantic.ValidationError: A value is of the wrong type or out of range, or a key is unknown.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    max_epochs: int = Field(20, ge=0, description="passes over the training rows; 0 leaves the model as it is")
     batch_size: int = Field(256, ge=1, description="rows per step")
-    learning_rate: float = Field(
-        1e-3, gt=0, allow_inf_nan=False, description="initial rate; the peak for onecycle and cyclic"
-    )
-    optimizer: str = Field("adam", description="a torch optimiser by name, in any case")
-    optimizer_settings: dict[str, Any] = Field({}, description="its further arguments, such as weight_decay")
-    scheduler: str | None = Field(
-        None, description="a torch learning-rate scheduler by name; cosine and plateau are short names"
-    )
-    scheduler_settings: dict[str, Any] = Field(
-        {}, description="its arguments; lengths default to the whole training"
-    )
     early_stopping: int | None = Field(None, ge=1, description="stop after so many epochs without a better one")
-    monitor: Literal["accuracy", "loss"] = Field("accuracy", description="validation metric that ranks epochs")
     keep: Literal["best", "last"] = Field(
         "best", description="which epoch's weights the model is left with; the last where nothing validates"
     )
@@ -59,6 +44,8 @@ class TrainSettings(BaseModel):
             raise BadInput(
                 "unknown device", key="device", found=self.device, allowed=["cpu", "cuda", "gpu", "auto"]
             )
-        stand_in = build_optimizer([nn.Parameter(torch.zeros(1, 1))], self)
-        Schedule(stand_in, self, steps_per_epoch=1)
+        named = (self.optimizer, self.optimizer_settings, self.scheduler, self.scheduler_settings)
+        if named != ("adam", {}, None, {}):  # torch's first optimiser imports its compiler: a second
+            stand_in = build_optimizer([nn.Parameter(torch.zeros(1, 1))], self)
+            Schedule(stand_in, self, steps_per_epoch=1)
         return self

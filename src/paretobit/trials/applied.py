@@ -13,8 +13,8 @@ from paretobit.runtime import seed_everything
 from paretobit.spaces import BoundSpace
 from paretobit.spaces.knobs import Config
 from paretobit.trials.evaluation.restore import Restorer
+from paretobit.trials.halving import Bar
 from paretobit.trials.outcome import Measured, measure
-from paretobit.trials.pipeline.halving import Bar
 from paretobit.trials.runners import Candidate, Runner
 from paretobit.wanted.objectives import Metrics
 from paretobit.wanted.wanted import Judge

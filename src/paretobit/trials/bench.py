@@ -15,8 +15,8 @@ from paretobit.spaces import BoundSpace
 from paretobit.spaces.knobs import Config
 from paretobit.studies.trial import State
 from paretobit.trials.applied import Applied
+from paretobit.trials.halving import Bar
 from paretobit.trials.outcome import Outcome, measure
-from paretobit.trials.pipeline.halving import Bar
 from paretobit.trials.pipeline.pipeline import Pipeline
 from paretobit.trials.pipeline.trained import Trained
 from paretobit.trials.runners import Candidate, Runner

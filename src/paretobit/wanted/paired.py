@@ -13,8 +13,6 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
-from scipy.stats import binomtest
 from torch import Tensor
 
 from paretobit.errors import BadInput
@@ -89,13 +87,16 @@ def accuracy_change(correct: Tensor, reference: Tensor) -> AccuracyChange:
     Raises:
         BadInput: No rows, or not the same number of them.
 
+    >>> import torch
     >>> change = accuracy_change(torch.tensor([1, 1, 0, 0]).bool(), torch.tensor([1, 0, 1, 1]).bool())
     >>> change.worse, change.better, change.difference, change.p
     (2, 1, -0.25, 1.0)
     """
     rows = _rows(correct, reference)
     worse, better = int((reference & ~correct).sum()), int((correct & ~reference).sum())
-    p = float(binomtest(worse, worse + better, 0.5).pvalue) if worse + better else 1.0
+    from scipy.special import bdtr  # late, as everything of scipy: most searches and workers need none
+
+    p = min(1.0, 2 * float(bdtr(min(worse, better), worse + better, 0.5)))
     error = math.sqrt(max(0.0, worse + better - (worse - better) ** 2 / rows)) / rows
     low, high = tango_interval(worse, better, rows)
     return AccuracyChange((better - worse) / rows, error, low, high, p, worse, better)
@@ -117,6 +118,8 @@ def tango_interval(worse: int, better: int, rows: int) -> tuple[float, float]:
     """
     estimate = (better - worse) / rows
     score = partial(_score, worse, better, rows)
+    from scipy.optimize import brentq
+
     low = -1.0 if score(-1.0) <= _Z else brentq(lambda d: score(d) - _Z, -1.0, estimate, xtol=1e-12)
     high = 1.0 if score(1.0) >= -_Z else brentq(lambda d: score(d) + _Z, estimate, 1.0, xtol=1e-12)
     return float(low), float(high)

@@ -13,6 +13,7 @@ from paretobit.data.calibration import Loss
 from paretobit.document import Document
 from paretobit.errors import BadInput
 from paretobit.graph import Example
+from paretobit.plugins import load as load_plugins
 from paretobit.session.session import OnTrial
 from paretobit.spaces import Space
 from paretobit.studies.study import Study
@@ -56,6 +57,7 @@ def search(
     resume: bool = False,
     extend: bool = False,
     on_trial: OnTrial | None = None,
+    plugins: Sequence[str] = (),
 ) -> Study:
     """Search what may vary in a model; the model itself is never changed.
 
@@ -103,6 +105,7 @@ def search(
         resume: Go on with the study in `out`.
         extend: With `resume`, go on in a changed space with the trials that are still valid.
         on_trial: Called after every trial.
+        plugins: Files and modules that register formats, runners, strategies …; imported first.
 
     Returns:
         The study: `front()`, `best(question)`, `trials`, `baseline`.
@@ -147,6 +150,8 @@ def search(
     recorded = given.recorded.model_dump(exclude_defaults=True)
     document = Document({"seed": seed, "search": asked, "given": recorded})
     with _by_argument():
+        if names := load_plugins(plugins):
+            document.data["plugins"] = names
         settings = Settings.from_document(document)
         folder = None if out is None else RunFolder.choose(out, "search", resume=resume)
         begun = folder is not None and folder.begun

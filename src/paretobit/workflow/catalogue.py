@@ -12,17 +12,20 @@ from pydantic.fields import FieldInfo
 from paretobit.data import SOURCES
 from paretobit.errors import BadInput
 from paretobit.formats import FORMATS
+from paretobit.graph.operations import OPERATIONS
 from paretobit.models import MODELS
 from paretobit.passes.transform import PASSES
 from paretobit.registry import Entry
+from paretobit.report.figures import FIGURES
 from paretobit.schemas import Entries, Schema, schema_of, type_text
+from paretobit.session.engines import ENGINES
 from paretobit.spaces import SPACES
 from paretobit.strategies import STRATEGIES
 from paretobit.strategies.optuna_samplers import SAMPLERS
 from paretobit.training.distillation import Distillation
-from paretobit.trials.pipeline.halving import HalvingSettings
-from paretobit.trials.pipeline.steps import CalibrateStep, PipelineSettings, TrainingStep
+from paretobit.trials.halving import HalvingSettings
 from paretobit.trials.runners import RUNNERS
+from paretobit.trials.steps import CalibrateStep, PipelineSettings, TrainingStep
 from paretobit.workflow.settings import SECTIONS, ForgivingSettings, MetricSettings, Settings
 
 Row = dict[str, Any]
@@ -136,6 +139,9 @@ _KINDS: dict[str, Callable[[], list[Row]]] = {
     "strategies": lambda: _entries(STRATEGIES),
     "samplers": _samplers,
     "runners": lambda: _entries(RUNNERS),
+    "engines": lambda: _entries(ENGINES),
+    "figures": lambda: _entries(FIGURES),
+    "operations": lambda: _entries(OPERATIONS),
     "metrics": _metrics,
     "settings": _settings,
 }

@@ -16,8 +16,8 @@ from paretobit.trials.evidence import Evidence
 from paretobit.trials.pipeline.pipeline import Pipeline
 from paretobit.trials.pipeline.scratch import draw_anew
 from paretobit.trials.pipeline.stages import StageRunner
-from paretobit.trials.pipeline.steps import TRAINS, PipelineSettings, TrainingStep
 from paretobit.trials.runners import BasicEvaluation, BasicTrain, Runner
+from paretobit.trials.steps import TRAINS, PipelineSettings, TrainingStep
 from paretobit.wanted.wanted import Wanted
 
 PLACE = "search.pipeline"

@@ -13,7 +13,7 @@ from paretobit.session.session import Session
 from paretobit.spaces.knobs import Config, Tree, Value
 from paretobit.training import fit
 from paretobit.trials.pipeline.pipeline import Pipeline
-from paretobit.trials.pipeline.steps import TRAINS, TrainingStep
+from paretobit.trials.steps import TRAINS, TrainingStep
 from paretobit.wanted.objectives import Metrics
 
 _LOOKED_AT = 4096

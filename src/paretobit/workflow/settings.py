@@ -12,6 +12,7 @@ from paretobit.document import Document, validate
 from paretobit.errors import BadInput
 from paretobit.models import ModelSettings
 from paretobit.runtime import MAX_SEED, is_reference
+from paretobit.session.engines import ENGINES
 from paretobit.training import TrainSettings
 from paretobit.trials.runners import RUNNERS
 from paretobit.trials.vocabulary import Vocabulary
@@ -111,9 +112,10 @@ class SearchSettings(_Section):
         "'knee'; unset: the best first objective",
     )
     workers: int = Field(1, ge=1, description="processes that evaluate, one torch thread each")
-    engine: Literal["serial", "processes"] | None = Field(
+    engine: str | None = Field(
         None,
-        description="where trials run; unset: processes where there are several workers or a trial_timeout",
+        description="where trials run: serial, processes, or a plug-in's; unset: processes where there are "
+        "several workers or a trial_timeout",
     )
     trial_timeout: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="seconds a trial may take; a longer one fails"
@@ -146,15 +148,23 @@ class SearchSettings(_Section):
     @model_validator(mode="after")
     def _agree(self) -> SearchSettings:
         """Refuse what is asked for and cannot be, before any work: metrics, questions, the engine."""
-        if self.engine == "serial" and (self.workers > 1 or self.trial_timeout is not None):
-            cannot = "run several workers" if self.workers > 1 else "stop a trial that takes too long"
-            raise BadInput(
-                f"the serial engine cannot {cannot}", key="engine", found="serial", allowed=["processes"]
-            )
+        self._check_engine()
         for name in self.runners:
             if not is_reference(name):
                 _under(f"runners.{name}", RUNNERS.__getitem__, name)
         return self
+
+    def _check_engine(self) -> None:
+        if self.engine is None:
+            return
+        engine = _under("engine", ENGINES.__getitem__, self.engine)
+        can = {"parallel": "run several workers", "stops_late_trials": "stop a trial that takes too long"}
+        asked = {"parallel": self.workers > 1, "stops_late_trials": self.trial_timeout is not None}
+        for ability, what in can.items():
+            if asked[ability] and not getattr(engine, ability):
+                able = [entry.name for entry in ENGINES if getattr(entry.value, ability)]
+                problem = f"the {self.engine} engine cannot {what}"
+                raise BadInput(problem, key="engine", found=self.engine, allowed=able)
 
     def check_words(self, *, measured_otherwise: bool = False) -> None:
         """Refuse what is no objective, constraint or question, and metrics that no runner provides.
@@ -250,6 +260,9 @@ class Settings(_Section):
 
     project: str | None = Field(None, description="name of the run's folder, unless --out gives one")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="of everything random whose section names none")
+    plugins: tuple[str, ...] = Field(
+        (), description="files and modules of yours that register formats, spaces, runners …; imported first"
+    )
     model: ModelSettings = Field(default_factory=lambda: ModelSettings())
     data: DataSettings = Field(default_factory=lambda: DataSettings())
     train: TrainSettings = Field(default_factory=lambda: TrainSettings())

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from paretobit.document import Document
 from paretobit.errors import BadInput
 from paretobit.runtime import is_reference, seeded
-from paretobit.session.engines.execution import Execution
+from paretobit.session.engines import Execution
 from paretobit.session.session import Session
 from paretobit.spaces import Space
 from paretobit.studies.study import Study

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from paretobit import data as data_room
 from paretobit.data import Data
@@ -17,7 +17,7 @@ from paretobit.errors import under
 from paretobit.models import source_of, write_manifest
 from paretobit.runtime import device, one_thread
 from paretobit.training import Epoch, Evaluation, History, TrainSettings, check_fit, evaluate, fit
-from paretobit.training.evaluate import check_classifier, run_on_view
+from paretobit.training.evaluate import Batches, check_classifier, evaluate_batches, run_on_view
 from paretobit.workflow.assemble import build_model, data_for
 from paretobit.workflow.other_run import OtherRun
 from paretobit.workflow.settings import Settings
@@ -139,12 +139,17 @@ def figures(model: nn.Module, data: Data, split: str) -> Tested:
     """Figures of a model on one split, overall and per class."""
     from sklearn.metrics import precision_recall_fscore_support
 
-    rows = data.split(split)
+    rows, predicted = data.split(split), []
+
+    def run(batch: Tensor, _: int) -> Tensor:
+        logits = run_on_view(model, batch)
+        predicted.append(logits.argmax(1))
+        return logits
+
     with one_thread(), torch.no_grad():
-        overall = evaluate(model, rows.x, rows.y, _ROWS)
-        predicted = torch.cat([run_on_view(model, x).argmax(1) for x in torch.split(rows.x, _ROWS)])
+        overall = evaluate_batches(run, Batches(rows.x, rows.y, _ROWS))
     precision, recall, f1, support = precision_recall_fscore_support(
-        rows.y, predicted, labels=range(data.num_classes), zero_division=0.0
+        rows.y, torch.cat(predicted), labels=range(data.num_classes), zero_division=0.0
     )
     classes = tuple(
         ClassFigures(name, int(support[i]), float(precision[i]), float(recall[i]), float(f1[i]))

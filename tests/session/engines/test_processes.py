@@ -30,7 +30,11 @@ class Deeds:
         pass
 
     def say_where(self, config):
-        return {"pid": os.getpid(), "threads": torch.get_num_threads()}
+        return {
+            "pid": os.getpid(),
+            "threads": torch.get_num_threads(),
+            "compiler": "torch._dynamo" in sys.modules,
+        }
 
     def say_type(self, config):
         return {"bytes": torch.ones(1).element_size()}
@@ -128,6 +132,7 @@ def test_results_come_in_the_order_of_submission_from_processes_where_torch_comp
     assert [f.outcome.state for f in found] == ["complete"] * 4
     assert found[2].outcome.metrics["pid"] != os.getpid()
     assert found[2].outcome.metrics["threads"] == 1
+    assert not found[2].outcome.metrics["compiler"], "it takes a second to import"
     assert found[3].outcome.metrics["bytes"] == 8
     assert all(f.seconds > 0 for f in found)
 

@@ -11,7 +11,7 @@ from paretobit.errors import BadInput
 from paretobit.spaces import SPACES, BoundSpace, Space
 from paretobit.spaces.base import Step
 from paretobit.spaces.knobs import Knob, Tree
-from paretobit.trials.pipeline.steps import PipelineSettings
+from paretobit.trials.steps import PipelineSettings
 
 FORMATS = pb.Quantize(seed={"default": {"weight": ["integer(width=8)"], "data_in": "integer(width=8)"}})
 

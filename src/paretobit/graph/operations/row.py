@@ -71,10 +71,10 @@ class Operation:
     An operation is quantised through its `operands`. Adding one is one row:
 
     >>> from paretobit.graph.operations import OF_DATA, OPERATIONS, Operation
-    >>> row = Operation("elementwise", OF_DATA, aliases=("special_i0",))
-    >>> OPERATIONS.register("bessel", summary="modified Bessel function of order 0")(row) is row
+    >>> row = Operation("elementwise", OF_DATA, aliases=("special_bessel_j0",))
+    >>> OPERATIONS.register("bessel", summary="Bessel function of the first kind")(row) is row
     True
-    >>> OPERATIONS.word("special_i0"), OPERATIONS["bessel"].slots
+    >>> OPERATIONS.word("special_bessel_j0"), OPERATIONS["bessel"].slots
     ('bessel', ('data_in',))
     >>> OPERATIONS.remove("bessel")  # this is but an example
 

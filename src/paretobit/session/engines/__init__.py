@@ -1,1 +1,6 @@
 """Where trials run."""
+
+from paretobit.session.engines.base import ENGINES, Engine, Execution, SerialEngine
+from paretobit.session.engines.processes import ProcessEngine
+
+__all__ = ["ENGINES", "Engine", "Execution", "ProcessEngine", "SerialEngine"]

@@ -18,12 +18,13 @@ from typing import Any, Literal
 import cloudpickle
 
 from paretobit.errors import BadInput, ParetoBitError
-from paretobit.session.engines.base import Finished
+from paretobit.plugins import is_of_a_plugin
+from paretobit.session.engines.base import ENGINES, Engine, Execution, Finished
 from paretobit.session.engines.worker import Surroundings
 from paretobit.spaces.knobs import Config
 from paretobit.trials.bench import Bench
+from paretobit.trials.halving import Bar
 from paretobit.trials.outcome import Outcome
-from paretobit.trials.pipeline.halving import Bar
 from paretobit.wanted.wanted import Judge, nothing_wanted
 
 _CODE = "import sys; from paretobit.session.engines.worker import main; main(int(sys.argv[1]))"
@@ -80,7 +81,8 @@ class _Worker:
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-class ProcessEngine:
+@ENGINES.register("processes")
+class ProcessEngine(Engine):
     """Evaluates in worker processes; results come back in the order of submission.
 
     A worker that dies costs its trial one retry in a fresh worker; a second death is a failure.
@@ -94,6 +96,16 @@ class ProcessEngine:
     Raises:
         BadInput: Something that a trial needs cannot travel to another process.
     """
+
+    parallel = True
+    stops_late_trials = True
+
+    @classmethod
+    def of(
+        cls, bench: Bench, make_bench: Callable[[], Bench], judge: Judge, execution: Execution
+    ) -> ProcessEngine:
+        """Workers that make benches of their own."""
+        return cls(make_bench, execution.workers, execution.trial_timeout, judge)
 
     def __init__(
         self,
@@ -230,7 +242,12 @@ def _packed(recipe: tuple[Callable[[], Bench], Judge]) -> bytes:
 def _unimportable() -> Iterator[ModuleType]:
     """Modules that were loaded from a file and not by their name, as `path/to/file.py:function` is."""
     for name, module in list(sys.modules.items()):
-        if "." in name or name == "__main__" or getattr(module, "__file__", None) is None:
+        if (
+            is_of_a_plugin(name)
+            or "." in name
+            or name == "__main__"
+            or getattr(module, "__file__", None) is None
+        ):
             continue
         finders = [finder.find_spec for finder in sys.meta_path if hasattr(finder, "find_spec")]
         if name == module.__name__ and not any(find(name, None) for find in finders):

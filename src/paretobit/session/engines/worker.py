@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import cloudpickle
 import torch
 
+from paretobit import plugins
 from paretobit.runtime import use_one_thread
 from paretobit.trials.outcome import Outcome
 
@@ -35,6 +37,7 @@ class Surroundings:
     precision: str
     deterministic: bool
     only_warns: bool
+    plugins: tuple[Mapping[str, str], ...]
 
     @classmethod
     def here(cls) -> Surroundings:
@@ -46,6 +49,7 @@ class Surroundings:
             torch.get_float32_matmul_precision(),
             torch.are_deterministic_algorithms_enabled(),
             torch.is_deterministic_algorithms_warn_only_enabled(),
+            tuple(plugins.loaded()),
         )
 
     def take_on(self) -> None:
@@ -54,7 +58,9 @@ class Surroundings:
         sys.argv[:] = self.arguments
         torch.set_default_dtype(self.dtype)
         torch.set_float32_matmul_precision(self.precision)
-        torch.use_deterministic_algorithms(self.deterministic, warn_only=self.only_warns)
+        if self.deterministic or self.only_warns:  # the call imports torch's compiler, which takes a second
+            torch.use_deterministic_algorithms(self.deterministic, warn_only=self.only_warns)
+        plugins.adopt(self.plugins)
 
 
 def main(descriptor: int) -> None:
@@ -74,8 +80,8 @@ def main(descriptor: int) -> None:
 def _serve(connection: Connection[Any, Any]) -> None:
     connection.send("hello")
     surroundings, recipe = connection.recv()
-    surroundings.take_on()
     try:
+        surroundings.take_on()
         make_bench, judge = cloudpickle.loads(recipe)
         bench = make_bench()
     except Exception as error:

@@ -22,11 +22,11 @@ from paretobit.spaces.knobs import Config
 from paretobit.training import Epoch, fit
 from paretobit.training.distillation import Distillation
 from paretobit.trials.evidence import Evidence
-from paretobit.trials.pipeline.halving import Bar, Losses
+from paretobit.trials.halving import Bar, Losses
 from paretobit.trials.pipeline.scratch import draw_anew
 from paretobit.trials.pipeline.stages import CONTROL, EPOCHS, measures_stages, stage_name
-from paretobit.trials.pipeline.steps import CALIBRATE, EVALUATE, TRAINS, PipelineSettings, TrainingStep
 from paretobit.trials.runners import Candidate, Runner
+from paretobit.trials.steps import CALIBRATE, EVALUATE, TRAINS, PipelineSettings, TrainingStep
 from paretobit.wanted.objectives import Metrics
 
 LossesOf = Callable[[Metrics], Losses | None]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from paretobit.trials.evidence import Evidence
-from paretobit.trials.pipeline.steps import PipelineSettings
 from paretobit.trials.runners import Candidate, Runner, RunnerSettings
+from paretobit.trials.steps import PipelineSettings
 from paretobit.wanted.metric import Metric
 
 EPOCHS = "epochs"

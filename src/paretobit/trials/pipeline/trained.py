@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from paretobit.models import SavedModel
 from paretobit.spaces.knobs import Config
+from paretobit.trials.halving import Bar
 from paretobit.trials.outcome import Measured, measure
-from paretobit.trials.pipeline.halving import Bar
 from paretobit.trials.pipeline.pipeline import Pipeline
 from paretobit.trials.runners import Candidate, Runner
 from paretobit.wanted.objectives import Metrics

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import numbers
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from paretobit.errors import BadInput
+from paretobit.graph import ModelGraph
 from paretobit.trials.evidence import Evidence
 from paretobit.trials.runners.base import Candidate, Runner, RunnerSettings
 from paretobit.wanted.metric import Metric
@@ -44,6 +47,12 @@ class FunctionRunner(Runner):
     def cheap(self) -> bool:
         """Never: it runs the model."""
         return False
+
+    def on(self, graph: ModelGraph) -> Runner:
+        """The same function, which is given whatever model there is."""
+        other = copy.copy(self)
+        other.evidence = replace(self.evidence, graph=graph)
+        return other
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
         """Call the function and check what it returned.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
+from paretobit.graph import ModelGraph
 from paretobit.trials.evidence import Evidence
-from paretobit.trials.pipeline.steps import TrainingStep
-from paretobit.trials.runners.base import RUNNERS, RunnerSettings
+from paretobit.trials.runners.base import RUNNERS, Runner, RunnerSettings
 from paretobit.trials.runners.evaluation import BasicEvaluation, EvaluationSettings
+from paretobit.trials.steps import TrainingStep
 
 
 class BasicTrainSettings(TrainingStep, RunnerSettings):
@@ -26,6 +28,10 @@ class BasicTrain(BasicEvaluation):
     def __init__(self, evidence: Evidence, settings: Any) -> None:
         super().__init__(evidence, EvaluationSettings())
         self.step: TrainingStep = settings  # `settings` are those of the measurement
+
+    def on(self, graph: ModelGraph) -> Runner:
+        """The same runner, with its step, for a model of another shape."""
+        return type(self)(replace(self.evidence, graph=graph), self.step)
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretobit.trials.pipeline.halving import Bar, HalvingSettings, Rungs
+from paretobit.trials.halving import Bar, HalvingSettings, Rungs
 
 SETTINGS = HalvingSettings(reduction=2, min_epochs=1)
 

@@ -13,7 +13,7 @@ from paretobit.spaces import SPACES, Space
 from paretobit.spaces.base import Stage, Step
 from paretobit.training import TrainSettings
 from paretobit.training.distillation import Distillation
-from paretobit.trials.pipeline.halving import HalvingSettings
+from paretobit.trials.halving import HalvingSettings
 
 CALIBRATE, EVALUATE = "calibrate", "evaluate"
 TRAINS = ("train", "finetune")
