@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from paretobit.formats import FULL
-from paretobit.nn.quantized import Quantized
+from paretobit.nn.quantized import Quantized, classes_for
 
 
 class QuantizedReLU(Quantized, nn.ReLU):
@@ -59,13 +59,5 @@ _WITHOUT_WEIGHTS = (
 )
 
 
-def _made(kind: type[nn.Module]) -> type[Quantized]:
-    name = f"Quantized{kind.__name__}"
-    about = f"`nn.{kind.__name__}` with a slot for its data."
-    made = type(name, (_OfData, kind), {"__module__": __name__, "__doc__": about})
-    globals()[name] = made  # where pickle looks for it
-    return made
-
-
-WITHOUT_WEIGHTS: dict[type[nn.Module], type[Quantized]] = {kind: _made(kind) for kind in _WITHOUT_WEIGHTS}
-"""Activations and poolings, and the class of each."""
+WITHOUT_WEIGHTS = classes_for(_OfData, _WITHOUT_WEIGHTS, globals())
+"""The classes of activations and poolings."""

@@ -74,9 +74,6 @@ class QuantizedMultiheadAttention(Quantized, nn.MultiheadAttention):
     def _stored(self, slot: str, value: Tensor | None) -> Any:
         return self.stored(slot, value, part=id(value))
 
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
-
     @staticmethod
     def _rows_first(x: Tensor, single: bool, rows_first: bool) -> Tensor:
         return x.unsqueeze(0) if single else x if rows_first else x.transpose(0, 1)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from paretobit.nn.quantized import Quantized
+from paretobit.nn.quantized import Quantized, classes_for
 
 
 class _QuantizedConv(Quantized):
@@ -21,18 +21,6 @@ class _QuantizedConv(Quantized):
         x = self.data("data_in", input)
         result: Tensor = self._conv_forward(x, self.parameter("weight"), self.parameter("bias"))
         return result
-
-
-class QuantizedConv1d(_QuantizedConv, nn.Conv1d):
-    """`nn.Conv1d` with slots."""
-
-
-class QuantizedConv2d(_QuantizedConv, nn.Conv2d):
-    """`nn.Conv2d` with slots."""
-
-
-class QuantizedConv3d(_QuantizedConv, nn.Conv3d):
-    """`nn.Conv3d` with slots."""
 
 
 def transposed_convolution(
@@ -60,13 +48,7 @@ class _QuantizedConvTranspose(Quantized):
         return transposed_convolution(self, *operands, output_size)
 
 
-class QuantizedConvTranspose1d(_QuantizedConvTranspose, nn.ConvTranspose1d):
-    """`nn.ConvTranspose1d` with slots."""
-
-
-class QuantizedConvTranspose2d(_QuantizedConvTranspose, nn.ConvTranspose2d):
-    """`nn.ConvTranspose2d` with slots."""
-
-
-class QuantizedConvTranspose3d(_QuantizedConvTranspose, nn.ConvTranspose3d):
-    """`nn.ConvTranspose3d` with slots."""
+CONVOLUTIONS = classes_for(_QuantizedConv, (nn.Conv1d, nn.Conv2d, nn.Conv3d), globals())
+TRANSPOSED_CONVOLUTIONS = classes_for(
+    _QuantizedConvTranspose, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), globals()
+)

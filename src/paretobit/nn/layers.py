@@ -16,43 +16,12 @@ from paretobit.graph import op_name
 from paretobit.nn.activation import WITHOUT_WEIGHTS, QuantizedPReLU, QuantizedReLU
 from paretobit.nn.attention import QuantizedMultiheadAttention
 from paretobit.nn.cache import TensorCache
-from paretobit.nn.convolution import (
-    QuantizedConv1d,
-    QuantizedConv2d,
-    QuantizedConv3d,
-    QuantizedConvTranspose1d,
-    QuantizedConvTranspose2d,
-    QuantizedConvTranspose3d,
-    transposed_convolution,
-)
+from paretobit.nn.convolution import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS, transposed_convolution
 from paretobit.nn.embedding import QuantizedEmbedding, QuantizedEmbeddingBag
 from paretobit.nn.linear import QuantizedBilinear, QuantizedLinear, is_conv1d, quantized_conv1d
-from paretobit.nn.normalization import (
-    QuantizedBatchNorm1d,
-    QuantizedBatchNorm2d,
-    QuantizedBatchNorm3d,
-    QuantizedGroupNorm,
-    QuantizedInstanceNorm1d,
-    QuantizedInstanceNorm2d,
-    QuantizedInstanceNorm3d,
-    QuantizedLayerNorm,
-    QuantizedRMSNorm,
-)
+from paretobit.nn.normalization import NORMALIZATIONS
 from paretobit.nn.quantized import Quantized, present_slots, stands_for, swap_channels
 from paretobit.registry import Registry
-
-__all__ = [
-    "LAYERS",
-    "Quantized",
-    "dot_product",
-    "dot_terms",
-    "instrument",
-    "layer_for",
-    "lies_transposed",
-    "possible_slots",
-    "slots_of",
-    "weight_rows",
-]
 
 
 class Layers(Registry[type[Quantized]]):
@@ -88,19 +57,14 @@ class Layers(Registry[type[Quantized]]):
 
 LAYERS = Layers()
 """Every layer that can be quantised, and the class that does it; of functions the table of operations tells."""
-_PRODUCTS: tuple[type[Quantized], ...] = (
-    *(QuantizedLinear, QuantizedBilinear, QuantizedMultiheadAttention),
-    *(QuantizedConv1d, QuantizedConv2d, QuantizedConv3d),
-    *(QuantizedConvTranspose1d, QuantizedConvTranspose2d, QuantizedConvTranspose3d),
+_PRODUCTS = (QuantizedLinear, QuantizedBilinear, QuantizedMultiheadAttention)
+_TABLES = (QuantizedEmbedding, QuantizedEmbeddingBag)
+_ACTIVATIONS = (QuantizedReLU, QuantizedPReLU, *WITHOUT_WEIGHTS)
+_ALL: tuple[type[Quantized], ...] = (
+    *(*_PRODUCTS, *CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS),
+    *(*NORMALIZATIONS, *_TABLES, *_ACTIVATIONS),
 )
-_NORMS: tuple[type[Quantized], ...] = (
-    *(QuantizedBatchNorm1d, QuantizedBatchNorm2d, QuantizedBatchNorm3d),
-    *(QuantizedInstanceNorm1d, QuantizedInstanceNorm2d, QuantizedInstanceNorm3d),
-    *(QuantizedLayerNorm, QuantizedGroupNorm, QuantizedRMSNorm),
-)
-_TABLES: tuple[type[Quantized], ...] = (QuantizedEmbedding, QuantizedEmbeddingBag)
-_ACTIVATIONS = (QuantizedReLU, QuantizedPReLU, *WITHOUT_WEIGHTS.values())
-for _layer in (*_PRODUCTS, *_NORMS, *_TABLES, *_ACTIVATIONS):
+for _layer in _ALL:
     LAYERS.register(op_name(stands_for(_layer).__name__))(_layer)
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

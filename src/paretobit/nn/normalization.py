@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from paretobit.nn.quantized import Quantized
+from paretobit.nn.quantized import Quantized, classes_for
 
 
 class _QuantizedBatchNorm(Quantized):
@@ -43,18 +43,6 @@ class _QuantizedBatchNorm(Quantized):
         )
 
 
-class QuantizedBatchNorm1d(_QuantizedBatchNorm, nn.BatchNorm1d):
-    """`nn.BatchNorm1d` with slots."""
-
-
-class QuantizedBatchNorm2d(_QuantizedBatchNorm, nn.BatchNorm2d):
-    """`nn.BatchNorm2d` with slots."""
-
-
-class QuantizedBatchNorm3d(_QuantizedBatchNorm, nn.BatchNorm3d):
-    """`nn.BatchNorm3d` with slots."""
-
-
 class _QuantizedInstanceNorm(Quantized):
     slot_names = ("data_in", "weight", "bias")
     running_mean: Tensor | None
@@ -75,18 +63,6 @@ class _QuantizedInstanceNorm(Quantized):
             self.momentum if self.momentum is not None else 0.0,
             self.eps,
         )
-
-
-class QuantizedInstanceNorm1d(_QuantizedInstanceNorm, nn.InstanceNorm1d):
-    """`nn.InstanceNorm1d` with slots."""
-
-
-class QuantizedInstanceNorm2d(_QuantizedInstanceNorm, nn.InstanceNorm2d):
-    """`nn.InstanceNorm2d` with slots."""
-
-
-class QuantizedInstanceNorm3d(_QuantizedInstanceNorm, nn.InstanceNorm3d):
-    """`nn.InstanceNorm3d` with slots."""
 
 
 class QuantizedLayerNorm(Quantized, nn.LayerNorm):
@@ -122,3 +98,10 @@ class QuantizedRMSNorm(Quantized, nn.RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         """`(..., *normalized_shape)` to the same shape."""
         return F.rms_norm(self.data("data_in", x), self.normalized_shape, self.parameter("weight"), self.eps)
+
+
+NORMALIZATIONS = (
+    *classes_for(_QuantizedBatchNorm, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), globals()),
+    *classes_for(_QuantizedInstanceNorm, (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), globals()),
+    *(QuantizedLayerNorm, QuantizedGroupNorm, QuantizedRMSNorm),
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, is_grad_enabled, nn
@@ -95,6 +95,24 @@ def as_quantised(module: nn.Module, layer: type[Quantized], slot: str, value: Te
     if slot != "weight" or not layer.transposed:
         return value
     return swap_channels(value, int(getattr(module, "groups", 1)))
+
+
+def classes_for(
+    base: type[Quantized], kinds: Iterable[type[nn.Module]], module: dict[str, Any]
+) -> tuple[type[Quantized], ...]:
+    """A quantised class for each of torch's layer types.
+
+    Args:
+        base: What they share: slots and `forward`.
+        kinds: The layer types.
+        module: `globals()` of a module, which gets the classes under their names: pickle looks there.
+    """
+    made = []
+    for kind in kinds:
+        name, about = f"Quantized{kind.__name__}", f"`nn.{kind.__name__}` with slots."
+        module[name] = type(name, (base, kind), {"__module__": module["__name__"], "__doc__": about})
+        made.append(module[name])
+    return tuple(made)
 
 
 def stands_for(layer: type[Quantized]) -> type[nn.Module]:

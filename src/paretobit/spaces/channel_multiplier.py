@@ -28,7 +28,7 @@ from paretobit.passes.transform.channel_multiplier import (
     demands,
     scaled,
 )
-from paretobit.passes.transform.inherit import resize_graph
+from paretobit.passes.transform.inherit import resize
 from paretobit.passes.transform.width_maps import Inherit, make_plan
 from paretobit.schemas import Entries
 from paretobit.spaces.base import SPACES, Dropped, OwnModels, Space, Step
@@ -169,7 +169,7 @@ class BoundChannelMultiplier(OwnModels):
         key = tuple(widths.items())
         if key not in self._built:
             inherit, seed = self._settings.inherit, self._settings.seed
-            self._built[key] = resize_graph(self._graph, widths, inherit, seed, groups=self._groups)
+            self._built[key] = resize(self._graph, widths, inherit, seed, groups=self._groups)
             if len(self._built) > _KEPT_GRAPHS:
                 self._built.popitem(last=False)
         self._built.move_to_end(key)
