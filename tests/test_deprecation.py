@@ -1,13 +1,11 @@
 """What is deprecated works as before, and says once, at the user's line, what to use instead."""
 
 import inspect
-import sys
-import types
 import warnings
 
 import pytest
 
-from paretobit.deprecation import deprecated, renamed_argument, renamed_names
+from paretobit.deprecation import deprecated, renamed_argument
 from paretobit.errors import BadInput
 
 WHEN = {"since": "0.3.0", "removed_in": "0.5.0"}
@@ -28,20 +26,6 @@ class Shop:
 def line():
     """The line that calls this."""
     return inspect.currentframe().f_back.f_lineno
-
-
-@pytest.fixture
-def old_module(monkeypatch, tmp_path):
-    """A package whose `__init__` knows a class by its old name."""
-    (tmp_path / "old_shop").mkdir()
-    (tmp_path / "old_shop" / "__init__.py").write_text(
-        "from paretobit.deprecation import renamed_names\n"
-        "__getattr__ = renamed_names(\n"
-        "    __name__, {'Ordered': 'collections.OrderedDict'}, since='0.3.0', removed_in='0.5.0')\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    yield "old_shop"
-    sys.modules.pop("old_shop", None)
 
 
 def test_a_deprecated_function_answers_as_before_and_names_the_line_that_called_it():
@@ -80,23 +64,3 @@ def test_the_new_name_of_an_argument_warns_of_nothing():
 def test_both_names_of_an_argument_are_refused():
     with pytest.raises(BadInput, match="count= is the old name of n_items="):
         Shop().order("tea", count=3, n_items=3)
-
-
-def test_an_old_name_is_the_new_thing_however_it_is_imported(old_module):
-    from collections import OrderedDict
-
-    script = types.ModuleType("script")
-    code = f"import {old_module}\na = {old_module}.Ordered\nfrom {old_module} import Ordered as b\n"
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")
-        exec(compile(code, "script.py", "exec"), script.__dict__)
-    assert script.a is script.b is OrderedDict
-    assert [(w.filename, w.lineno) for w in caught] == [("script.py", 2), ("script.py", 3)]
-    assert "old_shop.Ordered is deprecated" in str(caught[0].message)
-    assert "use collections.OrderedDict" in str(caught[0].message)
-
-
-def test_names_that_never_were_are_attribute_errors():
-    lookup = renamed_names("shop", {"Old": "collections.OrderedDict"}, **WHEN)
-    with pytest.raises(AttributeError, match="module 'shop' has no attribute 'Ancient'"):
-        lookup("Ancient")

@@ -128,6 +128,11 @@ def located(source: object = None, key: str | None = None) -> Iterator[None]:
         raise
 
 
+def first_line(error: Exception) -> str:
+    """What somebody else's error says, in a line: its class, and how its message begins."""
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+
+
 def closest_match(name: str, candidates: Iterable[str]) -> str | None:
     """The candidate most like `name`, or None when none is close.
 

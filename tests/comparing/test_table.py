@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from paretobit.comparing.replay import play
-from paretobit.comparing.table import Table, plain_tree, rank, tree_from
+from paretobit.comparing.table import Table, rank, tree_from
 from paretobit.errors import BadInput, StudyError
 from paretobit.session.engines.base import SerialEngine
 from paretobit.session.loop import SearchLoop
-from paretobit.spaces.knobs import Config, Knob, Tree
+from paretobit.spaces.knobs import Config, Knob, Tree, plain_knobs
 from paretobit.strategies.brute_force import BruteForce, BruteForceSettings
 from paretobit.strategies.optuna_samplers import OptunaSettings, OptunaStrategy
 from paretobit.studies.study import Study
@@ -50,7 +50,7 @@ def table(mixed_tree, scored):
 
 
 def test_a_tree_survives_as_json_with_what_its_options_own(mixed_tree):
-    again = tree_from(json.loads(json.dumps(plain_tree(mixed_tree))))
+    again = tree_from(json.loads(json.dumps(plain_knobs(mixed_tree.knobs))))
     assert again == mixed_tree
     assert again.fingerprint == mixed_tree.fingerprint
 
@@ -94,7 +94,7 @@ def test_the_file_is_read_without_pickle(tmp_path, table):
     table.save(tmp_path / "table.npz")
     with np.load(tmp_path / "table.npz", allow_pickle=False) as stored:
         assert stored["metric.loss"].dtype == np.float64
-        assert json.loads(stored["about"].tobytes())["knobs"] == plain_tree(table.tree)
+        assert json.loads(stored["about"].tobytes())["knobs"] == plain_knobs(table.tree.knobs)
 
 
 def test_an_incomplete_study_makes_no_table(mixed_tree, scored):
@@ -110,7 +110,7 @@ def test_the_tree_must_be_the_studys(mixed_tree, scored):
         Table.from_study(study, other)
     with pytest.raises(BadInput, match="does not say what its knobs are"):
         Table.from_study(study)
-    study.record(knobs=plain_tree(mixed_tree))
+    study.record(knobs=plain_knobs(mixed_tree.knobs))
     assert len(Table.from_study(study)) == 60
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from paretobit.data import SOURCES, DataSettings, load
+from paretobit.data.raw import RawData
+from paretobit.data.sources import read
 from paretobit.errors import BadInput
 
 
@@ -137,3 +139,16 @@ def test_a_random_function_is_fixed_by_the_seed(functions: str) -> None:
 def test_a_function_that_returns_something_else_is_refused(functions: str, name: str, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         load(DataSettings(name=f"{functions}:{name}"))
+
+
+def test_a_source_of_a_plug_in_may_take_a_path_and_any_key(monkeypatch, tmp_path):
+    heard = []
+
+    def mine(settings, path):
+        heard.append((settings.label, path))
+        return RawData(np.zeros((4, 2), np.float32), np.array([0, 1, 0, 1]))
+
+    monkeypatch.setattr(SOURCES, "_entries", dict(SOURCES._entries))
+    SOURCES.register("mine", summary="zeros")(mine)
+    read(DataSettings(name=f"mine:{tmp_path}", label="y"))
+    assert heard == [("y", tmp_path)]

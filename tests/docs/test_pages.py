@@ -23,7 +23,8 @@ def test_the_reference_page_is_what_the_registries_say() -> None:
 
 def test_the_files_on_the_configuration_page_are_accepted() -> None:
     page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
-    whole, summed, transform = re.findall(r"^```toml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    whole, summed, transform, plugged = re.findall(r"^```toml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert Settings.from_document(Document(tomllib.loads(plugged))).plugins == ("mine.py", "package.module")
     assert set(Settings.from_document(Document(tomllib.loads(transform))).passes) <= set(PASSES.names())
     settings = Settings.from_document(Document(tomllib.loads(whole)))
     assert [o.label for o in settings.search.wanted().objectives] == ["accuracy", "bitops", "model_size"]

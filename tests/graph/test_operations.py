@@ -392,7 +392,7 @@ class QuantizedScaled(Quantized, Scaled):
 
 def scaled_cost(node, module, operands):
     takes = module.weight.shape[1]
-    return (counting.Product(node.output_elements * takes, takes),)
+    return (counting.MatrixProduct(node.output_elements * takes, takes),)
 
 
 def scaled_widths(walk, node, module, x):

@@ -18,7 +18,6 @@ from paretobit.nn.masks import (
     masks_in_state,
     masks_of,
     place_masks,
-    remove_masks,
     set_mask,
     sparsity_of,
     zeros_in,
@@ -236,20 +235,6 @@ def test_masks_of_names_every_masked_parameter(layer, mask):
     assert layer.bias[1] == 0
     model.double()
     assert masks_in(layer)["weight"].dtype == torch.bool
-
-
-def test_without_its_masks_a_layer_trains_all_its_weights_again(layer, mask):
-    set_mask(layer, mask)
-    optimizer = OPTIMIZERS["sgd"](layer.parameters())
-    train(layer, optimizer, 1)
-    remove_masks(layer)
-    assert masks_of(layer) == {}
-    assert list(layer.state_dict()) == ["weight", "bias"]
-    train(layer, optimizer, 1)
-    assert zeros_in(layer.weight) == 0
-    set_mask(layer, mask)
-    train(layer, optimizer, 1)
-    assert zeros_in(layer.weight) == 5
 
 
 def test_in_inference_mode_masks_hold_too(mask):

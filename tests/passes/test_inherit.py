@@ -16,7 +16,12 @@ from paretobit.graph import trace
 from paretobit.graph.widths import width_groups
 from paretobit.models import MODELS
 from paretobit.passes.analysis import cost
-from paretobit.passes.transform.inherit import resize, resize_graph
+from paretobit.passes.transform.inherit import resize as resize_graph
+
+
+def resize(*arguments, **more):
+    """The model alone."""
+    return resize_graph(*arguments, **more).model
 
 
 def plain_cnn():

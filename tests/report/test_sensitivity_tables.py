@@ -1,13 +1,11 @@
-"""Sensitivity and statistics as tables: every figure in its column, words where there is no number."""
+"""Sensitivity as tables: every figure in its column, words where there is no number."""
 
 import torch
 from torch import nn
 
 from paretobit.formats import ScaledInteger
 from paretobit.graph import trace
-from paretobit.passes.analysis import statistics
-from paretobit.report import to_markdown
-from paretobit.report.sensitivity import sensitivity_rows, skipped_rows, statistics_rows
+from paretobit.report.sensitivity import sensitivity_rows, skipped_rows
 from paretobit.strategies.insight.sensitivity import sensitivity
 
 
@@ -37,15 +35,3 @@ def test_sensitivity_has_a_row_a_trial_and_groups_what_was_skipped_by_reason():
         "Not measured": "add, add_1",
     } in (skipped_rows(report))
     assert sum(line["Count"] for line in skipped_rows(report)) == len(report.skipped)
-
-
-def test_statistics_have_a_column_a_quantile_and_a_format():
-    found = statistics(
-        graph(), [torch.zeros(8, 4)], keys=["linear"], quantiles=[0.5], formats=[ScaledInteger(8)]
-    )
-    rows = {row["Tensor"]: row for row in statistics_rows(found)}
-    assert set(rows) == {"weight", "bias", "input", "output"}
-    assert rows["input"]["Zeros"] == rows["input"]["Count"] == 32
-    assert rows["input"]["|x| 0.5"] == 0
-    assert rows["input"]["SQNR scaled_integer(width=8) (dB)"] == "exact"
-    assert "| a | weight | 12 |" in to_markdown(statistics_rows(found))

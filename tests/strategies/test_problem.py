@@ -16,10 +16,11 @@ from paretobit.wanted.objectives import Objective
 from paretobit.wanted.wanted import Wanted
 
 RUNNER = SimpleNamespace(
+    metrics_from_running=False,
     metrics=(
         Metric("accuracy", "maximize", "share of rows"),
         Metric("total_bitops", "minimize", "bit operations", cheap=True, short="bitops"),
-    )
+    ),
 )
 BASELINE = {"accuracy": 0.9, "total_bitops": 200.0}
 

@@ -18,7 +18,8 @@ from users import someone_else
 
 from paretobit.errors import BadInput, ParetoBitError, StudyError
 from paretobit.spaces.knobs import Config
-from paretobit.studies.study import SCHEMA_VERSION, Study, describe_objective
+from paretobit.studies.study import Study
+from paretobit.studies.study_file import SCHEMA_VERSION
 from paretobit.studies.trial import Trial
 from paretobit.wanted.front import dominates
 from paretobit.wanted.objectives import Objective
@@ -30,7 +31,7 @@ def trial(number, state="complete", **metrics):
 
 def with_facts(study, **facts):
     study.record(
-        objectives=[describe_objective(Objective.of("accuracy", "maximize"))],
+        objectives=[Objective.of("accuracy", "maximize").to_json()],
         baseline={"accuracy": 0.9, "total_bitops": 100.0},
         short_names={"bitops": "total_bitops"},
         **facts,
@@ -290,8 +291,8 @@ def test_best_breaks_ties_by_the_other_objectives_then_by_number():
     study = Study()
     study.record(
         objectives=[
-            describe_objective(Objective.of("accuracy", "maximize")),
-            describe_objective(Objective.of("cost", "minimize")),
+            Objective.of("accuracy", "maximize").to_json(),
+            Objective.of("cost", "minimize").to_json(),
         ],
         baseline={"accuracy": 1.0, "cost": 9.0, "time": 1.0},
     )
@@ -428,7 +429,7 @@ def test_what_could_not_be_written_leaves_nothing_in_memory(tmp_path):
 def test_the_front_follows_new_trials_and_new_objectives():
     study, draw = with_facts(Study()), random.Random(3)
     objectives = [Objective.of("accuracy", "maximize"), Objective.of("total_bitops", "minimize")]
-    study.record(objectives=[describe_objective(o) for o in objectives])
+    study.record(objectives=[o.to_json() for o in objectives])
 
     def by_hand(chosen):
         complete = [t for t in study if t.state == "complete"]
@@ -442,7 +443,7 @@ def test_the_front_follows_new_trials_and_new_objectives():
         if i % 7 == 0:
             assert [t.number for t in study.front()] == by_hand(objectives)
     assert [t.number for t in study.front()] == by_hand(objectives)
-    study.record(objectives=[describe_objective(objectives[1])])
+    study.record(objectives=[objectives[1].to_json()])
     assert [t.number for t in study.front()] == by_hand(objectives[1:])
 
 

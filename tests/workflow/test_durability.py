@@ -31,7 +31,7 @@ RESULTS = ("trials.csv", "front.csv", "front.png", "best/weights.safetensors")
 
 @pytest.mark.slow
 def test_a_search_of_two_workers_killed_again_and_again_ends_like_one_that_was_not():
-    command = [sys.executable, str(KILLS), "--json", "--kills", "4", "--trials", "40"]
+    command = [sys.executable, str(KILLS), "--json", "--no-record", "--kills", "4", "--trials", "40"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.stdout, done.stderr
     found = json.loads(done.stdout)

@@ -11,8 +11,10 @@ import pytest
 from paretobit.comparing.table import Table
 from paretobit.document import Document
 from paretobit.errors import BadInput
+from paretobit.graph import ModelGraph, trace
 from paretobit.session.loop import Progress
 from paretobit.studies.study import Study
+from paretobit.workflow import assemble as assembling
 from paretobit.workflow.enumeration import enumerate_space
 from paretobit.workflow.run_folder import RunFolder
 from paretobit.workflow.settings import Settings
@@ -131,3 +133,16 @@ def test_the_test_split_needs_a_runner_that_knows_it(tmp_path: Path) -> None:
     settings, document = settings_of(text + "\n[search.runners.basic_computation]\n")
     with pytest.raises(BadInput, match="'basic_evaluation', which is not in use"):
         enumerate_space(settings, document, RunFolder(tmp_path / "run"), test=True)
+
+
+def test_the_model_is_traced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    traced = []
+
+    def counting(*arguments: object) -> ModelGraph:
+        traced.append(1)
+        return trace(*arguments)
+
+    monkeypatch.setattr(assembling, "trace", counting)
+    settings, document = settings_of(SEARCH.replace("max_epochs = 2", "max_epochs = 0"))
+    enumerate_space(settings, document, RunFolder(tmp_path / "run"))
+    assert len(traced) == 1

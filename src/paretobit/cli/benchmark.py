@@ -8,20 +8,13 @@ from typing import Annotated
 import typer
 
 from paretobit.cli.console import escaped, guarded, output, print_json, print_table
-from paretobit.cli.options import Config, Dataset, DataToo, Json, Load, ModelToo, Quiet, Set, document_of_model
+from paretobit.cli.options import ModelOptions, with_options
 
 
+@with_options(ModelOptions)
 @guarded
 def benchmark(
-    model: Annotated[
-        str | None,
-        typer.Argument(help="A run folder, a saved model, a TOML file, or a model by name."),
-    ] = None,
-    dataset: Dataset = None,
-    model_too: ModelToo = None,
-    data_too: DataToo = None,
-    config: Config = None,
-    load: Load = None,
+    options: ModelOptions,
     variants: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,24 +43,17 @@ def benchmark(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for benchmark.csv and benchmark.png.")
     ] = None,
-    set_: Set = None,
-    quiet: Quiet = False,
-    json_: Json = False,
 ) -> None:
     """Time of a forward pass, eager, compiled, by attention and with packed weights; memory; difference."""
-    document, saved = document_of_model(
-        model, data_too or dataset, config, load, set_, quiet or json_, model_too
-    )
+    document = options.document()
 
     from paretobit.errors import BadInput
     from paretobit.report.benchmark import benchmark_rows, write_benchmark
     from paretobit.workflow.benchmark import BenchmarkSettings, benchmark_named
     from paretobit.workflow.settings import Settings
 
-    if model is None and not document.get("model.name"):
+    if options.model is None and not document.get("model.name"):
         raise BadInput("no model to run", key="MODEL", allowed="a run folder, a TOML file, or a model by name")
-    if saved is not None and load is not None:
-        raise BadInput("the folder has weights of its own", key="--load", found=str(load))
     if out is not None and out.exists() and not out.is_dir():
         raise BadInput("not a folder", key="--out", found=str(out))
     wanted = BenchmarkSettings(
@@ -80,13 +66,19 @@ def benchmark(
         seconds=seconds,
     )
     settings = Settings.from_document(document)
-    given = (data_too or dataset) is not None or config is not None or bool(set_)
     with document.placing():
-        found = benchmark_named(settings, wanted, saved=saved, other_data=given, shape=shape, classes=classes)
+        found = benchmark_named(
+            settings,
+            wanted,
+            saved=options.saved,
+            other_data=options.other_data,
+            shape=shape,
+            classes=classes,
+        )
     written = write_benchmark(found, out) if out is not None else ()
-    if json_:
+    if options.json_:
         print_json(found.page())
-    elif not quiet:
+    elif not options.quiet:
         where = f"{found.machine['device']}, torch {found.machine['torch']}"
         rows = benchmark_rows(found)
         names = [name for name in rows[0] if any(row[name] != "" for row in rows)]

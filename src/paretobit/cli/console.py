@@ -49,7 +49,8 @@ def guarded(command: Callable[P, None]) -> Callable[..., None]:
             plugins.load(plugin or ())
             command(*args, **kwargs)
         except ParetoBitError as error:
-            said = f"{error}{_not_imported(kwargs.values()) if isinstance(error, BadInput) else ''}"
+            given = [*kwargs.values(), *(value for options in args for value in vars(options).values())]
+            said = f"{error}{_not_imported(given) if isinstance(error, BadInput) else ''}"
             errors().print(f"[bold red]error:[/] {escaped(said)}", soft_wrap=True)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:

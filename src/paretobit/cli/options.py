@@ -13,6 +13,7 @@ import typer
 
 from paretobit.cli.console import document_from
 from paretobit.document import Document
+from paretobit.errors import BadInput
 
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="TOML file that says everything.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override any key: key.path=value. Repeatable.")]
@@ -41,15 +42,62 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on in the run folder 
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """What `train`, `search` and `transform` all take."""
+class ModelOptions:
+    """What the commands take that look at a model: a run folder, a saved model, a TOML file, or a name."""
 
-    model: Model = None
+    model: Annotated[
+        str | None, typer.Argument(help="A run folder, a saved model, a TOML file, or a model by name.")
+    ] = None
     dataset: Dataset = None
     model_too: ModelToo = None
     data_too: DataToo = None
     config: Config = None
     load: Load = None
+    set_: Set = None
+    quiet: Quiet = False
+    json_: Json = False
+
+    @property
+    def silent(self) -> bool:
+        """Whether only the result, or nothing, is printed."""
+        return self.quiet or self.json_
+
+    @property
+    def saved(self) -> str | None:
+        """The folder of the saved model, where there is one."""
+        return self.model if self.model is not None and Path(self.model).is_dir() else None
+
+    @property
+    def other_data(self) -> bool:
+        """Whether the command says which data to take."""
+        return bool(self.data_too or self.dataset or self.config or self.set_)
+
+    def document(self) -> Document:
+        """The document that the file and these flags make.
+
+        Raises:
+            BadInput: Other weights for a saved model.
+        """
+        if self.saved is not None and self.load is not None:
+            raise BadInput("the folder has weights of its own", key="--load", found=str(self.load))
+        config, model = self.config, None if self.saved else self.model
+        if model is not None and config is None and model.endswith(".toml"):
+            config, model = Path(model), None
+        return document_from(config, self._flags(model), self.set_, self.silent)
+
+    def _flags(self, model: str | None) -> dict[str, Any]:
+        return {
+            "model.name": self.model_too or model,
+            "data.name": self.data_too or self.dataset,
+            "model.load": None if self.load is None else str(self.load),
+        }
+
+
+@dataclass(frozen=True)
+class RunOptions(ModelOptions):
+    """What `train`, `search` and `transform` all take."""
+
+    model: Model = None
     load_type: LoadType = None
     max_epochs: MaxEpochs = None
     batch_size: BatchSize = None
@@ -59,23 +107,13 @@ class RunOptions:
     accelerator: Accelerator = None
     seed: Seed = None
     out: Out = None
-    set_: Set = None
-    quiet: Quiet = False
-    json_: Json = False
     run: Path | None = None
     """The run folder whose own file `config` is; no option."""
-
-    @property
-    def silent(self) -> bool:
-        """Whether only the result, or nothing, is printed."""
-        return self.quiet or self.json_
 
     def document(self, **more: Any) -> Document:
         """The document that the file, these flags, and `more` (key to value, dots as `__`) make."""
         flags = {
-            "model.name": self.model_too or self.model,
-            "data.name": self.data_too or self.dataset,
-            "model.load": None if self.load is None else str(self.load),
+            **self._flags(self.model),
             "load_type": self.load_type,
             "project": self.project,
             "task": self.task,
@@ -89,46 +127,25 @@ class RunOptions:
         return document_from(self.config, flags, self.set_, self.silent, self.run)
 
 
-def document_of_model(
-    model: str | None,
-    dataset: str | None,
-    config: Path | None,
-    load: Path | None,
-    set_: list[str] | None,
-    silent: bool,
-    builds: str | None = None,
-) -> tuple[Document, str | None]:
-    """What a command looks at whose first argument is a run folder, a saved model, a TOML file, or a name.
+def with_options(kind: type[ModelOptions]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of a kind, as its first argument, beside its own."""
+    shared = {n: p for n, p in inspect.signature(kind).parameters.items() if n != "run"}
 
-    `builds` is what `--model` says.
+    def give(command: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(command).parameters.values())[1:]
 
-    Returns:
-        The document, and the folder of the saved model where there is one.
-    """
-    if model is not None and config is None and model.endswith(".toml"):
-        config, model = Path(model), None
-    saved = model if model is not None and Path(model).is_dir() else None
-    flags = {
-        "model.name": builds or (None if saved else model),
-        "data.name": dataset,
-        "model.load": None if load is None else str(load),
-    }
-    return document_from(config, flags, set_, silent), saved
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            options = kind(**{name: given.pop(name) for name in shared})
+            command(options, **given)
 
+        hints = get_type_hints(kind, include_extras=True) | get_type_hints(command, include_extras=True)
+        parameters = [
+            p.replace(kind=p.KEYWORD_ONLY, annotation=hints[p.name]) for p in [*shared.values(), *own]
+        ]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        del run.__wrapped__  # whose signature is another
+        return run
 
-def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `RunOptions`, as its first argument, beside its own."""
-    shared = {n: p for n, p in inspect.signature(RunOptions).parameters.items() if n != "run"}
-    own = list(inspect.signature(command).parameters.values())[1:]
-
-    @functools.wraps(command)
-    def run(**given: Any) -> None:
-        options = RunOptions(**{name: given.pop(name) for name in shared})
-        command(options, **given)
-
-    hints = get_type_hints(RunOptions, include_extras=True) | get_type_hints(command, include_extras=True)
-    parameters = [p.replace(kind=p.KEYWORD_ONLY, annotation=hints[p.name]) for p in [*shared.values(), *own]]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in parameters}
-    del run.__wrapped__  # whose signature is another
-    return run
+    return give

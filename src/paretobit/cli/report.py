@@ -38,7 +38,7 @@ def report(
 ) -> None:
     """Figures of a run, or of several laid over each other, and a page that says what they show."""
     from paretobit.report.figures import Asked
-    from paretobit.report.page import by_reason
+    from paretobit.report.tables import by_reason
     from paretobit.workflow import report as job
 
     if list_:

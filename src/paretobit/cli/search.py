@@ -21,7 +21,7 @@ from paretobit.cli.console import (
     progress_lines,
     require_space,
 )
-from paretobit.cli.options import Resume, RunOptions, with_run_options
+from paretobit.cli.options import Resume, RunOptions, with_options
 from paretobit.errors import BadInput
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from paretobit.workflow.run_folder import RunFolder
 
 
-@with_run_options
+@with_options(RunOptions)
 @guarded
 def search(
     options: RunOptions,

@@ -8,19 +8,13 @@ from typing import Annotated
 import typer
 
 from paretobit.cli.console import escaped, guarded, output, print_json, print_table
-from paretobit.cli.options import Config, Dataset, DataToo, Json, Load, ModelToo, Quiet, Set, document_of_model
+from paretobit.cli.options import ModelOptions, with_options
 
 
+@with_options(ModelOptions)
 @guarded
 def sensitivity(
-    model: Annotated[
-        str | None, typer.Argument(help="A run folder, a saved model, a TOML file, or a model with --load.")
-    ] = None,
-    dataset: Dataset = None,
-    model_too: ModelToo = None,
-    data_too: DataToo = None,
-    config: Config = None,
-    load: Load = None,
+    options: ModelOptions,
     formats: Annotated[
         list[str] | None,
         typer.Option(
@@ -38,16 +32,11 @@ def sensitivity(
     ),
     split: Annotated[str, typer.Option("--split", help="Where the rows come from.")] = "val",
     rows: Annotated[int, typer.Option("--rows", help="Rows to run, at most.")] = 256,
-    set_: Set = None,
-    quiet: Quiet = False,
-    json_: Json = False,
 ) -> None:
     """Each layer quantised alone: SQNR at its output and at the model's, change of loss; fragile ones first."""
-    document, saved = document_of_model(
-        model, data_too or dataset, config, load, set_, quiet or json_, model_too
-    )
+    document = options.document()
 
-    from paretobit.errors import BadInput, under
+    from paretobit.errors import under
     from paretobit.formats import parse
     from paretobit.report import cell
     from paretobit.report.sensitivity import sensitivity_rows, skipped_rows
@@ -55,26 +44,23 @@ def sensitivity(
     from paretobit.workflow.sensitivity import fragile_layers
     from paretobit.workflow.settings import Settings
 
-    if saved is not None and load is not None:
-        raise BadInput("the folder has weights of its own", key="--load", found=str(load))
     with under("--format"):
         candidates = [parse(text) for text in formats] if formats else DEFAULT_FORMATS
     settings = Settings.from_document(document)
-    given = (data_too or dataset) is not None or config is not None or bool(set_)
     with document.placing():
         found = fragile_layers(
             settings,
-            saved=saved,
-            other_data=given,
+            saved=options.saved,
+            other_data=options.other_data,
             formats=candidates,
             slots=slots or ["both"],
             loss=loss,
             split=split,
             rows=rows,
         )
-    if json_:
+    if options.json_:
         print_json(asdict(found))
-    elif not quiet:
+    elif not options.quiet:
         print_table(
             sensitivity_rows(found), f"{found.samples} rows of {split}; float {loss} {cell(found.loss)}"
         )

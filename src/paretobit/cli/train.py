@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from paretobit.cli.console import document_from, guarded, output, print_json, print_table, progress_lines
-from paretobit.cli.options import (
-    Config,
-    Dataset,
-    DataToo,
-    Json,
-    ModelToo,
-    Quiet,
-    Resume,
-    RunOptions,
-    Set,
-    with_run_options,
-)
+from paretobit.cli.console import guarded, output, print_json, print_table, progress_lines
+from paretobit.cli.options import ModelOptions, Resume, RunOptions, with_options
 from paretobit.errors import BadInput
 
 
-@with_run_options
+@with_options(RunOptions)
 @guarded
 def train(options: RunOptions, resume: Resume = False) -> None:
     """Train a model; the folder it names holds best/, last/ and learning_curves.csv."""
@@ -64,49 +52,34 @@ def train(options: RunOptions, resume: Resume = False) -> None:
         output().print(f"saved in {folder.path}")
 
 
+@with_options(ModelOptions)
 @guarded
 def run_test(
-    model: Annotated[
-        str | None, typer.Argument(help="A run folder, a saved model, or a model's name with a checkpoint.")
-    ] = None,
-    dataset: Dataset = None,
-    model_too: ModelToo = None,
-    data_too: DataToo = None,
-    load: Annotated[Path | None, typer.Option("--load", help="Checkpoint with the model's weights.")] = None,
+    options: ModelOptions,
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
-    config: Config = None,
-    set_: Set = None,
-    quiet: Quiet = False,
-    json_: Json = False,
 ) -> None:
     """Figures of a trained model on one split, overall and per class."""
-    dataset = data_too or dataset
-    given = dataset is not None or config is not None or bool(set_)
-    folder = model is not None and Path(model).is_dir()
-    flags = {"data.name": dataset, "model.load": None if load is None else str(load)}
-    document = document_from(config, {**flags, "model.name": model_too or (None if folder else model)}, set_)
+    document = options.document()
 
     from paretobit.workflow import train as job
     from paretobit.workflow.opening import named, open_saved
     from paretobit.workflow.settings import Settings
 
     settings = Settings.from_document(document)
-    data_settings = settings.data if given else None
     with document.placing():
-        if model is not None and folder:
-            if load is not None:
-                raise BadInput("the folder has weights of its own", key="--load", found=str(load))
-            opened, data = open_saved(model, data_settings, named(settings.model))
+        if options.saved is not None:
+            data_settings = settings.data if options.other_data else None
+            opened, data = open_saved(options.saved, data_settings, named(settings.model))
         elif settings.model.load is not None:
             opened, data = job.open_checkpoint(settings)
         else:
             allowed = "a run folder, or a model with --load or a file that says model.load"
-            raise BadInput("no weights to test", key="MODEL", found=model, allowed=allowed)
+            raise BadInput("no weights to test", key="MODEL", found=options.model, allowed=allowed)
     tested = job.figures(opened, data, split)
     rows: list[dict[str, Any]] = [asdict(figures) for figures in tested.classes]
-    if json_:
+    if options.json_:
         print_json({"split": split, **asdict(tested.overall), "classes": rows})
-    elif not quiet:
+    elif not options.quiet:
         overall = tested.overall
         print_table(rows, f"{data.name}, {split} split: {overall.samples} rows, per class")
         output().print(f"{split} accuracy {overall.accuracy:.4f}   {split} loss {overall.loss:.4f}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from paretobit.cli.console import guarded, output, print_json, print_table
-from paretobit.cli.options import RunOptions, with_run_options
+from paretobit.cli.options import RunOptions, with_options
 
 
-@with_run_options
+@with_options(RunOptions)
 @guarded
 def transform(options: RunOptions) -> None:
     """Run the [passes] of a file over a model: tables before and after; best/ in the folder gets the result."""

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretobit.errors import BadInput, StudyError
-from paretobit.spaces.knobs import Config, Knob, Option, Tree
+from paretobit.spaces.knobs import Config, Knob, Option, Tree, plain_knobs
 from paretobit.storage import replacing
 from paretobit.strategies.insight.insight import StoredInsight
 from paretobit.strategies.problem import Problem
@@ -142,7 +142,7 @@ class Table:
 
     def save(self, path: str | Path) -> None:
         """Write the table in one step."""
-        page = {"format": FORMAT, "knobs": plain_tree(self.tree), **self.about}
+        page = {"format": FORMAT, "knobs": plain_knobs(self.tree.knobs), **self.about}
         arrays: dict[str, Any] = {_METRIC + name: column for name, column in self.columns.items()}
         about = np.frombuffer(json.dumps(page).encode(), dtype=np.uint8)
         with replacing(path) as temporary, temporary.open("wb") as file:
@@ -164,11 +164,8 @@ class Table:
     @property
     def wanted(self) -> Wanted:
         """The objectives and constraints it was made with."""
-        objectives = (
-            Objective(tuple((str(metric), float(scale)) for metric, scale in o["terms"]), o["direction"])
-            for o in self.about["objectives"]
-        )
-        return Wanted(tuple(objectives), tuple(map(Constraint.parse, self.about["constraints"])))
+        objectives = tuple(map(Objective.from_json, self.about["objectives"]))
+        return Wanted(objectives, tuple(map(Constraint.parse, self.about["constraints"])))
 
     def problem(self, wanted: Wanted | None = None) -> Problem:
         """What strategies are built from.
@@ -289,17 +286,8 @@ def rank(tree: Tree, config: Mapping[str, Any]) -> int:
     return index
 
 
-def plain_tree(tree: Tree) -> list[Any]:
-    """A tree as JSON: `[[knob, [[value, owned knobs], ...]], ...]`."""
-
-    def plain(knobs: tuple[Knob, ...]) -> list[Any]:
-        return [[knob.name, [[o.value, plain(o.knobs)] for o in knob.options]] for knob in knobs]
-
-    return plain(tree.knobs)
-
-
 def tree_from(plain: Sequence[Any]) -> Tree:
-    """What `plain_tree` gave."""
+    """The tree of what `plain_knobs` gave."""
 
     def knobs(entries: Sequence[Any]) -> tuple[Knob, ...]:
         return tuple(Knob(name, tuple(Option(v, knobs(owned)) for v, owned in opts)) for name, opts in entries)

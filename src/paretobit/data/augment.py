@@ -32,7 +32,10 @@ class Augmentation:
             Images of the same shape and type, on the same device.
         """
         n, channels, height, width = x.shape
-        top, left = (self._offsets(n, generator).to(x.device) for _ in range(2))
+        ends, where = 2 * self.crop_padding + 1, generator.device  # the start of each crop, N×1
+        top, left = (
+            torch.randint(ends, (n, 1), generator=generator, device=where).to(x.device) for _ in range(2)
+        )
         rows = top + torch.arange(height, device=x.device)
         columns = left + torch.arange(width, device=x.device)
         if self.flip:
@@ -42,7 +45,3 @@ class Augmentation:
         image = torch.arange(n, device=x.device)[:, None, None, None]
         channel = torch.arange(channels, device=x.device)[None, :, None, None]
         return padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
-
-    def _offsets(self, n: int, generator: torch.Generator) -> Tensor:
-        """Where each crop starts, N×1, in 0..2·padding."""
-        return torch.randint(2 * self.crop_padding + 1, (n, 1), generator=generator, device=generator.device)

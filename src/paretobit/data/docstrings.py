@@ -67,14 +67,12 @@ def _sentences(package: str, folders: tuple[str, ...]) -> tuple[str, ...]:
         raise BadInput("the package comes without its sources", key="data.name", found=package)
     root = Path(spec.origin).parent
     files = (file for folder in folders for file in sorted((root / folder).rglob("*.py")))
-    texts = [text for file in files if not _is_test(file.relative_to(root)) for text in _of_file(file)]
+    tests = ("test", "_test")
+    read = (f for f in files if not any(part.startswith(tests) for part in f.relative_to(root).parts))
+    texts = [text for file in read for text in _of_file(file)]
     if not texts:
         raise BadInput("the package comes without its sources", key="data.name", found=str(root))
     return tuple(dict.fromkeys(texts))
-
-
-def _is_test(file: Path) -> bool:
-    return any(part.startswith(("test", "_test")) for part in file.parts)
 
 
 def _of_file(file: Path) -> Iterator[str]:

@@ -10,7 +10,7 @@ from paretobit.data.raw import RawData
 from paretobit.data.settings import DataSettings
 from paretobit.data.text import PARTS, columns, from_parts
 from paretobit.data.tokenizer import Text
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, first_line
 from paretobit.runtime import optional
 
 GLUE: Mapping[str, tuple[str, ...]] = {
@@ -92,8 +92,7 @@ def _loaded(name: str, *more: str) -> Any:
     try:
         return package.load_dataset(name, *more)
     except Exception as error:  # network, files, formats: each in its own way
-        message = next(iter(str(error).strip().splitlines()), "")
-        problem = f"datasets cannot load it: {type(error).__name__}: {message}"
+        problem = f"datasets cannot load it: {first_line(error)}"
         raise BadInput(problem, key="data.name", found=" ".join((name, *more))) from error
 
 

@@ -105,7 +105,8 @@ def from_arrays(
         spelled[plain] = key
     known = ("x", "y", "x_val", "y_val", "x_test", "y_test")
     strays = [key for plain, key in spelled.items() if plain.startswith(("x_", "y_")) and plain not in known]
-    needed = ["x", "y", *(f"{p}_{part}" for part in ("val", "test") for p in "xy" if _has(part, spelled))]
+    given = [part for part in ("val", "test") if {f"x_{part}", f"y_{part}"} & spelled.keys()]
+    needed = ["x", "y", *(f"{p}_{part}" for part in given for p in "xy")]
     missing = [name for name in needed if name not in spelled]
     if missing or strays:
         problem = f"missing {', '.join(missing)}" if missing else f"unknown key {', '.join(strays)}"
@@ -137,10 +138,6 @@ def to_array(value: Any, key: str, source: str) -> Array:
             "not an array", source=source, key=key, found=type(value).__name__, allowed="array or tensor"
         )
     return array
-
-
-def _has(part: str, spelled: Mapping[str, str]) -> bool:
-    return f"x_{part}" in spelled or f"y_{part}" in spelled
 
 
 def _check_finite(x: Array, key: str, source: str | None) -> None:

@@ -51,7 +51,7 @@ def read(settings: DataSettings) -> RawData:
         allowed = [*SOURCES.names(), "path/to/file.py:function"]
         raise BadInput("unknown data source", key="data.name", found=name, allowed=allowed)
     _refuse_ignored(settings, name)
-    if colon and name not in _ONLY_FOR["path"]:
+    if colon and name in _OWN and name not in _ONLY_FOR["path"]:
         raise BadInput(f"'{name}' takes no path", key="data.name", found=settings.name, allowed=[name])
     if path and settings.path:
         raise BadInput("the path is given twice", key="data.path", found=[path, settings.path])
@@ -60,7 +60,7 @@ def read(settings: DataSettings) -> RawData:
 
 
 def _refuse_ignored(settings: DataSettings, source: str) -> None:
-    for key, heeding in _ONLY_FOR.items():
+    for key, heeding in _ONLY_FOR.items() if source in _OWN else ():
         value = getattr(settings, key)
         if source not in heeding and value != DataSettings.model_fields[key].default:
             problem = f"{source} does not heed this setting"
@@ -181,3 +181,7 @@ def existing_file(path: Path | None, source: str) -> Path:
         problem = "not a file" if path.exists() else "no such file"
         raise BadInput(problem, key="data.name", found=str(path))
     return path
+
+
+_OWN = frozenset(SOURCES.names())
+"""Those of which it is known what they heed; a plug-in's may heed everything."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, first_line
 from paretobit.runtime import optional
 
 Text = str | Sequence[str]
@@ -170,7 +170,7 @@ def open_tokenizer(name: str, max_tokens: int) -> Tokenizer:
     try:
         found = models.AutoTokenizer.from_pretrained(str(where) if where.is_dir() else name)
     except Exception as error:  # each kind of tokenizer fails in its own way
-        problem = f"transformers cannot open this tokenizer: {_first_line(error)}"
+        problem = f"transformers cannot open this tokenizer: {first_line(error)}"
         allowed = f"'{WORDPIECE}', a folder with a tokenizer, or a name on HuggingFace's hub"
         raise BadInput(problem, key="data.tokenizer", found=name, allowed=allowed) from error
     own = getattr(found, "backend_tokenizer", None)
@@ -183,10 +183,6 @@ def open_tokenizer(name: str, max_tokens: int) -> Tokenizer:
         raise BadInput(problem, key="data.tokenizer", found=name)
     own = _tokenizers().Tokenizer.from_str(own.to_str())
     return Tokenizer(own, int(pad), max_tokens, name)
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
 
 
 def _tokenizers() -> Any:

@@ -44,7 +44,11 @@ def splits_share_no_rows(patient: Patient) -> Finding:
 
 def every_split_has_every_class(patient: Patient) -> Finding:
     """Labels of each split: which there are, and how evenly."""
-    splits = {name: y for name, (_, y) in patient.evidence.splits.items() if _are_classes(y)}
+    splits = {
+        name: y
+        for name, (_, y) in patient.evidence.splits.items()
+        if y.dim() == 1 and not y.is_floating_point()
+    }
     if not splits:
         return Finding("not applicable", "the labels are no classes")
     counts = {name: Counter(y.tolist()) for name, y in splits.items()}
@@ -126,10 +130,6 @@ def _balance(counted: Counter[int]) -> str:
     """Smallest and largest share of a class."""
     least, most = (end(counted.values()) / counted.total() for end in (min, max))
     return f"{least:.1%} to {most:.1%}"
-
-
-def _are_classes(y: Tensor) -> bool:
-    return y.dim() == 1 and not y.is_floating_point()
 
 
 def _not_finite(tensor: Tensor) -> int:

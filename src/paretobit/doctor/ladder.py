@@ -22,7 +22,7 @@ _NOT_BITS = ("frac_width", "exponent_width")
 
 
 @dataclass(frozen=True)
-class Place:
+class KnobPlace:
     """A knob, and the values of those above it that make it active."""
 
     knob: Knob
@@ -45,14 +45,14 @@ class Ladder:
         self._ranks: dict[int, list[Value]] = {}
 
     @cached_property
-    def places(self) -> tuple[Place, ...]:
+    def places(self) -> tuple[KnobPlace, ...]:
         """Every knob with a choice once, by name, in walking order."""
-        found: dict[str, Place] = {}
+        found: dict[str, KnobPlace] = {}
 
         def visit(knobs: tuple[Knob, ...], above: Mapping[str, Value]) -> None:
             for knob in knobs:
                 if len(knob.options) > 1:
-                    found.setdefault(knob.name, Place(knob, above))
+                    found.setdefault(knob.name, KnobPlace(knob, above))
                 for option in knob.options:
                     if option.knobs:
                         visit(option.knobs, {**above, knob.name: option.value})

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +9,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from paretobit.doctor.base import Finding, Patient
-from paretobit.doctor.ladder import Ladder, Place, full_precision
+from paretobit.doctor.ladder import KnobPlace, Ladder, full_precision
 from paretobit.training.evaluate import run_on_view
 
 _KEPT_FOR_LATER = 1
@@ -80,35 +77,25 @@ def costs_fall(patient: Patient) -> Finding:
     return Finding("ok", f"no cost gets worse in {steps} steps to a lower width", evidence)
 
 
-@dataclass(frozen=True)
-class _Effects:
-    """Knobs by what turning them alone changes."""
-
-    of_costs: tuple[str, ...]
-    of_results: tuple[str, ...]
-    none: tuple[str, ...]
-    untested: tuple[str, ...]
-
-
 def every_knob_has_an_effect(patient: Patient) -> Finding:
     """Turned from end to end alone, a knob changes a metric, with the others at most or at least.
 
     Costs are looked at first; what changes none of them is measured while evaluations are left.
     """
-    effects = _effects(patient)
+    costs, results, none, untested = _effects(patient)
     evidence = {
-        "knobs_that_change_costs": len(effects.of_costs),
-        "knobs_that_change_results": len(effects.of_results),
-        "without_effect": list(effects.none),
-        "untested": list(effects.untested),
+        "knobs_that_change_costs": len(costs),
+        "knobs_that_change_results": len(results),
+        "without_effect": none,
+        "untested": untested,
     }
-    if not any((effects.of_costs, effects.of_results, effects.none, effects.untested)):
+    if not any((costs, results, none, untested)):
         return Finding("not applicable", "no knob has a choice")
-    said = f"{len(effects.of_costs)} knobs change a cost, {len(effects.of_results)} more a result"
-    if effects.untested:
-        said += f"; {len(effects.untested)} that change no cost were not measured (more with --trials)"
-    if effects.none:
-        return Finding("failed", f"without any effect: {_named(effects.none)}; {said}", evidence)
+    said = f"{len(costs)} knobs change a cost, {len(results)} more a result"
+    if untested:
+        said += f"; {len(untested)} that change no cost were not measured (more with --trials)"
+    if none:
+        return Finding("failed", f"without any effect: {_named(none)}; {said}", evidence)
     return Finding("ok", said, evidence)
 
 
@@ -140,29 +127,21 @@ def every_metric_moves(patient: Patient) -> Finding:
     return Finding("ok", f"{len(values) - len(still)} metrics move{note}", evidence)
 
 
-def _effects(patient: Patient) -> _Effects:
+def _effects(patient: Patient) -> tuple[list[str], list[str], list[str], list[str]]:
+    """Knobs that change costs alone, results alone, nothing; and those that there was no time to try."""
     ladder = Ladder(patient.tree)
-    costs: list[str] = []
-    results: list[str] = []
-    none: list[str] = []
-    untested: list[str] = []
-    cheap = partial(_cheap, patient, ladder)
-    silent: list[Place] = []
+    costs, results, none, untested = list[str](), list[str](), list[str](), list[str]()
+    silent: list[KnobPlace] = []
     for place in ladder.places:
-        values = ladder.ranked(place.knob)
-        moved = any(cheap(place, v) != cheap(place, values[-1]) for v in values[:-1])
-        (costs.append(place.knob.name) if moved else silent.append(place))
+        found = [patient.bench.cheap_metrics(ladder.at("most", place.to(v))) for v in ladder.ranked(place.knob)]
+        (costs.append(place.knob.name) if any(f != found[-1] for f in found) else silent.append(place))
     for place in silent:
-        found = _moves_results(patient, ladder, place)
-        (untested if found is None else results if found else none).append(place.knob.name)
-    return _Effects(tuple(costs), tuple(results), tuple(none), tuple(untested))
+        moves = _moves_results(patient, ladder, place)
+        (untested if moves is None else results if moves else none).append(place.knob.name)
+    return costs, results, none, untested
 
 
-def _cheap(patient: Patient, ladder: Ladder, place: Place, value: Any) -> Mapping[str, float]:
-    return patient.bench.cheap_metrics(ladder.at("most", place.to(value)))
-
-
-def _moves_results(patient: Patient, ladder: Ladder, place: Place) -> bool | None:
+def _moves_results(patient: Patient, ladder: Ladder, place: KnobPlace) -> bool | None:
     """Whether a knob changes what is measured; None where no evaluation is left to tell."""
     least, most = ladder.ranked(place.knob)[0], ladder.ranked(place.knob)[-1]
     for standing in ("most", "least"):

@@ -16,10 +16,12 @@ from torch import Tensor
 from paretobit.document import parse_value
 from paretobit.errors import BadInput
 from paretobit.formats.checks import check_choice
+from paretobit.formats.grid import Grid
 from paretobit.registry import Registry
 
 Scale = Literal["none", "fixed", "max", "mean", "search"]
 Gradient = Literal["pass", "mask"]
+ENUMERABLE_WIDTH = 12
 _USUAL = ("gradient", "pass")  # left out of what is printed
 
 
@@ -189,6 +191,47 @@ class LossyFormat(Format):
         return self._round(x.float()).clamp_(-limit, limit).to(x.dtype)
 
 
+@dataclass(frozen=True)
+class WidthFormat(LossyFormat):
+    """A format that is told the bits of an element.
+
+    Args:
+        width: Bits of an element.
+    """
+
+    width: int
+
+    @property
+    def element_bits(self) -> int:
+        return self.width
+
+
+@dataclass(frozen=True)
+class GridFormat(LossyFormat):
+    """A format whose values are those of a grid, whatever codes it has for them."""
+
+    grid: Grid = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "grid", self._make_grid())
+
+    @abc.abstractmethod
+    def _make_grid(self) -> Grid:
+        """The values, from the parameters."""
+
+    def describe(self) -> Description:
+        """Range, the step around zero, and the number of different values."""
+        grid = self.grid
+        return Description(grid.minimum, grid.maximum, grid.smallest, grid.smallest, grid.count())
+
+    def codes(self) -> Tensor:
+        """Every value, ascending, zero once, float64; up to 12 bits."""
+        if self.element_bits > ENUMERABLE_WIDTH:
+            return super().codes()
+        return torch.tensor(list(self.grid.values()), dtype=torch.float64)
+
+
 FORMATS: Registry[type[Format]] = Registry("number format")
 
 
@@ -210,16 +253,13 @@ class FullPrecision(Format):
 
     @property
     def traits(self) -> Traits:
-        """Everything representable stays what it is."""
         return Traits(has_zero=True, symmetric=True)
 
     @property
     def element_bits(self) -> int:
-        """32."""
         return 32
 
     def describe(self) -> Description:
-        """The range of float32."""
         limits = torch.finfo(torch.float32)
         return Description(limits.min, limits.max, 2.0**-149, None, None)
 

@@ -35,7 +35,6 @@ class BinaryFormat(LossyFormat):
 
     @property
     def element_bits(self) -> int:
-        """1."""
         return 1
 
     def quantize_latent(self, x: Tensor) -> Tensor:
@@ -87,7 +86,6 @@ class Binary(BinaryFormat):
         )
 
     def describe(self) -> Description:
-        """Two values."""
         low = -1.0 if self.bipolar else 0.0
         return Description(low, 1.0, 1.0, 1.0 - low, 2)
 
@@ -131,7 +129,6 @@ class ScaledBinary(BinaryFormat, ScaledFormat[tuple[Tensor, ...]]):
 
     @property
     def element_bits(self) -> int:
-        """One a level."""
         return self._levels
 
     def extents(self, shape: Sequence[int]) -> tuple[int, ...]:

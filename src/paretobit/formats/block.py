@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from paretobit.formats.base import FORMATS, Description, LossyFormat, Traits
+from paretobit.formats.base import FORMATS, Description, LossyFormat, Traits, WidthFormat
 from paretobit.formats.checks import check_int
 from paretobit.formats.grid import LAYOUTS, FixedGrid, FloatGrid, Grid
 from paretobit.formats.minifloat import (
@@ -151,7 +151,7 @@ def shared_range(width: int, bias: int | None = None) -> tuple[int, int]:
 
 @FORMATS.register("block_fp")
 @dataclass(frozen=True)
-class BlockFP(SharedExponentFormat):
+class BlockFP(WidthFormat, SharedExponentFormat):
     """Block floating point: a sign and a mantissa an element, one exponent a block.
 
     Args:
@@ -165,7 +165,6 @@ class BlockFP(SharedExponentFormat):
     name: ClassVar[str] = "block_fp"
     formula: ClassVar[str] = "±2^E · m/2^(width-1), E = floor(log2 max|block|) + 1 shared"
     source: ClassVar[str] = "Darvish Rouhani et al. 2020 (MSFP), NeurIPS"
-    width: int
     exponent_width: int = 8
     exponent_bias: int | None = None
 
@@ -176,13 +175,7 @@ class BlockFP(SharedExponentFormat):
         super().__post_init__()
 
     @property
-    def element_bits(self) -> int:
-        """`width`."""
-        return self.width
-
-    @property
     def shared_bits(self) -> int:
-        """`exponent_width`."""
         return self.exponent_width
 
     @property
@@ -196,25 +189,17 @@ class BlockFP(SharedExponentFormat):
         return FixedGrid(-top, top, 2.0 ** (2 - self.width))
 
 
-class SharedBiasFormat(SharedExponentFormat):
+class SharedBiasFormat(WidthFormat, SharedExponentFormat):
     """Block formats that share an exponent bias of `exponent_bias_width` bits."""
 
-    width: int
     exponent_bias_width: int
 
     @property
-    def element_bits(self) -> int:
-        """`width`."""
-        return self.width
-
-    @property
     def shared_bits(self) -> int:
-        """`exponent_bias_width`."""
         return self.exponent_bias_width
 
     @property
     def exponent_range(self) -> tuple[int, int]:
-        """T."""
         return shared_range(self.exponent_bias_width)
 
 
@@ -235,7 +220,6 @@ class BlockMinifloat(SharedBiasFormat):
     name: ClassVar[str] = "block_minifloat"
     formula: ClassVar[str] = "minifloat_ieee with bias 2^exponent_width - 1 - T, T = floor(log2 max|block|)"
     source: ClassVar[str] = "Fox et al. 2021, Block Minifloat, ICLR"
-    width: int
     exponent_width: int
     exponent_bias_width: int = 8
 
@@ -266,7 +250,6 @@ class BlockLog(SharedBiasFormat):
     name: ClassVar[str] = "block_log"
     formula: ClassVar[str] = "±2^(T - d), d from 0 to 2^(width-1)-2, or 0; 2^T the power nearest max|block|"
     source: ClassVar[str] = "Miyashita et al. 2016, arXiv 1603.01025, with the bias shared by a block"
-    width: int
     exponent_bias_width: int = 8
 
     def __post_init__(self) -> None:

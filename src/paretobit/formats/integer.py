@@ -5,21 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from paretobit.formats.base import FORMATS, Description, LossyFormat, Traits
+from paretobit.formats.base import FORMATS, GridFormat, Traits, WidthFormat
 from paretobit.formats.checks import check_bool, check_choice, check_int
 from paretobit.formats.grid import FixedGrid, Rounding
 
 MAX_WIDTH = 64
 MAX_FRAC_WIDTH = 120  # 2^±120 and its products with values below 1 stay within float32
-ENUMERABLE_WIDTH = 12
 
 
 @FORMATS.register("integer")
 @dataclass(frozen=True)
-class Integer(LossyFormat):
+class Integer(WidthFormat, GridFormat):
     """Integer fixed point: width bits, frac_width of them behind the binary point.
 
     Args:
@@ -38,21 +36,19 @@ class Integer(LossyFormat):
     name: ClassVar[str] = "integer"
     formula: ClassVar[str] = "c · 2^-frac_width, c from -2^(width-1) to 2^(width-1)-1; unsigned: 0 to 2^width-1"
     source: ClassVar[str] = "two's complement fixed point"
-    width: int
     frac_width: int | None = None
     signed: bool = True
     rounding: Rounding = "nearest"
     grid: FixedGrid = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.frac_width is None and type(self.width) is int:
             object.__setattr__(self, "frac_width", self.width // 2)
         check_int("width", self.width, 1, MAX_WIDTH)
         check_int("frac_width", self.frac_width, -MAX_FRAC_WIDTH, MAX_FRAC_WIDTH)
         check_bool("signed", self.signed)
         check_choice("rounding", self.rounding, Rounding)
-        object.__setattr__(self, "grid", FixedGrid(*self.code_range, self.step))
+        super().__post_init__()
 
     @property
     def traits(self) -> Traits:
@@ -61,11 +57,6 @@ class Integer(LossyFormat):
         return Traits(
             has_zero=True, symmetric=False, deterministic=self.rounding != "stochastic", nearest=nearest
         )
-
-    @property
-    def element_bits(self) -> int:
-        """`width`."""
-        return self.width
 
     @property
     def step(self) -> float:
@@ -79,16 +70,8 @@ class Integer(LossyFormat):
             return -(2 ** (self.width - 1)), 2 ** (self.width - 1) - 1
         return 0, 2**self.width - 1
 
-    def describe(self) -> Description:
-        """Range, step and number of codes."""
-        grid = self.grid
-        return Description(grid.minimum, grid.maximum, self.step, self.step, grid.count())
-
-    def codes(self) -> Tensor:
-        """Every value, ascending, float64; up to 12 bits."""
-        if self.width > ENUMERABLE_WIDTH:
-            return super().codes()
-        return torch.tensor(list(self.grid.values()), dtype=torch.float64)
+    def _make_grid(self) -> FixedGrid:
+        return FixedGrid(*self.code_range, self.step)
 
     def _round(self, x: Tensor) -> Tensor:
         return self.grid.round(x, self.rounding)

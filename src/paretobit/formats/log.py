@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from paretobit.formats.base import FORMATS, Description
+from paretobit.formats.base import FORMATS, Description, WidthFormat
 from paretobit.formats.checks import check_int
 from paretobit.formats.grid import FloatGrid, float_grid
 from paretobit.formats.minifloat import FloatingFormat, resolve_bias
@@ -15,7 +15,7 @@ MAX_WIDTH = 32
 
 @FORMATS.register("log")
 @dataclass(frozen=True)
-class Log(FloatingFormat):
+class Log(WidthFormat, FloatingFormat):
     """Powers of two with a sign; the exponent code 0 is zero.
 
     Args:
@@ -26,7 +26,6 @@ class Log(FloatingFormat):
     name: ClassVar[str] = "log"
     formula: ClassVar[str] = "±2^(e-bias), e from 1 to 2^(width-1)-1; 0 where e = 0"
     source: ClassVar[str] = "Miyashita et al. 2016, arXiv 1603.01025"
-    width: int
     exponent_bias: int | None = None
 
     def __post_init__(self) -> None:
@@ -37,11 +36,6 @@ class Log(FloatingFormat):
     def describe(self) -> Description:
         """Range as far as float64 reaches, smallest value, and number of values."""
         return replace(super().describe(), codes=2**self.width - 1)
-
-    @property
-    def element_bits(self) -> int:
-        """`width`."""
-        return self.width
 
     def _make_grid(self) -> FloatGrid:
         assert self.exponent_bias is not None

@@ -35,7 +35,6 @@ class Microscaling(SharedExponentFormat):
 
     @property
     def element_bits(self) -> int:
-        """Those of the element."""
         return self.element.element_bits
 
     @property
@@ -77,7 +76,6 @@ class MXINT8(Microscaling):
 
     @property
     def element_bits(self) -> int:
-        """8."""
         return 8
 
     @property
@@ -91,54 +89,27 @@ class MXINT8(Microscaling):
         return super()._round(x).clamp_(min=-_LARGEST_MXINT8)
 
 
-@FORMATS.register("mxfp8_e4m3")
-@dataclass(frozen=True)
-class MXFP8E4M3(Microscaling):
-    """Microscaling with `fp8_e4m3` elements."""
-
-    name: ClassVar[str] = "mxfp8_e4m3"
-    formula: ClassVar[str] = "2^S · fp8_e4m3, S = floor(log2 max|block|) - 8 shared"
-    element = FP8E4M3()
-
-
-@FORMATS.register("mxfp8_e5m2")
-@dataclass(frozen=True)
-class MXFP8E5M2(Microscaling):
-    """Microscaling with `fp8_e5m2` elements."""
-
-    name: ClassVar[str] = "mxfp8_e5m2"
-    formula: ClassVar[str] = "2^S · fp8_e5m2, S = floor(log2 max|block|) - 15 shared"
-    element = FP8E5M2()
+def _microscaling(name: str, element: StandardFloat) -> type[Microscaling]:
+    """The class of a microscaling format, `MXFP4` for `mxfp4`."""
+    members = {
+        "__module__": __name__,
+        "__doc__": f"Microscaling with `{element.name}` elements.",
+        "name": name,
+        "formula": f"2^S · {element.name}, S = floor(log2 max|block|) - {element.grid.highest} shared",
+        "element": element,
+    }
+    made: type[Microscaling] = dataclass(frozen=True)(
+        type(name.replace("_", "").upper(), (Microscaling,), members)
+    )
+    FORMATS.register(name)(made)
+    return made
 
 
-@FORMATS.register("mxfp6_e3m2")
-@dataclass(frozen=True)
-class MXFP6E3M2(Microscaling):
-    """Microscaling with `fp6_e3m2` elements."""
-
-    name: ClassVar[str] = "mxfp6_e3m2"
-    formula: ClassVar[str] = "2^S · fp6_e3m2, S = floor(log2 max|block|) - 4 shared"
-    element = FP6E3M2()
-
-
-@FORMATS.register("mxfp6_e2m3")
-@dataclass(frozen=True)
-class MXFP6E2M3(Microscaling):
-    """Microscaling with `fp6_e2m3` elements."""
-
-    name: ClassVar[str] = "mxfp6_e2m3"
-    formula: ClassVar[str] = "2^S · fp6_e2m3, S = floor(log2 max|block|) - 2 shared"
-    element = FP6E2M3()
-
-
-@FORMATS.register("mxfp4")
-@dataclass(frozen=True)
-class MXFP4(Microscaling):
-    """Microscaling with `fp4_e2m1` elements."""
-
-    name: ClassVar[str] = "mxfp4"
-    formula: ClassVar[str] = "2^S · fp4_e2m1, S = floor(log2 max|block|) - 2 shared"
-    element = FP4E2M1()
+MXFP8E4M3 = _microscaling("mxfp8_e4m3", FP8E4M3())
+MXFP8E5M2 = _microscaling("mxfp8_e5m2", FP8E5M2())
+MXFP6E3M2 = _microscaling("mxfp6_e3m2", FP6E3M2())
+MXFP6E2M3 = _microscaling("mxfp6_e2m3", FP6E2M3())
+MXFP4 = _microscaling("mxfp4", FP4E2M1())
 
 
 @FORMATS.register("nvfp4")
@@ -171,7 +142,6 @@ class NVFP4(BlockFormat):
 
     @property
     def element_bits(self) -> int:
-        """4."""
         return 4
 
     @property
@@ -184,7 +154,6 @@ class NVFP4(BlockFormat):
         return super().bits(shape) + (32 if self.tensor_scale else 0)
 
     def describe(self) -> Description:
-        """Over all scales."""
         largest = torch.finfo(torch.float32).max if self.tensor_scale else self._top * _BLOCK_SCALE.maximum
         smallest = 2.0**-149 if self.tensor_scale else self.elements.smallest * _BLOCK_SCALE.smallest
         return Description(-largest, largest, smallest, smallest, self.elements.count())

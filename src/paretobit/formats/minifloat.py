@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import abc
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from paretobit.formats.base import FORMATS, Description, LossyFormat, Traits
+from paretobit.formats.base import FORMATS, GridFormat, LossyFormat, Traits, WidthFormat
 from paretobit.formats.checks import check_int
 from paretobit.formats.grid import FloatGrid, float_grid
-from paretobit.formats.integer import ENUMERABLE_WIDTH
 from paretobit.formats.partition import in_slices
 
 MAX_WIDTH = 32
@@ -33,41 +30,22 @@ def resolve_bias(number_format: LossyFormat, exponent_width: int, allowed: tuple
 
 
 @dataclass(frozen=True)
-class FloatingFormat(LossyFormat):
+class FloatingFormat(GridFormat):
     """What every format on a `FloatGrid` shares; zero is one value, whatever codes it has."""
 
     grid: FloatGrid = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "grid", self._make_grid())
-
-    @abc.abstractmethod
-    def _make_grid(self) -> FloatGrid:
-        """The values, from the parameters."""
 
     @property
     def traits(self) -> Traits:
         """A sign bit makes them odd."""
         return Traits(has_zero=True, symmetric=True)
 
-    def describe(self) -> Description:
-        """Range, the step around zero, and the number of different values."""
-        grid = self.grid
-        return Description(grid.minimum, grid.maximum, grid.smallest, grid.smallest, grid.count())
-
-    def codes(self) -> Tensor:
-        """Every value, ascending, zero once, float64; up to 12 bits."""
-        if self.element_bits > ENUMERABLE_WIDTH:
-            return super().codes()
-        return torch.tensor(list(self.grid.values()), dtype=torch.float64)
-
     def _round(self, x: Tensor) -> Tensor:
         return in_slices(self.grid.round, x, (1,))
 
 
 @dataclass(frozen=True)
-class Minifloat(FloatingFormat):
+class Minifloat(WidthFormat, FloatingFormat):
     """The parameters of a minifloat.
 
     Args:
@@ -76,7 +54,6 @@ class Minifloat(FloatingFormat):
         exponent_bias: Subtracted from the exponent code; unset: `2^(exponent_width-1) - 1`.
     """
 
-    width: int
     exponent_width: int
     exponent_bias: int | None = None
     _smallest_mantissa: ClassVar[int]
@@ -86,11 +63,6 @@ class Minifloat(FloatingFormat):
         check_int("width", self.width, 1 + self.exponent_width + self._smallest_mantissa, MAX_WIDTH)
         resolve_bias(self, self.exponent_width, BIAS_RANGE)
         super().__post_init__()
-
-    @property
-    def element_bits(self) -> int:
-        """`width`."""
-        return self.width
 
     @property
     def mantissa_width(self) -> int:
@@ -153,85 +125,40 @@ class StandardFloat(FloatingFormat):
 
     @property
     def element_bits(self) -> int:
-        """Sign, exponent and mantissa."""
         return 1 + self.exponent_width + self.mantissa_width
 
     def _make_grid(self) -> FloatGrid:
         return FloatGrid(self.mantissa_width, 1 - default_bias(self.exponent_width), self.largest)
 
 
-@FORMATS.register("fp8_e4m3")
-@dataclass(frozen=True)
-class FP8E4M3(StandardFloat):
-    """8-bit float, 4 exponent bits, largest value 448."""
-
-    name: ClassVar[str] = "fp8_e4m3"
-    formula: ClassVar[str] = "±2^(e-7) · (1 + m/8), subnormals below 2^-6; up to 448"
-    source: ClassVar[str] = "OCP 8-bit Floating Point Specification 1.0"
-    exponent_width, mantissa_width, largest = 4, 3, 448.0
-
-
-@FORMATS.register("fp8_e5m2")
-@dataclass(frozen=True)
-class FP8E5M2(StandardFloat):
-    """8-bit float, 5 exponent bits, largest value 57344."""
-
-    name: ClassVar[str] = "fp8_e5m2"
-    formula: ClassVar[str] = "±2^(e-15) · (1 + m/4), subnormals below 2^-14; up to 57344"
-    source: ClassVar[str] = "OCP 8-bit Floating Point Specification 1.0"
-    exponent_width, mantissa_width, largest = 5, 2, 57344.0
-
-
-@FORMATS.register("fp6_e3m2")
-@dataclass(frozen=True)
-class FP6E3M2(StandardFloat):
-    """6-bit float, 3 exponent bits, largest value 28."""
-
-    name: ClassVar[str] = "fp6_e3m2"
-    formula: ClassVar[str] = "±2^(e-3) · (1 + m/4), subnormals below 1/4; up to 28"
-    source: ClassVar[str] = "OCP Microscaling Formats Specification 1.0"
-    exponent_width, mantissa_width, largest = 3, 2, 28.0
+def _standard(
+    name: str, exponent_width: int, mantissa_width: int, largest: float, source: str, summary: str
+) -> type[StandardFloat]:
+    """The class of a standard format, `FP8E4M3` for `fp8_e4m3`."""
+    bias, step = default_bias(exponent_width), 2**mantissa_width
+    members = {
+        "__module__": __name__,
+        "__doc__": summary,
+        "name": name,
+        "formula": f"±2^(e-{bias}) · (1 + m/{step}), subnormals below 2^{1 - bias}; up to {largest:.5g}",
+        "source": source,
+        "exponent_width": exponent_width,
+        "mantissa_width": mantissa_width,
+        "largest": largest,
+    }
+    made: type[StandardFloat] = dataclass(frozen=True)(
+        type(name.replace("_", "").upper(), (StandardFloat,), members)
+    )
+    FORMATS.register(name)(made)
+    return made
 
 
-@FORMATS.register("fp6_e2m3")
-@dataclass(frozen=True)
-class FP6E2M3(StandardFloat):
-    """6-bit float, 2 exponent bits, largest value 7.5."""
-
-    name: ClassVar[str] = "fp6_e2m3"
-    formula: ClassVar[str] = "±2^(e-1) · (1 + m/8), subnormals below 1; up to 7.5"
-    source: ClassVar[str] = "OCP Microscaling Formats Specification 1.0"
-    exponent_width, mantissa_width, largest = 2, 3, 7.5
-
-
-@FORMATS.register("fp4_e2m1")
-@dataclass(frozen=True)
-class FP4E2M1(StandardFloat):
-    """4-bit float: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives."""
-
-    name: ClassVar[str] = "fp4_e2m1"
-    formula: ClassVar[str] = "±{0, 0.5, 1, 1.5, 2, 3, 4, 6}"
-    source: ClassVar[str] = "OCP Microscaling Formats Specification 1.0"
-    exponent_width, mantissa_width, largest = 2, 1, 6.0
-
-
-@FORMATS.register("bf16")
-@dataclass(frozen=True)
-class BF16(StandardFloat):
-    """bfloat16: the exponent of float32 with 7 mantissa bits."""
-
-    name: ClassVar[str] = "bf16"
-    formula: ClassVar[str] = "±2^(e-127) · (1 + m/128), subnormals below 2^-126; up to 3.39e38"
-    source: ClassVar[str] = "the upper half of IEEE 754 binary32"
-    exponent_width, mantissa_width, largest = 8, 7, 255 * 2.0**120
-
-
-@FORMATS.register("fp16")
-@dataclass(frozen=True)
-class FP16(StandardFloat):
-    """IEEE half precision, largest value 65504."""
-
-    name: ClassVar[str] = "fp16"
-    formula: ClassVar[str] = "±2^(e-15) · (1 + m/1024), subnormals below 2^-14; up to 65504"
-    source: ClassVar[str] = "IEEE 754 binary16"
-    exponent_width, mantissa_width, largest = 5, 10, 65504.0
+_FP8, _MX = "OCP 8-bit Floating Point Specification 1.0", "OCP Microscaling Formats Specification 1.0"
+_HALF, _UPPER = "IEEE 754 binary16", "the upper half of IEEE 754 binary32"
+FP8E4M3 = _standard("fp8_e4m3", 4, 3, 448.0, _FP8, "8-bit float, 4 exponent bits, largest value 448.")
+FP8E5M2 = _standard("fp8_e5m2", 5, 2, 57344.0, _FP8, "8-bit float, 5 exponent bits, largest value 57344.")
+FP6E3M2 = _standard("fp6_e3m2", 3, 2, 28.0, _MX, "6-bit float, 3 exponent bits, largest value 28.")
+FP6E2M3 = _standard("fp6_e2m3", 2, 3, 7.5, _MX, "6-bit float, 2 exponent bits, largest value 7.5.")
+FP4E2M1 = _standard("fp4_e2m1", 2, 1, 6.0, _MX, "4-bit float: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives.")
+BF16 = _standard("bf16", 8, 7, 255 * 2.0**120, _UPPER, "bfloat16: float32's exponent, 7 mantissa bits.")
+FP16 = _standard("fp16", 5, 10, 65504.0, _HALF, "IEEE half precision, largest value 65504.")

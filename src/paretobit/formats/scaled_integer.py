@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from paretobit.errors import BadInput
-from paretobit.formats.base import FORMATS, Description, Traits
+from paretobit.formats.base import ENUMERABLE_WIDTH, FORMATS, Description, Traits, WidthFormat
 from paretobit.formats.checks import check_bool, check_choice, check_int, check_number
 from paretobit.formats.grid import limited_
-from paretobit.formats.integer import ENUMERABLE_WIDTH
 from paretobit.formats.partition import (
     SCALED_REACH,
     Per,
@@ -44,7 +43,7 @@ class _Scales(NamedTuple):
 
 @FORMATS.register("scaled_integer")
 @dataclass(frozen=True)
-class ScaledInteger(ScaledFormat[_Scales]):
+class ScaledInteger(WidthFormat, ScaledFormat[_Scales]):
     """Integers times a float32 scale, with a zero point where `symmetric` is false.
 
     `code = clamp(round(x / scale) + zero_point)`, rounding half to even, in the arithmetic of the
@@ -69,7 +68,6 @@ class ScaledInteger(ScaledFormat[_Scales]):
     name: ClassVar[str] = "scaled_integer"
     formula: ClassVar[str] = "s · (c - z), c an integer of `width` bits; symmetric: z = 0"
     source: ClassVar[str] = "Jacob et al. 2018, arXiv 1712.05877; ONNX QuantizeLinear"
-    width: int
     signed: bool = True
     symmetric: bool = True
     per: Per = "tensor"
@@ -119,11 +117,6 @@ class ScaledInteger(ScaledFormat[_Scales]):
             idempotent=self.scale is not None,
             scale=kind if self.scale is None else "fixed",  # type: ignore[arg-type]
         )
-
-    @property
-    def element_bits(self) -> int:
-        """`width`."""
-        return self.width
 
     @property
     def code_range(self) -> tuple[int, int]:

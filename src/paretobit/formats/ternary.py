@@ -67,7 +67,6 @@ class Ternary(ScaledFormat[_Scales]):
 
     @property
     def element_bits(self) -> int:
-        """2."""
         return 2
 
     def extents(self, shape: Sequence[int]) -> tuple[int, ...]:

@@ -24,9 +24,7 @@ class Wrapped(Format):
 
     @property
     def element_bits(self) -> int:
-        """Of the format."""
         return self.inner.element_bits
 
     def describe(self) -> Description:
-        """The format."""
         return self.inner.describe()

@@ -30,7 +30,7 @@ class Segment:
 
     @property
     def size(self) -> int:
-        """Elements."""
+        """Elements it holds."""
         return self.count * self.repeat
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from paretobit.graph.axes import Axis, fixed, size
 from paretobit.graph.axes_layers import shuffle_pixels, spatial_only
-from paretobit.graph.axes_reshape import reshape
+from paretobit.graph.axes_reshape import check_literal, reshape
 from paretobit.graph.axes_walk import (
     COMPUTED,
     Axes,
@@ -193,9 +193,7 @@ def expand(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     dims: list[Axis] = [fixed(n) for n in shape[:new]]
     for k, axis in enumerate(x.dims, start=new):
         if size(axis) == shape[k]:
-            literal = walk.literal_sizes_are_fixed and k < len(asked) and isinstance(asked[k], int)
-            if literal and asked[k] > 1:
-                walk.variables.freeze(axis, f"{node.name} asks for the fixed size {asked[k]}")
+            check_literal(walk, node, axis, asked[k] if k < len(asked) else -1)
             dims.append(axis)
         else:
             walk.variables.freeze(axis, f"{node.name} spreads a single channel over others")

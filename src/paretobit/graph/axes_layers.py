@@ -69,7 +69,7 @@ def _grouped(walk: Walk, node: Node, module: Any, takes: Axis) -> tuple[Axis, Ax
 
 def batch_norm(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
     """Batch and instance norm: one statistic a channel."""
-    channel = 1 if "batch" in node.op else len(x) - int(type(module).__name__[-2]) - 1
+    channel = 1 if "batch" in node.op else len(x) - int(type(module).__name__[-2]) - 1  # InstanceNorm2d
     axis = (x.dims[channel],)
     walk.own(node, weight=axis, bias=axis, running_mean=axis, running_var=axis)
     walk.attribute(node, num_features=axis[0])

@@ -55,14 +55,14 @@ def _regroup(walk: Walk, node: Node, axes: list[Axis], sizes: list[int], asked: 
     merged = merge(walk, node, axes)
     if len([n for n in sizes if n != 1]) <= 1:
         wide = next((k for k, n in enumerate(sizes) if n != 1), 0)
-        _check_literal(walk, node, merged, asked[wide] if asked else -1)
+        check_literal(walk, node, merged, asked[wide] if asked else -1)
         return [merged if k == wide else fixed(1) for k in range(len(sizes))]
     if walk.is_fixed(merged):
         return [fixed(n, walk.variables.why_fixed(merged)) for n in sizes]
     return _split(walk, node, merged, sizes, asked)
 
 
-def _check_literal(walk: Walk, node: Node, axis: Axis, asked: Any) -> None:
+def check_literal(walk: Walk, node: Node, axis: Axis, asked: Any) -> None:
     """A size that stands in the model's code cannot follow."""
     if walk.literal_sizes_are_fixed and isinstance(asked, int) and asked > 1:
         walk.variables.freeze(axis, f"{node.name} asks for the fixed size {asked}")

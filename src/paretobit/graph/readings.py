@@ -49,7 +49,7 @@ def readings(graph: ModelGraph) -> tuple[Reading, ...]:
             path, views = shown[source]
             if passed:
                 shown[node.name] = (path, (*views, node))
-            elif not _reads_no_value(node):
+            elif not (node.is_call and row_of(node.op).kind in ("question", "make")):  # these read no value
                 found += _taken(node, source, path, views)
     return tuple(found)
 
@@ -82,10 +82,6 @@ def _passes_on(graph: ModelGraph, node: Node, taken: Mapping[str, None]) -> bool
         return False
     row = row_of(node.op)
     return (row.is_view or row.casts) and row.writes is False
-
-
-def _reads_no_value(node: Node) -> bool:
-    return node.is_call and row_of(node.op).kind in ("question", "make")
 
 
 def _taken(node: Node, source: str, path: str, views: tuple[Node, ...]) -> Iterator[Reading]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from paretobit.errors import BadInput, CheckpointMismatch
+from paretobit.errors import BadInput, CheckpointMismatch, first_line
 from paretobit.runtime import optional
 
 CONFIG = "config.json"
@@ -99,11 +99,12 @@ def from_weights(kind: type[nn.Module], config: Any, weights: str) -> nn.Module:
             weights_only=True,
         )
     except Exception as error:  # files, network, pickles: each in its own way
-        problem = f"the weights cannot be loaded: {_first_line(error)}"
+        problem = f"the weights cannot be loaded: {first_line(error)}"
         raise BadInput(problem, key="model.name", found=weights) from error
     misshapen = {name: (tuple(given), tuple(wanted)) for name, given, wanted in info["mismatched_keys"]}
     fresh = {*info["missing_keys"], *misshapen}
-    body = sorted(name for name in fresh if _of_body(name, model))
+    inside = f"{model.base_model_prefix}."  # what is below the head; a pooler is trained with the head
+    body = sorted(name for name in fresh if name.startswith(inside) and not _POOLER.search(name))
     if body:
         listed = [
             f"{name} {misshapen[name][0]} for {misshapen[name][1]}" if name in misshapen else name
@@ -116,11 +117,6 @@ def from_weights(kind: type[nn.Module], config: Any, weights: str) -> nn.Module:
         _log.warning("%s: these weights are fresh, not from there: %s", weights, ", ".join(sorted(fresh)))
     found: nn.Module = model.train()
     return found
-
-
-def _of_body(name: str, model: Any) -> bool:
-    """Whether a weight belongs to what is below the head; a pooler is trained with the head."""
-    return name.startswith(f"{model.base_model_prefix}.") and not _POOLER.search(name)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -140,13 +136,9 @@ def _from_hub(name: str) -> dict[str, Any]:
     try:
         page, _ = models.PreTrainedConfig.get_config_dict(name)
     except Exception as error:  # no network, no such name, no access
-        problem = f"neither a type of transformer nor to be had from HuggingFace's hub: {_first_line(error)}"
+        problem = f"neither a type of transformer nor to be had from HuggingFace's hub: {first_line(error)}"
         allowed = [*models.CONFIG_MAPPING, f"the path of a {CONFIG}"]
         raise BadInput(problem, key="model.name", found=name, allowed=allowed) from error
     if "model_type" not in page:
         raise BadInput("not a configuration of transformers", source=name, allowed="a table with model_type")
     return {key: value for key, value in page.items() if not key.startswith("_")}
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"

@@ -238,7 +238,7 @@ def load(path: str | Path, model: nn.Module | None = None, *, formats: bool = Tr
 def _with_widths(model: nn.Module, page: Mapping[str, Any]) -> nn.Module:
     """The model with the widths that were saved; its weights are about to be loaded."""
     example = tuple(example_input(model, tuple(shape[1:]), shape[0]) for shape in page["input_shapes"])
-    return resize(trace(model, example), page["widths"], "scratch")
+    return resize(trace(model, example), page["widths"], "scratch").model
 
 
 def _folder(path: str | Path) -> Path:

@@ -14,7 +14,7 @@ from paretobit.nn.layers import (
     weight_rows,
 )
 from paretobit.nn.parameter_use import ParameterUse, ParameterUses, Stored, parameter_uses
-from paretobit.nn.quantized import Quantized, formats_of, slot_of_parameter
+from paretobit.nn.quantized import Quantized, formats_of
 from paretobit.nn.sites import SiteNotReached, add_site, instrument_at, layer_at, why_no_site
 
 __all__ = [
@@ -40,7 +40,6 @@ __all__ = [
     "possible_function_slots",
     "possible_slots",
     "run_by_modules",
-    "slot_of_parameter",
     "slots_of",
     "weight_rows",
     "why_no_site",

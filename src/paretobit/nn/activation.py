@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from paretobit.formats import FULL
-from paretobit.nn.quantized import Quantized, made
+from paretobit.nn.quantized import Quantized, classes_for
 
 
 class QuantizedReLU(Quantized, nn.ReLU):
@@ -59,7 +59,5 @@ _WITHOUT_WEIGHTS = (
 )
 
 
-QUANTIZED_WITHOUT_WEIGHTS = tuple(
-    made(_OfData, kind, f"`nn.{kind.__name__}` with a slot for its data.") for kind in _WITHOUT_WEIGHTS
-)
-"""A class for each of torch's activations and poolings: `QuantizedGELU` and so on."""
+WITHOUT_WEIGHTS = classes_for(_OfData, _WITHOUT_WEIGHTS, globals())
+"""The classes of activations and poolings."""

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from paretobit.nn.quantized import Quantized, made
+from paretobit.nn.quantized import Quantized, classes_for
 
 
 class _QuantizedConv(Quantized):
@@ -46,10 +46,7 @@ class _QuantizedConvTranspose(Quantized):
         return transposed_convolution(self, *operands, output_size)
 
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-QUANTIZED_CONVOLUTIONS = (
-    *(made(_QuantizedConv, kind, f"`nn.{kind.__name__}` with slots.") for kind in CONVOLUTIONS),
-    *(made(_QuantizedConvTranspose, kind, f"`nn.{kind.__name__}` with slots.") for kind in TRANSPOSED),
+CONVOLUTIONS = classes_for(_QuantizedConv, (nn.Conv1d, nn.Conv2d, nn.Conv3d), globals())
+TRANSPOSED_CONVOLUTIONS = classes_for(
+    _QuantizedConvTranspose, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), globals()
 )
-"""A class for each of torch's: `QuantizedConv2d` and so on."""

@@ -13,28 +13,15 @@ from torch.nn import functional as F
 
 from paretobit.errors import BadInput
 from paretobit.graph import op_name
-from paretobit.nn.activation import QUANTIZED_WITHOUT_WEIGHTS, QuantizedPReLU, QuantizedReLU
+from paretobit.nn.activation import WITHOUT_WEIGHTS, QuantizedPReLU, QuantizedReLU
 from paretobit.nn.attention import QuantizedMultiheadAttention
 from paretobit.nn.cache import TensorCache
-from paretobit.nn.convolution import CONVOLUTIONS, QUANTIZED_CONVOLUTIONS, TRANSPOSED, transposed_convolution
+from paretobit.nn.convolution import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS, transposed_convolution
 from paretobit.nn.embedding import QuantizedEmbedding, QuantizedEmbeddingBag
 from paretobit.nn.linear import QuantizedBilinear, QuantizedLinear, is_conv1d, quantized_conv1d
-from paretobit.nn.normalization import QUANTIZED_NORMS
+from paretobit.nn.normalization import NORMALIZATIONS
 from paretobit.nn.quantized import Quantized, present_slots, stands_for, swap_channels
 from paretobit.registry import Registry
-
-__all__ = [
-    "LAYERS",
-    "Quantized",
-    "dot_product",
-    "dot_terms",
-    "instrument",
-    "layer_for",
-    "lies_transposed",
-    "possible_slots",
-    "slots_of",
-    "weight_rows",
-]
 
 
 class Layers(Registry[type[Quantized]]):
@@ -70,13 +57,18 @@ class Layers(Registry[type[Quantized]]):
 
 LAYERS = Layers()
 """Every layer that can be quantised, and the class that does it; of functions the table of operations tells."""
+_PRODUCTS = (QuantizedLinear, QuantizedBilinear, QuantizedMultiheadAttention)
+_TABLES = (QuantizedEmbedding, QuantizedEmbeddingBag)
+_ACTIVATIONS = (QuantizedReLU, QuantizedPReLU, *WITHOUT_WEIGHTS)
 _ALL: tuple[type[Quantized], ...] = (
-    *(QuantizedLinear, QuantizedBilinear, QuantizedMultiheadAttention, *QUANTIZED_CONVOLUTIONS),
-    *(*QUANTIZED_NORMS, QuantizedEmbedding, QuantizedEmbeddingBag),
-    *(QuantizedReLU, QuantizedPReLU, *QUANTIZED_WITHOUT_WEIGHTS),
+    *(*_PRODUCTS, *CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS),
+    *(*NORMALIZATIONS, *_TABLES, *_ACTIVATIONS),
 )
 for _layer in _ALL:
     LAYERS.register(op_name(stands_for(_layer).__name__))(_layer)
+
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def layer_for(kind: type[nn.Module]) -> type[Quantized] | None:
@@ -104,9 +96,9 @@ def weight_rows(module: nn.Module, weight: Tensor) -> Tensor | None:
 
     A transposed convolution adds up at most the terms of a row: with a stride, fewer.
     """
-    if isinstance(module, (nn.Linear, *CONVOLUTIONS)):
+    if isinstance(module, (nn.Linear, *_CONVS)):
         return weight.flatten(1)
-    if isinstance(module, TRANSPOSED):
+    if isinstance(module, _TRANSPOSED):
         return swap_channels(weight, module.groups).flatten(1)
     return weight.t() if _is_conv1d(module) else None
 
@@ -126,10 +118,10 @@ def dot_product(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | Non
     """
     if isinstance(module, nn.Linear):
         return F.linear(x, weight, bias)
-    if isinstance(module, CONVOLUTIONS):
+    if isinstance(module, _CONVS):
         result: Tensor = module._conv_forward(x, weight, bias)
         return result
-    if isinstance(module, TRANSPOSED):
+    if isinstance(module, _TRANSPOSED):
         return transposed_convolution(module, x, weight, bias)
     if _is_conv1d(module):
         return F.linear(x, weight.t(), bias)
@@ -139,7 +131,7 @@ def dot_product(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | Non
 def lies_transposed(module: nn.Module) -> bool:
     """Whether the weight of a layer lies as `(in, out / groups, ...)`."""
     layer = type(module) if isinstance(module, Quantized) else layer_for(type(module))
-    return layer.transposed if layer is not None else isinstance(module, TRANSPOSED) or _is_conv1d(module)
+    return layer.transposed if layer is not None else isinstance(module, _TRANSPOSED) or _is_conv1d(module)
 
 
 def _is_conv1d(module: nn.Module) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from paretobit.nn.quantized import Quantized, made
+from paretobit.nn.quantized import Quantized
 
 CONV1D = "transformers.pytorch_utils.Conv1D"
 """GPT-2's linear layer, whose weight is `(in, out)`."""
@@ -59,8 +59,11 @@ def is_conv1d(kind: type[nn.Module]) -> bool:
 
 def quantized_conv1d(kind: type[nn.Module]) -> type[Quantized]:
     """The quantised layer for the class `Conv1D` of transformers."""
-    known: type[Quantized] | None = globals().get("QuantizedConv1D")
-    return known or made(_Conv1D, kind, str(_Conv1D.__doc__))
+    made: type[Quantized] | None = globals().get("QuantizedConv1D")
+    if made is None:
+        made = type("QuantizedConv1D", (_Conv1D, kind), {"__module__": __name__, "__doc__": _Conv1D.__doc__})
+        globals()["QuantizedConv1D"] = made  # where pickle looks for it
+    return made
 
 
 def __getattr__(name: str) -> Any:

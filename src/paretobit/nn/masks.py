@@ -44,11 +44,7 @@ def set_mask(module: nn.Module, mask: Tensor, name: str = "weight") -> None:
     """
     parameter = module._parameters.get(name)
     if parameter is None:
-        raise BadInput(
-            "no such parameter to mask",
-            found=name,
-            allowed=[n for n, _ in module.named_parameters(recurse=False)],
-        )
+        raise BadInput("no such parameter to mask", found=name, allowed=list(module._parameters))
     if mask.dtype != torch.bool or mask.shape != parameter.shape:
         raise BadInput(
             f"a mask that does not fit the parameter '{name}'",
@@ -64,18 +60,6 @@ def set_mask(module: nn.Module, mask: Tensor, name: str = "weight") -> None:
         module.register_buffer(name + SUFFIX, mask.detach().to(parameter.device, copy=True))
         keeper.names.append(name)
     _watch(parameter, module.get_buffer(name + SUFFIX)).settle(parameter)
-
-
-def remove_masks(module: nn.Module) -> None:
-    """Take the masks of a module away; its weights stay as they are and may change again."""
-    keeper = _keeper_of(module)
-    for name in keeper.names if keeper else ():
-        watched = _WATCHED.get(getattr(module, name))
-        if watched is not None:
-            watched.mask = None
-        delattr(module, name + SUFFIX)
-    if keeper:
-        keeper.names.clear()
 
 
 def masks_of(model: nn.Module) -> dict[str, dict[str, Tensor]]:

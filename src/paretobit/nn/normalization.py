@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from paretobit.nn.quantized import Quantized, made
+from paretobit.nn.quantized import Quantized, classes_for
 
 
 class _QuantizedBatchNorm(Quantized):
@@ -96,11 +96,8 @@ class QuantizedRMSNorm(Quantized, nn.RMSNorm):
         return F.rms_norm(self.data("data_in", x), self.normalized_shape, self.parameter("weight"), self.eps)
 
 
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-QUANTIZED_NORMS = (
-    *(made(_QuantizedBatchNorm, kind, f"`nn.{kind.__name__}` with slots.") for kind in _BATCH_NORMS),
-    *(made(_QuantizedInstanceNorm, kind, f"`nn.{kind.__name__}` with slots.") for kind in _INSTANCE_NORMS),
+NORMALIZATIONS = (
+    *classes_for(_QuantizedBatchNorm, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), globals()),
+    *classes_for(_QuantizedInstanceNorm, (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), globals()),
     *(QuantizedLayerNorm, QuantizedGroupNorm, QuantizedRMSNorm),
 )
-"""A class for each of torch's: `QuantizedBatchNorm2d` and so on."""

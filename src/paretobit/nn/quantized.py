@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, is_grad_enabled, nn
@@ -99,18 +98,28 @@ def as_quantised(module: nn.Module, layer: type[Quantized], slot: str, value: Te
     return swap_channels(value, int(getattr(module, "groups", 1)))
 
 
+def classes_for(
+    base: type[Quantized], kinds: Iterable[type[nn.Module]], module: dict[str, Any]
+) -> tuple[type[Quantized], ...]:
+    """A quantised class for each of torch's layer types.
+
+    Args:
+        base: What they share: slots and `forward`.
+        kinds: The layer types.
+        module: `globals()` of a module, which gets the classes under their names: pickle looks there.
+    """
+    made = []
+    for kind in kinds:
+        name, about = f"Quantized{kind.__name__}", f"`nn.{kind.__name__}` with slots."
+        module[name] = type(name, (base, kind), {"__module__": module["__name__"], "__doc__": about})
+        made.append(module[name])
+    return tuple(made)
+
+
 def stands_for(layer: type[Quantized]) -> type[nn.Module]:
     """The layer type that a quantised layer takes the place of."""
     own = (base for base in layer.__mro__ if issubclass(base, nn.Module))
     return next(base for base in own if not issubclass(base, Quantized))
-
-
-def made(base: type[Quantized], kind: type[nn.Module], about: str) -> type[Quantized]:
-    """The quantised class for layers of a kind, made of what they have in common; in the module of the base."""
-    name = f"Quantized{kind.__name__}"
-    layer = type(name, (base, kind), {"__module__": base.__module__, "__doc__": about})
-    setattr(sys.modules[base.__module__], name, layer)  # where pickle looks for it
-    return layer
 
 
 _PROJECTIONS = {"weight": "out_proj", "bias": "in_proj_bias"}

@@ -89,6 +89,7 @@ def comparison_page(comparison: Comparison, picture: str) -> str:
         picture: Path of its picture, from the page.
     """
     best = "the best there is" if comparison.exact else "the best that any of them found"
+    charged = " Evidence is counted as evaluations, before a strategy's first one."
     asked = ", ".join(comparison.objectives)
     if comparison.constraints:
         asked += f" subject to {' and '.join(comparison.constraints)}"
@@ -97,7 +98,7 @@ def comparison_page(comparison: Comparison, picture: str) -> str:
         "",
         f"{comparison.size:,} configurations; {len(comparison.seeds)} seeds; {comparison.budget} unique "
         f"expensive evaluations; {comparison.measure}, relative to {best}. "
-        f"{_scales(comparison)}{_noise(comparison)}{_charged(comparison)}",
+        f"{_scales(comparison)}{_noise(comparison)}{charged if comparison.charged else ''}",
         "",
         f"![{comparison.measure} of each strategy]({picture})",
         "",
@@ -215,11 +216,8 @@ def _beyond_noise(comparison: Comparison, entry: Standing, other: Standing) -> b
 
 def _against(comparison: Comparison, entry: Standing, random: Standing, evaluations: int) -> str:
     pair = comparison.paired(entry, random, evaluations)
-    return f"{pair.better} better, {pair.equal} equal, {pair.worse} worse; p {_p(pair.p)}"
-
-
-def _p(value: float) -> str:
-    return "< .001" if value < 0.001 else f"{value:.3f}".removeprefix("0")
+    p = "< .001" if pair.p < 0.001 else f"{pair.p:.3f}".removeprefix("0")
+    return f"{pair.better} better, {pair.equal} equal, {pair.worse} worse; p {p}"
 
 
 def _spread(values: Quartiles) -> str:
@@ -260,7 +258,3 @@ def _scales(comparison: Comparison) -> str:
         if scale.log
     ]
     return f"On a logarithmic scale: {', '.join(logs)}. " if logs else ""
-
-
-def _charged(comparison: Comparison) -> str:
-    return " Evidence is counted as evaluations, before a strategy's first one." if comparison.charged else ""

@@ -9,7 +9,16 @@ from typing import Any
 from paretobit.errors import BadInput
 from paretobit.report.figures.format_map import best_trial
 from paretobit.report.runs import Run, Runs
-from paretobit.report.tables import Row, baseline_row, best_trial_row, cell, columns, front_rows, to_markdown
+from paretobit.report.tables import (
+    Row,
+    baseline_row,
+    best_trial_row,
+    by_reason,
+    cell,
+    columns,
+    front_rows,
+    to_markdown,
+)
 from paretobit.studies.study import Study
 
 _MANY_KNOBS, _MANY_ROWS = 6, 60
@@ -50,18 +59,6 @@ def page(runs: Runs, shown: Sequence[Shown], missing: Mapping[str, str]) -> str:
         rows = [{"Figures": ", ".join(names), "Why": why} for why, names in by_reason(missing).items()]
         parts.append(f"## Not drawn\n\n{to_markdown(rows)}")
     return "\n".join(parts)
-
-
-def by_reason(missing: Mapping[str, str]) -> dict[str, list[str]]:
-    """Reason to the figures that are missing for it.
-
-    >>> by_reason({"front": "none", "bars": "none"})
-    {'none': ['front', 'bars']}
-    """
-    found: dict[str, list[str]] = {}
-    for name, reason in missing.items():
-        found.setdefault(reason, []).append(name)
-    return found
 
 
 def _search(run: Run, study: Study) -> list[str]:

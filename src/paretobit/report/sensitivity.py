@@ -1,11 +1,8 @@
-"""Tables of sensitivity and of statistics."""
+"""Tables of sensitivity."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from paretobit.passes.analysis import TensorStatistics
-from paretobit.report.tables import Row
+from paretobit.report.tables import Row, by_reason
 from paretobit.strategies.insight.sensitivity import SensitivityReport
 
 
@@ -27,31 +24,7 @@ def sensitivity_rows(report: SensitivityReport) -> list[Row]:
 
 def skipped_rows(report: SensitivityReport) -> list[Row]:
     """What was not measured, by reason."""
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in report.skipped.items():
-        by_reason.setdefault(reason, []).append(name)
     return [
         {"Reason": reason, "Count": len(names), "Not measured": ", ".join(names)}
-        for reason, names in by_reason.items()
-    ]
-
-
-def statistics_rows(found: Iterable[TensorStatistics]) -> list[Row]:
-    """One row a tensor."""
-    return [
-        {
-            "Layer": row.layer,
-            "Tensor": row.tensor,
-            "Count": row.count,
-            "Mean": row.mean,
-            "Variance": row.variance,
-            "Min": row.minimum,
-            "Max": row.maximum,
-            **{f"|x| {share:.4g}": value for share, value in row.quantiles.items()},
-            "Zeros": row.zeros,
-            "NaN": row.nan,
-            "Inf": row.infinite,
-            **{f"SQNR {name} (dB)": ratio for name, ratio in row.sqnr.items()},
-        }
-        for row in found
+        for reason, names in by_reason(report.skipped).items()
     ]

@@ -179,6 +179,18 @@ def accumulator_rows(layers: Iterable[Accumulator]) -> list[Row]:
     ]
 
 
+def by_reason(missing: Mapping[str, str]) -> dict[str, list[str]]:
+    """Reason to the figures that are missing for it.
+
+    >>> by_reason({"front": "none", "bars": "none"})
+    {'none': ['front', 'bars']}
+    """
+    found: dict[str, list[str]] = {}
+    for name, reason in missing.items():
+        found.setdefault(reason, []).append(name)
+    return found
+
+
 def columns(rows: Sequence[Row]) -> list[str]:
     """The union of the rows' columns, in order of first appearance."""
     return list(dict.fromkeys(key for row in rows for key in row))

@@ -93,11 +93,7 @@ def _described(problem: Problem, best: str | None) -> dict[str, Any]:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "plugins": plugins.loaded(),
-        "versions": {
-            "paretobit": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-        },
+        "versions": {"paretobit": __version__, "python": platform.python_version(), "torch": torch.__version__},
     }
 
 

@@ -17,7 +17,7 @@ from paretobit.errors import BadInput
 from paretobit.formats import FULL, Format
 from paretobit.passes.layers.entries import (
     DEFAULT_FORMAT,
-    Entry,
+    LayerEntry,
     is_float,
     parameter_names,
     slot_format,
@@ -67,12 +67,8 @@ def _under_name(
     if all(len(some) == len(weights) for some in allowed.values()):
         return knobs
     if _by_parameters("data_in", name, held) or _by_parameters("weight", name, held):
-        raise BadInput(
-            f"'{prefix}' searches formats by parameters, and some make a pair that is not allowed",
-            key="allowed",
-            found=name,
-            allowed="whole formats for data_in and weight",
-        )
+        problem = f"'{prefix}' searches formats by parameters, and some make a pair that is not allowed"
+        raise BadInput(problem, key="allowed", found=name, allowed="whole formats for data_in and weight")
     allowed = {key: some for key, some in allowed.items() if some}
     return _nested(prefix, name, entry, knobs, allowed) if allowed else None
 
@@ -89,9 +85,8 @@ def _nested(
             options = []
             for option in knob.options:
                 some = allowed.get(option.value)
-                own = (
-                    () if same or some is None else (Knob.of(beside(weight_name, _format(knob, option)), some),)
-                )
+                chosen = slot_whole(knob.name, option.value, DEFAULT_FORMAT)
+                own = () if same or some is None else (Knob.of(beside(weight_name, chosen), some),)
                 options += [Option(option.value, own)] if some else []
             kept.append(Knob(knob.name, tuple(options)))
         elif knob.name != weight_name:
@@ -101,11 +96,7 @@ def _nested(
     return tuple(kept)
 
 
-def _format(knob: Knob, option: Option) -> Format:
-    return slot_whole(knob.name, option.value, DEFAULT_FORMAT)
-
-
-def _formats(slot: str, name: str, entry: Entry) -> Iterator[tuple[Any, Format]]:
+def _formats(slot: str, name: str, entry: LayerEntry) -> Iterator[tuple[Any, Format]]:
     """The formats that a slot may take, by the value of its knob; a fixed one stands under its text."""
     if slot in entry.whole:
         for value in as_list(entry.whole[slot]):
@@ -120,7 +111,7 @@ def _formats(slot: str, name: str, entry: Entry) -> Iterator[tuple[Any, Format]]
         yield str(FULL), FULL
 
 
-def _by_parameters(slot: str, name: str, entry: Entry) -> bool:
+def _by_parameters(slot: str, name: str, entry: LayerEntry) -> bool:
     given = entry.parameters.get(slot, {})
     return any(isinstance(v, list | tuple) for p, v in given.items() if p in parameter_names(name))
 

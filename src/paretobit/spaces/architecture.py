@@ -6,7 +6,6 @@ on the device `meta` before the search; what transformers cannot build is no par
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -15,7 +14,7 @@ from paretobit.data.calibration import Calibration
 from paretobit.errors import BadInput, under
 from paretobit.graph import ModelGraph
 from paretobit.graph.names import node_name
-from paretobit.passes.layers.selection import By
+from paretobit.passes.layers.selection import By, compiled
 from paretobit.spaces.base import SPACES, Space, Step
 from paretobit.spaces.combinations import Combinations
 from paretobit.spaces.knobs import Config, Knob, Option, Tree, Value
@@ -147,7 +146,6 @@ class BoundArchitecture(Networks):
         return self._graph_of(self._row(config), tuple(self.replaced(config)))
 
     def describe(self) -> dict[str, Any]:
-        """What `Architecture.explain` needs."""
         varied = [node_name(path) for path, kinds in self._skipped.items() if len(kinds) > 1]
         without = [node_name(path) for path, kinds in self._skipped.items() if kinds == (IDENTITY,)]
         return {"values": self._all_values, "layers": varied, "without": without}
@@ -160,10 +158,14 @@ class BoundArchitecture(Networks):
 
     def samples(self) -> list[ModelGraph]:
         """The smallest network of every set of layers, with all its linear layers."""
-        return [self._graph_of(row, self._always(row)) for row in self._samples().values()]
+        without = {path for path, kinds in self._skipped.items() if kinds == (IDENTITY,)}
+        shapes = self._found.shapes
+        return [
+            self._graph_of(row, tuple(path for path in shapes[row].layers if path in without))
+            for row in self._samples().values()
+        ]
 
     def tree_with(self, more: Callable[[ModelGraph], Sequence[Placed]]) -> Tree:
-        """The tree, with the knobs that other spaces have on these networks."""
         own = {}
         for layers, graph in zip(self._samples(), self.samples(), strict=True):
             there = more(graph)
@@ -178,7 +180,6 @@ class BoundArchitecture(Networks):
         return nested_tree(self._found.names, self._found.values, list(shapes), lambda r: own[shapes[r].layers])
 
     def cases(self) -> list[list[dict[str, Value]]]:
-        """For each of `samples`, by which knobs, with which values, a configuration has its layers."""
         shapes = self._found.shapes
         columns = sorted(deciding(len(self._found.names), {r: shape.layers for r, shape in shapes.items()}))
         found: dict[tuple[str, ...], list[dict[str, Value]]] = {layers: [] for layers in self._samples()}
@@ -233,10 +234,6 @@ class BoundArchitecture(Networks):
         for row in sorted(shapes, key=lambda row: shapes[row].weights):
             smallest.setdefault(shapes[row].layers, row)
         return smallest
-
-    def _always(self, row: Row) -> tuple[str, ...]:
-        """Layers that every network is without."""
-        return tuple(p for p in self._found.shapes[row].layers if self._skipped.get(p) == (IDENTITY,))
 
     def _choices(self, space: Architecture) -> dict[str, tuple[Value, ...]]:
         """The seed by the keys of the type."""
@@ -303,9 +300,8 @@ class BoundArchitecture(Networks):
         def varies(path: str) -> bool:
             return path in self._skipped or len({own.get(path) for own in sizes}) > 1
 
-        layers = self._graph.layers
-        matched = tuple(node.name for node in layers if varies(node.owner))
-        return matched, tuple(node.name for node in layers if not varies(node.owner))
+        layers = {node.name: varies(node.owner) for node in self._graph.layers}
+        return tuple(n for n, varied in layers.items() if varied), tuple(n for n, v in layers.items() if not v)
 
 
 def _means(key: str, by: By, path: str) -> bool:
@@ -316,10 +312,7 @@ def _means(key: str, by: By, path: str) -> bool:
         return key.lower() == LINEAR
     if by == "name":
         return key in (path, node_name(path))
-    try:
-        pattern = re.compile(key)
-    except re.error as error:
-        raise BadInput(f"not a regular expression: {error}", found=key) from None
+    pattern = compiled(key)
     return bool(pattern.fullmatch(path) or pattern.fullmatch(node_name(path)))
 
 

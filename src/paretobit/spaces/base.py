@@ -160,9 +160,8 @@ class BoundSpace(abc.ABC):
         self.instrument(model)
         return model
 
-    @abc.abstractmethod
-    def instrument(self, model: nn.Module) -> None:
-        """Make a copy ready for `apply`, in place; it computes what it did."""
+    def instrument(self, model: nn.Module) -> None:  # noqa: B027
+        """Make a copy ready for `apply`, in place; it computes what it did. By itself it does nothing."""
 
     @abc.abstractmethod
     def apply(self, prepared: nn.Module, config: Config | None) -> nn.Module:
@@ -194,15 +193,10 @@ class OwnModels(BoundSpace):
 
     changes_shapes = True
 
-    def instrument(self, model: nn.Module) -> None:
-        """Nothing: another shape is another model."""
-
     def apply(self, prepared: nn.Module, config: Config | None) -> nn.Module:
-        """The model of a configuration, which is this space's own."""
         return prepared if config is None else self.graph(config).model.train(prepared.training)
 
     def plain(self, prepared: nn.Module, config: Config) -> nn.Module:
-        """The model of the shapes of a configuration."""
         return self.apply(prepared, config)
 
 

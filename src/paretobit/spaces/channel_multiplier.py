@@ -28,15 +28,15 @@ from paretobit.passes.transform.channel_multiplier import (
     demands,
     scaled,
 )
-from paretobit.passes.transform.inherit import resize_graph
+from paretobit.passes.transform.inherit import resize
 from paretobit.passes.transform.width_maps import Inherit, make_plan
 from paretobit.schemas import Entries
 from paretobit.spaces.base import SPACES, Dropped, OwnModels, Space, Step
-from paretobit.spaces.format_knobs import plain
+from paretobit.spaces.format_knobs import as_list, plain
 from paretobit.spaces.knobs import Config, Knob, Option, Tree, Value
 from paretobit.spaces.mentions import Mention, keys_of, seed_without
 
-Share = Literal["name", "key"]
+ShareWidths = Literal["name", "key"]
 _KEPT_GRAPHS = 4
 
 
@@ -65,7 +65,7 @@ class ChannelMultiplier(Space):
         *,
         by: WidthBy = "name",
         seed: Annotated[Mapping[str, Any], Entries(WidthEntry, "widths")],
-        share: Share = "name",
+        share: ShareWidths = "name",
         on_conflict: OnConflict = "error",
         inherit: Inherit = "slice",
         divisor: Annotated[int, Field(ge=1)] = 1,
@@ -82,11 +82,9 @@ class ChannelMultiplier(Space):
         )
 
     def mentions(self) -> list[Mention]:
-        """The keys of the seed."""
         return list(keys_of(self.seed, self.by))
 
     def without(self, gone: Container[Mention]) -> ChannelMultiplier | None:
-        """The same for fewer groups; None where no key of the seed is left."""
         other = copy.copy(self)
         other.seed = seed_without(self.seed, self.by, gone)
         return other if other.seed else None
@@ -156,7 +154,6 @@ class BoundChannelMultiplier(OwnModels):
         self._check_that_all_can_be_built()
 
     def widths(self, config: Config) -> dict[str, int]:
-        """Width of every varied group under a configuration."""
         widths: dict[str, int] = {}
         for target in self._targets:
             k = 0 if target.knob is None else target.values.index(config[target.knob])
@@ -164,7 +161,6 @@ class BoundChannelMultiplier(OwnModels):
         return widths
 
     def network_of(self, config: Config) -> Hashable:
-        """The widths."""
         return tuple(self.widths(config).items())
 
     def graph(self, config: Config) -> ModelGraph:
@@ -173,21 +169,22 @@ class BoundChannelMultiplier(OwnModels):
         key = tuple(widths.items())
         if key not in self._built:
             inherit, seed = self._settings.inherit, self._settings.seed
-            self._built[key] = resize_graph(self._graph, widths, inherit, seed, groups=self._groups)
+            self._built[key] = resize(self._graph, widths, inherit, seed, groups=self._groups)
             if len(self._built) > _KEPT_GRAPHS:
                 self._built.popitem(last=False)
         self._built.move_to_end(key)
         return self._built[key]
 
     def describe(self) -> dict[str, Any]:
-        """What `ChannelMultiplier.explain` needs."""
         targets = [
             {"knob": t.knob, "values": list(t.values), "widths": {g: list(w) for g, w in t.widths.items()}}
             for t in self._targets
         ]
         return {"targets": targets}
 
-    def _shared(self, wanted: Sequence[Demand], share: Share) -> list[tuple[str, str, Any, list[WidthGroup]]]:
+    def _shared(
+        self, wanted: Sequence[Demand], share: ShareWidths
+    ) -> list[tuple[str, str, Any, list[WidthGroup]]]:
         """Name, key, choices and groups of every target."""
         if share == "name":
             return [(demand.group.name, demand.key, demand.value, [demand.group]) for demand in wanted]
@@ -205,7 +202,7 @@ class BoundChannelMultiplier(OwnModels):
     @staticmethod
     def _without_effect(demand: Demand) -> Knob:
         """The knob of a demand that a later layer overrules: varied all the same, as in the reports."""
-        choices = demand.value if isinstance(demand.value, list | tuple) else [demand.value]
+        choices = as_list(demand.value)
         for choice in choices:
             as_multiplier(choice)
         return Knob.of(f"{demand.layer.replace(' ', '.')}.multiplier", [plain(choice) for choice in choices])
@@ -213,7 +210,7 @@ class BoundChannelMultiplier(OwnModels):
     def _target(self, name: str, key: str, choices: Any, groups: Sequence[WidthGroup]) -> _Target:
         """The options that differ in a width; of those that do not, the first stays."""
         with under(key):
-            listed = list(choices) if isinstance(choices, list | tuple) else [choices]
+            listed = as_list(choices)
             if not listed:
                 raise BadInput("a knob needs at least one option", found=[])
             kept: dict[tuple[int, ...], Value] = {}

@@ -21,7 +21,7 @@ _PLACES = 3
 
 
 @dataclass(frozen=True)
-class Shape:
+class NetworkShape:
     """What a network looks like without its numbers.
 
     Attributes:
@@ -95,10 +95,10 @@ class Combinations:
     def _given(self, row: Row) -> dict[str, Value]:
         return {key: own[at] for key, own, at in zip(self._keys, self._choices, row, strict=True)}
 
-    def _look(self) -> dict[Row, Shape]:
+    def _look(self) -> dict[Row, NetworkShape]:
         """Try every combination; networks of one shape share the object that says so."""
-        found: dict[Row, Shape] = {}
-        known: dict[Shape, Shape] = {}
+        found: dict[Row, NetworkShape] = {}
+        known: dict[NetworkShape, NetworkShape] = {}
         for row in itertools.product(*(range(len(own)) for own in self._choices)):
             try:
                 shape = _shape(self._pattern.network(self._given(row)))
@@ -110,7 +110,7 @@ class Combinations:
                 found[row] = known.setdefault(shape, shape)
         return found
 
-    def _with_effect(self, shapes: dict[Row, Shape]) -> dict[Row, Shape]:
+    def _with_effect(self, shapes: dict[Row, NetworkShape]) -> dict[Row, NetworkShape]:
         """Without values that give, wherever it was looked, the network of another value of the key.
 
         A key that changes shapes somewhere is judged by combination later on.
@@ -128,7 +128,7 @@ class Combinations:
             shapes = kept
         return shapes
 
-    def _lines(self, shapes: Mapping[Row, Shape], column: int) -> Iterator[list[Row]]:
+    def _lines(self, shapes: Mapping[Row, NetworkShape], column: int) -> Iterator[list[Row]]:
         """Combinations that differ in one key only; those with the most values of it, small models first."""
         lines: dict[Row, list[Row]] = {}
         for row in shapes:
@@ -151,7 +151,7 @@ class Combinations:
                 break
         return same
 
-    def _without_repeats(self, shapes: dict[Row, Shape]) -> dict[Row, Shape]:
+    def _without_repeats(self, shapes: dict[Row, NetworkShape]) -> dict[Row, NetworkShape]:
         """Without combinations that are the network of one before, by shapes and outputs."""
         shapeless = self._shapeless(shapes)
         alike: dict[tuple[int, Row], list[Row]] = {}
@@ -167,7 +167,7 @@ class Combinations:
         self.repeated += len(shapes) - len(kept)
         return kept
 
-    def _shapeless(self, shapes: Mapping[Row, Shape]) -> tuple[int, ...]:
+    def _shapeless(self, shapes: Mapping[Row, NetworkShape]) -> tuple[int, ...]:
         """Columns of keys that vary and change no shape: their values were compared."""
         columns = []
         for column in range(len(self._keys)):
@@ -181,7 +181,7 @@ class Combinations:
             self._digests[row] = self._pattern.digest(self._given(row), self._seed)
         return self._digests[row]
 
-    def _finish(self, shapes: Mapping[Row, Shape]) -> None:
+    def _finish(self, shapes: Mapping[Row, NetworkShape]) -> None:
         """Only the keys that still vary are knobs."""
         left = [sorted({row[c] for row in shapes}) for c in range(len(self._keys))]
         varied = [c for c, own in enumerate(left) if len(own) > 1]
@@ -198,7 +198,7 @@ class Combinations:
         self.shapes = {tuple(left[c].index(row[c]) for c in varied): shape for row, shape in shapes.items()}
 
 
-def _shape(network: Network) -> Shape:
+def _shape(network: Network) -> NetworkShape:
     layers = network.layers.items()
     linear = tuple((p, m.in_features, m.out_features) for p, m in layers if isinstance(m, nn.Linear))
-    return Shape(network.parameters, tuple(network.layers), linear)
+    return NetworkShape(network.parameters, tuple(network.layers), linear)

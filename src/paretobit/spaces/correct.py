@@ -81,9 +81,6 @@ class BoundCorrect(BoundSpace):
         self.matched, self.unmatched = (), tuple(node.name for node in graph.layers)
         self._means: OutputMeans | None = None
 
-    def instrument(self, model: nn.Module) -> None:
-        """Nothing: statistics and biases are there."""
-
     def apply(self, prepared: nn.Module, config: Config | None) -> nn.Module:
         """Take back what was corrected before, then correct the model as it is now."""
         self._restore(prepared)
@@ -97,7 +94,6 @@ class BoundCorrect(BoundSpace):
         return prepared
 
     def describe(self) -> dict[str, Any]:
-        """The options that have an effect."""
         return {"options": list(self._options or ("none",))}
 
     def _no_effect(self, option: str) -> str | None:

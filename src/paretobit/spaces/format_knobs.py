@@ -17,8 +17,8 @@ from paretobit.passes.layers.entries import (
     DEFAULT_SLOTS,
     NOT_SET,
     SLOTS,
-    Entry,
     EntrySettings,
+    LayerEntry,
     is_float,
     parameter_names,
     slot_format,
@@ -32,21 +32,21 @@ _MOST_COMBINATIONS = 4096
 
 
 @dataclass(frozen=True)
-class SearchEntry(Entry):
+class SearchEntry(LayerEntry):
     """An entry whose values may be choices.
 
     Attributes:
         families: Format to what holds for it alone, beside or in place of what holds for all.
     """
 
-    families: Mapping[str, Entry] = field(default_factory=dict)
+    families: Mapping[str, LayerEntry] = field(default_factory=dict)
 
     @property
     def names(self) -> list[Any]:
         """The formats it chooses from."""
         return as_list(self.name) if self.name is not None else [DEFAULT_FORMAT]
 
-    def under(self, name: str) -> Entry:
+    def under(self, name: str) -> LayerEntry:
         """What holds once the format's name is chosen; a slot is as the family's table says, if it does."""
         own = self.families.get(name)
         if own is None:
@@ -55,7 +55,7 @@ class SearchEntry(Entry):
         parameters = {s: dict(v) for s, v in self.parameters.items() if s not in own.whole}
         for slot, values in own.parameters.items():
             parameters[slot] = {**parameters.get(slot, {}), **values}
-        return Entry(self.name, whole, parameters, self.written)
+        return LayerEntry(self.name, whole, parameters, self.written)
 
     def restricted(self, slots: Container[str]) -> SearchEntry:
         """The same for these slots alone; nothing at all where it says nothing of them."""
@@ -91,13 +91,15 @@ class SearchEntry(Entry):
     @classmethod
     def from_json(cls, kept: Mapping[str, Any]) -> SearchEntry:
         """What `to_json` gave."""
-        families = {name: Entry(**own) for name, own in kept.get("families", {}).items()}
+        families = {name: LayerEntry(**own) for name, own in kept.get("families", {}).items()}
         return cls(kept["name"], kept["whole"], kept["parameters"], (), families)
 
 
-def _only(entry: Entry, slots: Container[str]) -> Entry:
+def _only(entry: LayerEntry, slots: Container[str]) -> LayerEntry:
     whole = {slot: value for slot, value in entry.whole.items() if slot in slots}
-    return Entry(entry.name, whole, {s: v for s, v in entry.parameters.items() if s in slots}, entry.written)
+    return LayerEntry(
+        entry.name, whole, {s: v for s, v in entry.parameters.items() if s in slots}, entry.written
+    )
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def knobs_of(prefix: str, entry: SearchEntry) -> tuple[Knob, ...]:
     return (Knob(f"{prefix}.name", options),)
 
 
-def _check_parameters(entry: Entry, names: list[str]) -> None:
+def _check_parameters(entry: LayerEntry, names: list[str]) -> None:
     """Refuse parameters that none of these formats has."""
     used = {p for name in names for p in parameter_names(name)}
     for slot, parameters in entry.parameters.items():
@@ -170,7 +172,7 @@ def _of_family(entry: SearchEntry, name: str, slot: str) -> AbstractContextManag
     return under(name) if said else nullcontext()
 
 
-def whole_knob(prefix: str, slot: str, name: str, entry: Entry) -> str:
+def whole_knob(prefix: str, slot: str, name: str, entry: LayerEntry) -> str:
     """The knob of whole formats; a table means another format under each name, so each has its own."""
     others = [n for n in as_list(entry.name) if not is_float(n) and n != name]
     return f"{prefix}.{slot}.{name}" if entry.name is not None and others else f"{prefix}.{slot}"
@@ -263,7 +265,6 @@ class SearchEntrySettings(EntrySettings):
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> None:
-        """Refuse what is no entry."""
         read_entry(raw)
 
 
@@ -287,21 +288,21 @@ def read_entry(raw: Mapping[str, Any]) -> SearchEntry:
                 raise BadInput("a table of one format has no name of its own", key="name", found=table["name"])
             families[name] = _read(table)
     if not shared.written:  # the slots are the families' to say; those that say none take the usual ones
-        usual = Entry(parameters={slot: {} for slot in DEFAULT_SLOTS})
+        usual = LayerEntry(parameters={slot: {} for slot in DEFAULT_SLOTS})
         left = [n for n in as_list(shared.name) if isinstance(n, str) and n in FORMATS and n not in families]
         families |= dict.fromkeys(left, usual)
-        shared = Entry(shared.name)
+        shared = LayerEntry(shared.name)
     written = dict.fromkeys(slot for own in (shared, *families.values()) for slot in own.written)
     return SearchEntry(shared.name, shared.whole, shared.parameters, tuple(written), families)
 
 
-def _read(raw: Mapping[str, Any]) -> Entry:
+def _read(raw: Mapping[str, Any]) -> LayerEntry:
     def fixed(value: Any) -> Any:
         alone = isinstance(value, list | tuple) and len(value) == 1 and not isinstance(value[0], list | tuple)
         return value[0] if alone else value
 
     parts = split_entry(raw)
-    return Entry(
+    return LayerEntry(
         fixed(parts.name),
         {slot: fixed(whole) for slot, whole in parts.whole.items()},
         {slot: {p: fixed(v) for p, v in values.items()} for slot, values in parts.parameters.items()},

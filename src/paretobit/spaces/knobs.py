@@ -218,11 +218,12 @@ class Tree:
     @property
     def fingerprint(self) -> str:
         """Changes when any knob, option or order does."""
+        return hashlib.sha256(json.dumps(plain_knobs(self.knobs)).encode()).hexdigest()[:16]
 
-        def plain(knobs: tuple[Knob, ...]) -> list[Any]:
-            return [[k.name, [[o.value, plain(o.knobs)] for o in k.options]] for k in knobs]
 
-        return hashlib.sha256(json.dumps(plain(self.knobs)).encode()).hexdigest()[:16]
+def plain_knobs(knobs: tuple[Knob, ...]) -> list[Any]:
+    """Knobs as JSON: `[[knob, [[value, owned knobs], ...]], ...]`."""
+    return [[knob.name, [[o.value, plain_knobs(o.knobs)] for o in knob.options]] for knob in knobs]
 
 
 def _distinct_names(knobs: tuple[Knob, ...]) -> set[str]:

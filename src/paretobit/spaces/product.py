@@ -75,23 +75,19 @@ class Product(Space):
 
     @property
     def parts(self) -> tuple[Space, ...]:
-        """The spaces, each kind once."""
         return self.spaces
 
     def to_settings(self) -> dict[str, Any]:
-        """The names, and a table for each."""
         return {
             "spaces": [space.name for space in self.spaces],
             **{space.name: space.to_settings() for space in self.spaces},
         }
 
     def bind(self, graph: ModelGraph, calibration: Calibration | None = None) -> BoundProduct:
-        """The spaces over one model."""
         return BoundProduct(self, graph, calibration)
 
     @staticmethod
     def explain(described: Mapping[str, Any], config: Config) -> dict[str, Any]:
-        """What each space says of a layer, in one table."""
         spelt: dict[str, Any] = {}
         for said in _said(described, config):
             for layer, words in said.items():
@@ -143,8 +139,8 @@ class BoundProduct(BoundSpace):
         self._widths = next((part for part in rest if part.name in shaping), None)
         self._others = [part for part in rest if part is not self._widths]
         self.changes_shapes = self._networks is not None or self._widths is not None
-        self._bound: _Kept[dict[str, BoundSpace]] = _Kept()
-        self._models: _Kept[nn.Module] = _Kept()
+        self._bound: _PerGraph[dict[str, BoundSpace]] = _PerGraph()
+        self._models: _PerGraph[nn.Module] = _PerGraph()
         on_networks: list[tuple[ModelGraph, dict[str, BoundSpace]]] = []
         self.tree = self._make_tree(on_networks)
         self._described_networks = self._described(on_networks)
@@ -159,7 +155,6 @@ class BoundProduct(BoundSpace):
         self.unmatched = tuple(node.name for node in graph.layers if node.name not in matched)
 
     def graph(self, config: Config) -> ModelGraph:
-        """The graph of the shape that a configuration has."""
         graph = self._graph if self._networks is None else self._networks.graph(config)
         widths = self._width_part(graph)
         return graph if widths is None else widths.graph(config)
@@ -184,45 +179,37 @@ class BoundProduct(BoundSpace):
         return self._fitting[space.name].on(self.graph(config))
 
     def train_settings(self, step: str, given: Given, config: Config) -> Given:
-        """What every space makes of the settings."""
         for part in self.parts(config).values():
             given = part.train_settings(step, given, config)
         return given
 
     def check_steps(self, steps: Mapping[str, TrainSettings]) -> None:
-        """What every space refuses."""
         for part in self.parts(self.tree.at(0)).values():
             part.check_steps(steps)
 
     def page(self, config: Config, known: Mapping[str, Any]) -> dict[str, Any]:
-        """What every space says, one after the other."""
         page = dict(known)
         for part in self.parts(config).values():
             page = part.page(config, page)
         return page
 
     def formats(self, config: Config) -> Assignment:
-        """The formats of every space that has some, for the shape of the configuration."""
         parts = self._on(config).values()
         return {path: slots for part in parts for path, slots in part.formats(config).items()}
 
     def network_of(self, config: Config) -> Hashable:
-        """What every space says."""
         parts = self._given if self._networks is None else self.parts(config)
         return tuple((name, part.network_of(config)) for name, part in parts.items())
 
     def widths(self, config: Config) -> Mapping[str, int]:
-        """Those of the space that changes widths."""
         widths = self._width_part(self._graph if self._networks is None else self._networks.graph(config))
         return {} if widths is None else widths.widths(config)
 
     def sparsity(self, config: Config) -> Mapping[str, float]:
-        """The fractions of zeros of every space that makes some."""
         parts = self._on(config).values()
         return {path: share for part in parts for path, share in part.sparsity(config).items()}
 
     def prunings(self, config: Config) -> Mapping[str, Hashable]:
-        """Those of every space."""
         parts = self._on(config).values()
         return {path: done for part in parts for path, done in part.prunings(config).items()}
 
@@ -232,25 +219,21 @@ class BoundProduct(BoundSpace):
 
     @property
     def outer(self) -> tuple[str, ...]:
-        """Those of the spaces that change shapes."""
         return self._outer
 
     def instrument(self, model: nn.Module) -> None:
-        """Everything that the spaces need in a model of the original shape."""
         for part in self._given.values():
             part.instrument(model)
 
     def apply(self, prepared: nn.Module, config: Config | None) -> nn.Module:
-        """Every space's knobs, on the prepared copy or on one of another shape."""
         return self._applied(prepared, config, config)
 
     def plain(self, prepared: nn.Module, config: Config) -> nn.Module:
-        """The model of the shape of a configuration."""
         return self._applied(prepared, config, None)
 
     def _applied(self, prepared: nn.Module, shape: Config | None, config: Config | None) -> nn.Module:
         if shape is None:
-            parts, model = self._unshaped(), prepared
+            parts, model = {n: p for n, p in self._given.items() if not p.changes_shapes}, prepared
         else:
             graph, parts = self.graph(shape), self._on(shape)
             model = prepared if graph is self._graph else self._copy_of(graph, parts)
@@ -262,13 +245,14 @@ class BoundProduct(BoundSpace):
         """What each space needs to explain itself; where layers differ, for every set of them."""
         if self._networks is None:
             return {"parts": {name: part.describe() for name, part in self._given.items()}}
-        return {
-            "parts": {self._networks.name: self._networks.describe()},
-            "networks": self._described_networks,
-        }
+        return {"parts": {self._networks.name: self._networks.describe()}, "networks": self._described_networks}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_bound": _Kept(), "_models": _Kept()}  # known by objects of this process
+        return {
+            **self.__dict__,
+            "_bound": _PerGraph(),
+            "_models": _PerGraph(),
+        }  # known by objects of this process
 
     def _make_tree(self, on_networks: list[tuple[ModelGraph, dict[str, BoundSpace]]]) -> Tree:
         """The knobs side by side; those of layers that only some networks have hang under what decides.
@@ -328,10 +312,6 @@ class BoundProduct(BoundSpace):
         """The spaces that keep shapes, bound to the shape of a configuration."""
         return self._parts_on(self.graph(config), self._others)
 
-    def _unshaped(self) -> dict[str, BoundSpace]:
-        """The spaces that keep shapes, bound to the given model."""
-        return {name: part for name, part in self._given.items() if not part.changes_shapes}
-
     def _parts_on(self, graph: ModelGraph, spaces: Sequence[Space]) -> dict[str, BoundSpace]:
         if graph is self._graph:
             return {space.name: self._given[space.name] for space in spaces if space.name in self._given}
@@ -367,16 +347,16 @@ class BoundProduct(BoundSpace):
             return space.bind(graph, self._calibration)
 
 
-Kept = TypeVar("Kept")
+T = TypeVar("T")
 
 
-class _Kept(Generic[Kept]):
+class _PerGraph(Generic[T]):
     """What was made for the last few graphs."""
 
     def __init__(self) -> None:
-        self._made: OrderedDict[int, tuple[ModelGraph, Kept]] = OrderedDict()
+        self._made: OrderedDict[int, tuple[ModelGraph, T]] = OrderedDict()
 
-    def of(self, graph: ModelGraph, make: Callable[[], Kept]) -> Kept:
+    def of(self, graph: ModelGraph, make: Callable[[], T]) -> T:
         """What belongs to a graph."""
         if id(graph) not in self._made:
             self._made[id(graph)] = (graph, make())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,12 +27,11 @@ from paretobit.passes.transform.prune_settings import WeightPruning
 from paretobit.passes.transform.prune_weights import weight_masks
 from paretobit.schemas import Entries, schema_of
 from paretobit.spaces.base import SPACES, BoundSpace, Dropped, Space
-from paretobit.spaces.format_knobs import one_of_each_name
+from paretobit.spaces.format_knobs import as_list, one_of_each_name
 from paretobit.spaces.knobs import Config, Knob, Option, Tree, Value
 from paretobit.spaces.mentions import Mention, in_ties, keys_of, seed_without, ties_without
-from paretobit.spaces.ties import read_ties, tied_by_hand
+from paretobit.spaces.ties import Share, read_ties, tied_by_hand
 
-Share = Literal["name", "type"]
 _KEYS = ("sparsity", "pattern", "method", "scope", "floor", "ragged", "seed")
 _AMOUNTS = ("sparsity", "pattern")
 _DETAILS = ("method", "scope")
@@ -85,17 +84,14 @@ class Prune(Space):
         self.batches = None if batches is None else list(batches)  # read again for every shape
 
     def mentions(self) -> list[Mention]:
-        """The keys of the seed, and the names in `tie`."""
         return [*keys_of(self.seed, self.by), *in_ties(self.tie)]
 
     def without(self, gone: Container[Mention]) -> Prune | None:
-        """The same for fewer layers; None where no key of the seed is left."""
         other = copy.copy(self)
         other.seed, other.tie = seed_without(self.seed, self.by, gone), ties_without(self.tie, gone)
         return other if other.seed else None
 
     def bind(self, graph: ModelGraph, calibration: Calibration | None = None) -> BoundPrune:
-        """The space over one model."""
         return BoundPrune(self, graph, calibration)
 
     @staticmethod
@@ -142,7 +138,6 @@ class BoundPrune(BoundSpace):
         self._removed: dict[tuple[int, tuple[Any, ...]], dict[str, float]] = {}
 
     def sparsity(self, config: Config) -> dict[str, float]:
-        """Path of a layer to the fraction of its weights that masks hold at zero."""
         found: dict[str, float] = {}
         for i, target in enumerate(self._targets):
             chosen = _decoded(target.prefix, target.entry, config)
@@ -166,17 +161,14 @@ class BoundPrune(BoundSpace):
         return prepared
 
     def prunings(self, config: Config) -> dict[str, Hashable]:
-        """What is chosen for every layer that loses weights."""
         chosen = [(t, _decoded(t.prefix, t.entry, config)) for t in self._targets]
         removing = [(t, own) for t, own in chosen if _removes(next(own[key] for key in _AMOUNTS if key in own))]
         return {node.owner: tuple(own.items()) for t, own in removing for node in t.layers}
 
     def acts_on(self) -> dict[str, tuple[str, ...]]:
-        """Every knob acts on the layers of its target."""
         return {knob.name: tuple(n.owner for n in t.layers) for t in self._targets for knob in _knobs(t)}
 
     def describe(self) -> dict[str, Any]:
-        """The targets: prefix, entry, layers."""
         return {
             "targets": [
                 {"prefix": t.prefix, "entry": dict(t.entry), "layers": [node.name for node in t.layers]}
@@ -213,7 +205,7 @@ class BoundPrune(BoundSpace):
         return WeightPruning(**given, choice=choice)
 
     def _measured(self, space: Prune, calibration: Calibration | None) -> dict[str, Tensor] | None:
-        aware = [t for t in self._targets if "activation-aware" in _as_list(t.entry.get("method"))]
+        aware = [t for t in self._targets if "activation-aware" in as_list(t.entry.get("method"))]
         if not aware:
             return None
         batches = space.batches if calibration is None or space.batches is not None else calibration.batches
@@ -254,7 +246,7 @@ def _targets(space: Prune, graph: ModelGraph) -> Iterator[_Target]:
 
 
 def _shared(space: Prune, key: str, layers: tuple[Node, ...], entry: Mapping[str, Any]) -> Iterator[_Target]:
-    if space.share == "name" and "global" in _as_list(entry.get("scope")):
+    if space.share == "name" and "global" in as_list(entry.get("scope")):
         problem, allowed = "layers with knobs of their own are not ranked together", 'share = "type"'
         raise BadInput(problem, key="scope", found="global", allowed=allowed)
     groups = [(key, layers)] if space.share == "type" and layers else [(node.name, (node,)) for node in layers]
@@ -281,9 +273,9 @@ def _entry(raw: Any) -> dict[str, Any]:
     """A checked entry; a list of one choice is no choice."""
     if len(raw.keys() & set(_AMOUNTS)) != 1:
         raise BadInput("how much goes must be said once", key="sparsity", allowed="sparsity or pattern")
-    for value in _as_list(raw.get("sparsity", 0)):
+    for value in as_list(raw.get("sparsity", 0)):
         check_sparsity(value)
-    for value in _as_list(raw.get("pattern", DENSE)):
+    for value in as_list(raw.get("pattern", DENSE)):
         if value != DENSE:
             parse_pattern(value)
     entry = {k: v[0] if isinstance(v, list | tuple) and len(v) == 1 else v for k, v in raw.items()}
@@ -315,7 +307,3 @@ def _decoded(prefix: str, entry: Mapping[str, Any], config: Config) -> dict[str,
         return chosen
     rest = (key for key in entry if key != amount)
     return chosen | {k: config[f"{prefix}.{k}"] if isinstance(entry[k], list) else entry[k] for k in rest}
-
-
-def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]

@@ -18,12 +18,13 @@ from paretobit.data.calibration import Calibration
 from paretobit.errors import BadInput, under
 from paretobit.formats import FULL, Format
 from paretobit.graph import ModelGraph, Node
+from paretobit.graph.operations import row_of
 from paretobit.nn import layer_at
 from paretobit.passes.layers.assignment import Assignment, instrument_layers
 from paretobit.passes.layers.choice import FIRST, LAST, LayerChoice
 from paretobit.passes.layers.entries import SLOTS, is_float
 from paretobit.passes.layers.pairs import AllowedPairs
-from paretobit.passes.layers.quantizable import complete, is_product, slots_at
+from paretobit.passes.layers.quantizable import complete, slots_at
 from paretobit.passes.layers.selection import By, path_of
 from paretobit.schemas import Entries
 from paretobit.spaces.allowed import only_allowed
@@ -42,12 +43,9 @@ from paretobit.spaces.knobs import Config, Knob, Tree, Value
 from paretobit.spaces.mentions import Mention, in_ties, keys_of, seed_without, ties_without
 from paretobit.spaces.slot_ties import SlotTies
 from paretobit.spaces.static_scales import StaticScales
-from paretobit.spaces.ties import INPUTS, read_ties, tied_by_hand
+from paretobit.spaces.ties import INPUTS, Share, read_ties, tied_by_hand
 
-Share = Literal["name", "type"]
 Scales = Literal["static", "dynamic"]
-
-
 _KEPT = 2**16  # answers: a search of days stays within some 100 MB
 
 
@@ -122,11 +120,9 @@ class Quantize(Space):
         return {end: entry for end, entry in ((FIRST, self.first), (LAST, self.last)) if entry is not None}
 
     def mentions(self) -> list[Mention]:
-        """The keys of the seed, and the names in `skip` and `tie`."""
         return [*keys_of(self.seed, self.by), *map(Mention, self.skip), *in_ties(self.tie)]
 
     def without(self, gone: Container[Mention]) -> Quantize | None:
-        """The same for fewer layers; None where no key of the seed is left."""
         other = copy.copy(self)
         other.seed = seed_without(self.seed, self.by, gone)
         other.skip = tuple(text for text in self.skip if Mention(text) not in gone)
@@ -134,7 +130,6 @@ class Quantize(Space):
         return other if other.seed else None
 
     def bind(self, graph: ModelGraph, calibration: Calibration | None = None) -> BoundQuantize:
-        """The space over one model."""
         return BoundQuantize(self, graph, calibration)
 
     @staticmethod
@@ -221,7 +216,6 @@ class BoundQuantize(BoundSpace):
             self._scales = StaticScales(graph, nodes, calibration)
 
     def formats(self, config: Config) -> Assignment:
-        """The formats of every varied layer under a configuration."""
         assignment: dict[str, dict[str, Format]] = {}
         for i, target in enumerate(self._targets):
             key = (i, tuple([config.get(name) for name in self._names[i]]))
@@ -327,7 +321,7 @@ class BoundQuantize(BoundSpace):
                     kept = entry.restricted(present)
                     knobs = knobs_of(prefix, kept)
                     self._report(every, knobs, group, present)
-                if any(is_product(node) for node in group.layers):
+                if any(row_of(node.op).is_product for node in group.layers):
                     knobs = self._allowed(group, every, kept, knobs, space.pairs)
             except BadInput as error:  # a knob is known by its prefix, an entry's key is not
                 error.key = error.key and error.key.removeprefix(f"{prefix}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph, Node, Ref
@@ -14,6 +14,8 @@ from paretobit.passes.layers.choice import meant
 from paretobit.passes.layers.quantizable import slots_at
 from paretobit.passes.layers.selection import candidates, path_of
 
+Share = Literal["name", "type"]
+"""`name`: every layer has knobs of its own; `type`: the layers that one key chooses share theirs."""
 INPUTS = "inputs"
 """In a list of ties: layers and functions that read the same tensor share the format of `data_in`."""
 Place = tuple[str, str]

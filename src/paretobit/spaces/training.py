@@ -13,6 +13,7 @@ from paretobit.errors import BadInput, located
 from paretobit.graph import ModelGraph
 from paretobit.schemas import Entries
 from paretobit.spaces.base import SPACES, BoundSpace, Dropped, Given, Space, Step
+from paretobit.spaces.format_knobs import as_list
 from paretobit.spaces.knobs import Config, Knob, Tree
 from paretobit.training import TrainSettings
 
@@ -50,7 +51,6 @@ class Training(Space):
         self.tree = Tree(tuple(Knob.of(key, values) for key, values in self.choices.items() if len(values) > 1))
 
     def bind(self, graph: ModelGraph, calibration: Calibration | None = None) -> BoundTraining:
-        """The space over one model, on which nothing of it depends."""
         return BoundTraining(self, graph)
 
     @staticmethod
@@ -77,7 +77,6 @@ class BoundTraining(BoundSpace):
         self.matched, self.unmatched = (), tuple(node.name for node in graph.layers)
 
     def train_settings(self, step: str, given: Given, config: Config) -> Given:
-        """The settings of a step under a configuration."""
         chosen = {
             key.partition(".")[2]: config.get(key, values[0])
             for key, values in self._choices.items()
@@ -99,15 +98,10 @@ class BoundTraining(BoundSpace):
                 given = steps[step].model_dump(exclude_unset=True)
                 type(steps[step]).model_validate({**given, name: value})
 
-    def instrument(self, model: nn.Module) -> None:
-        """Nothing: the model is as it was."""
-
     def apply(self, prepared: nn.Module, config: Config | None) -> nn.Module:
-        """The model as it was."""
         return prepared
 
     def describe(self) -> dict[str, Any]:
-        """The choices."""
         return {"choices": self._choices}
 
 
@@ -118,7 +112,7 @@ def _checked(seed: Mapping[str, Any], step: str, place: str) -> dict[str, list[A
     for key, choices in seed.items():
         if key not in allowed:
             raise BadInput("no setting of training", key=f"{place}.{key}", found=key, allowed=allowed)
-        listed = list(choices) if isinstance(choices, list | tuple) else [choices]
+        listed = as_list(choices)
         for value in listed:
             with located(key=f"{place}.{key}"):
                 if not isinstance(value, str | int | float | bool | None):

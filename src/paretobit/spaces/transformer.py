@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -167,7 +167,7 @@ class Transformer:
         ran: dict[str, nn.Module] = {}
         device = next(model.parameters()).device
         leaves = [(path, module) for path, module in model.named_modules() if not list(module.children())]
-        hooks = [module.register_forward_pre_hook(_noting(ran, path)) for path, module in leaves]
+        hooks = [module.register_forward_pre_hook(partial(_note, ran, path)) for path, module in leaves]
         try:
             with torch.no_grad():
                 model(**self._inputs(device))
@@ -262,13 +262,9 @@ def replace_layers(model: nn.Module, paths: Iterable[str]) -> None:
         setattr(model.get_submodule(parent), name, nn.Identity())
 
 
-def _noting(ran: dict[str, nn.Module], path: str) -> Callable[[nn.Module, Any], None]:
-    """A hook that notes a layer at its first call."""
-
-    def note(module: nn.Module, inputs: Any) -> None:
-        ran.setdefault(path, module)
-
-    return note
+def _note(ran: dict[str, nn.Module], path: str, module: nn.Module, inputs: Any) -> None:
+    """A hook, all but its last two arguments given, that notes a layer at its first call."""
+    ran.setdefault(path, module)
 
 
 def _as_plain(value: Any) -> Any:

@@ -41,16 +41,13 @@ class BruteForce(Strategy):
 
     @classmethod
     def draws(cls, settings: Any) -> bool:
-        """Shuffled, it does."""
         return bool(settings.order == "shuffled")
 
     def ask(self, n: int) -> list[Config]:
-        """The next `n` configurations."""
         configs = (self.problem.tree.at(index) for index in self._indices)
         return list(islice((config for config in configs if config not in self._done), n))
 
     def learn(self, trials: Sequence[Trial]) -> None:
-        """Leave out what is done already."""
         self._done.update(trial.config for trial in trials if trial.state != "failed")
 
     def tell(self, trials: Sequence[Trial]) -> None:

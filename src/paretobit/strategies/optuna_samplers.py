@@ -150,7 +150,6 @@ class OptunaStrategy(Strategy):
 
     @classmethod
     def check(cls, settings: Any, tree: Tree, objectives: int) -> None:
-        """Refuse what the sampler cannot use, and a sampler whose package is absent."""
         name, sampler = settings.sampler, SAMPLERS[settings.sampler]
         reason = _cannot_use(sampler, tree, objectives)
         if reason is not None:
@@ -162,11 +161,9 @@ class OptunaStrategy(Strategy):
 
     @classmethod
     def draws(cls, settings: Any) -> bool:
-        """Every sampler does."""
         return True
 
     def ask(self, n: int) -> list[Config]:
-        """The sampler's next `n` proposals; none once a sampler that lists the space has listed it."""
         proposals: list[Config] = []
         for _ in range(n):
             if self._ends and len(self._seen) >= self.problem.tree.size:
@@ -179,7 +176,6 @@ class OptunaStrategy(Strategy):
         return proposals
 
     def learn(self, trials: Sequence[Trial]) -> None:
-        """Add trials that came from another study to the sampler's own."""
         for trial in trials:
             judged = self.problem.judge(trial.metrics)
             values = self._values(judged)
@@ -189,7 +185,6 @@ class OptunaStrategy(Strategy):
                 self._seen.add(trial.config)
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Hand losses and violations to the sampler; a failed trial has neither."""
         for trial in trials:
             asked = self._running[trial.config].pop(0)
             judged = self.problem.judge(trial.metrics)
@@ -225,12 +220,6 @@ class OptunaStrategy(Strategy):
             # `study.stop()` outside of `optimize`: the trial is told, the sampler has listed the space
 
 
-def _distribution(knob: Knob) -> BaseDistribution:
-    if knob.ordered:
-        return IntDistribution(0, len(knob.values) - 1)
-    return CategoricalDistribution(knob.values)
-
-
 def _suggest(trial: optuna.Trial) -> Callable[[Knob], Value]:
     def choose(knob: Knob) -> Value:
         if knob.ordered:
@@ -250,7 +239,10 @@ def _frozen(
 
     def note(knob: Knob) -> Value:
         value = config[knob.name]
-        distributions[knob.name] = _distribution(knob)
+        listed = (
+            IntDistribution(0, len(knob.values) - 1) if knob.ordered else CategoricalDistribution(knob.values)
+        )
+        distributions[knob.name] = listed
         parameters[knob.name] = knob.values.index(value) if knob.ordered else value
         return value
 

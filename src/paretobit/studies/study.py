@@ -18,12 +18,11 @@ from paretobit.spaces.knobs import Config
 from paretobit.studies.answers import answer
 from paretobit.studies.models import TrialModels
 from paretobit.studies.packing import Packing, Row, Rows, Words
-from paretobit.studies.study_file import SCHEMA_VERSION, StudyFile
+from paretobit.studies.study_file import StudyFile
 from paretobit.studies.trial import State, Trial
 from paretobit.wanted.front import Front
 from paretobit.wanted.objectives import Constraint, Objective
 
-__all__ = ["SCHEMA_VERSION", "Study", "describe_objective"]
 _MAGIC = b"SQLite format 3\0"
 
 
@@ -227,9 +226,7 @@ class Study:
         return self.best("knee")
 
     def attach(
-        self,
-        build: Callable[[Trial], nn.Module],
-        describe: Callable[[SavedModel, Trial], SavedModel],
+        self, build: Callable[[Trial], nn.Module], describe: Callable[[SavedModel, Trial], SavedModel]
     ) -> None:
         """Let the study's trials make their models.
 
@@ -311,8 +308,3 @@ class _Standing:
         """Numbers of the trials on the front, sorted by their losses and then by number."""
         self._trials = {losses: self._trials[losses] for losses in sorted(set(self._front.points))}
         return [number for numbers in self._trials.values() for number in numbers]
-
-
-def describe_objective(objective: Objective) -> dict[str, Any]:
-    """An objective as JSON."""
-    return objective.to_json()

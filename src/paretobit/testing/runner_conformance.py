@@ -1,7 +1,5 @@
 """The conformance suite of runners: what every runner promises, as a class of tests to inherit."""
 
-# ruff: noqa: D102 (a test says in its name what is promised)
-
 from __future__ import annotations
 
 import copy

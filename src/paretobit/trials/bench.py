@@ -102,11 +102,9 @@ class Bench:
     def _candidate(self, config: Config | None) -> Candidate:
         """What a configuration means; that of the last one is kept."""
         if self._last is None or self._last[0] is not config:
-            known = (
-                Candidate({}, None)
-                if config is None
-                else Candidate(self._space.formats(config), None, 0, self._space.sparsity(config))
-            )
+            known = Candidate({}, None)
+            if config is not None:
+                known = Candidate(self._space.formats(config), None, 0, self._space.sparsity(config))
             self._last = (config, known)
         return self._last[1]
 

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from paretobit.errors import BadInput
 from paretobit.trials.runners import RUNNERS, FileRunner, Runner
 from paretobit.wanted.metric import Metric
-from paretobit.wanted.objectives import (
-    parse_question,
-)
+from paretobit.wanted.objectives import parse_question
 from paretobit.wanted.wanted import Wanted, check_answerable
 
 

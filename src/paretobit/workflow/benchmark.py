@@ -29,6 +29,7 @@ from paretobit.workflow.settings import Settings
 from paretobit.workflow.train import load_data
 
 _MOST_ROWS, _MOST_PASSES, _LONGEST = 2**20, 100_000, 3600
+_RANDOM_ROWS = 64
 _SHORTEST = 1e-7  # seconds: the clock's own
 
 
@@ -179,7 +180,9 @@ def benchmark(
             for rows in dict.fromkeys(wanted.batch_sizes):
                 batch = x[torch.arange(rows) % len(x)].to(place)
                 timings += _Setting(model, batch, threads, wanted, skipped).measured(offered)
-    return Benchmark(name, _machine(place), tuple(timings), skipped)
+    kind = torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu"
+    machine = {"device": kind, "processors": os.cpu_count(), "torch": torch.__version__}
+    return Benchmark(name, machine, tuple(timings), skipped)
 
 
 class _Setting:
@@ -309,21 +312,15 @@ def _run_once(model: nn.Module, x: Tensor) -> None:
         raise BadInput("the model's result has NaN or infinity")
 
 
-def _random_rows(model: nn.Module, shape: tuple[int, ...], seed: int, rows: int = 64) -> Tensor:
+def _random_rows(model: nn.Module, shape: tuple[int, ...], seed: int) -> Tensor:
     """Normal numbers, or token ids of the model's vocabulary."""
     generator = torch.Generator().manual_seed(seed)
     if input_dtype(model) != torch.int64:
-        return torch.randn(rows, *shape, generator=generator)
+        return torch.randn(_RANDOM_ROWS, *shape, generator=generator)
     config: Any = model.config
-    vocabulary = int(config.vocab_size)
-    return torch.randint(0, vocabulary, (rows, *shape), generator=generator)
+    return torch.randint(0, int(config.vocab_size), (_RANDOM_ROWS, *shape), generator=generator)
 
 
 def _difference(result: Tensor, reference: Tensor) -> float:
     """Largest absolute difference."""
     return float((result.double() - reference.double()).abs().max()) if result.numel() else 0.0
-
-
-def _machine(place: torch.device) -> dict[str, Any]:
-    kind = torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu"
-    return {"device": kind, "processors": os.cpu_count(), "torch": torch.__version__}

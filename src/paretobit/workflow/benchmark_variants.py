@@ -44,10 +44,6 @@ class Variant:
     note: str = ""
 
 
-def _eager(model: nn.Module, x: Tensor) -> Variant:
-    return _plainly(copy.deepcopy(model))
-
-
 def _compiled(model: nn.Module, x: Tensor) -> Variant:
     if x.device.type == "cpu" and cpp_compiler() is None:
         raise NotOffered("torch.compile needs a C++ compiler, and none was found: set CXX to one")
@@ -78,7 +74,7 @@ def _packed(model: nn.Module, x: Tensor) -> Variant:
 
 
 VARIANTS: dict[str, Callable[[nn.Module, Tensor], Variant]] = {
-    EAGER: _eager,
+    EAGER: lambda model, x: _plainly(copy.deepcopy(model)),
     "compile": _compiled,
     "fused_attention": _fused,
     "plain_attention": _plain,

@@ -64,7 +64,8 @@ def compare_on_table(
     """
     problem = table.problem(wanted)
     contestants, left_out = line_up(asking.strategies, problem, table.about["evidence_absent"])
-    losses = (problem.judge(o.metrics).losses for o in _outcomes(table, problem) if o.state == "complete")
+    outcomes = (table.outcome(table.tree.at(index), problem) for index in range(len(table)))
+    losses = (problem.judge(o.metrics).losses for o in outcomes if o.state == "complete")
     stick = Yardstick(
         problem.objectives, (p for p in losses if p), problem.vocabulary.metrics, _samples(table.about)
     )
@@ -259,10 +260,6 @@ def _told(
         if on_play:
             on_play(contestant.label, done, len(jobs))
         yield one
-
-
-def _outcomes(table: Table, problem: Problem) -> Iterator[Outcome]:
-    return (table.outcome(table.tree.at(index), problem) for index in range(len(table)))
 
 
 def _samples(about: Mapping[str, Any]) -> int | None:

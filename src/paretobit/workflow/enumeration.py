@@ -32,13 +32,9 @@ class TestEvaluation(BasicEvaluation):
     """Accuracy and loss on the test split, under names that say so."""
 
     __test__ = False
-    metrics = (
-        replace(BasicEvaluation.metrics[0], name=TEST + BasicEvaluation.metrics[0].name),
-        replace(BasicEvaluation.metrics[1], name=TEST + BasicEvaluation.metrics[1].name),
-    )
+    metrics = tuple(replace(metric, name=TEST + metric.name) for metric in BasicEvaluation.metrics)
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
-        """Run the model once over the test split."""
         return {TEST + name: value for name, value in super().measure(candidate).items()}
 
 
@@ -121,12 +117,8 @@ def gather_evidence(session: Session) -> tuple[dict[str, Any] | None, str]:
 def _check_size(session: Session, limit: int) -> None:
     size = session.space.tree.size
     if size > limit:
-        raise BadInput(
-            "the space is too large to be enumerated: --limit allows more",
-            key="search.space",
-            found=f"{size:,} configurations",
-            allowed=f"{limit:,}",
-        )
+        problem = "the space is too large to be enumerated: --limit allows more"
+        raise BadInput(problem, key="search.space", found=f"{size:,} configurations", allowed=f"{limit:,}")
 
 
 def _on_test(session: Session) -> TestEvaluation:

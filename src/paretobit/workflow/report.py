@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paretobit.errors import BadInput, located
-from paretobit.report.figures import FIGURES, FORMATS, Asked, Kind, Picture, save
+from paretobit.report.figures import FIGURES, FORMATS, Asked, Picture, save
 from paretobit.report.knob_columns import knob_named
 from paretobit.report.metrics import metric_name
 from paretobit.report.page import Shown, page
@@ -62,13 +62,13 @@ def report(
     asked = asked or Asked()
     if picture_format not in FORMATS:
         raise BadInput("no such kind of picture", key="--format", found=picture_format, allowed=FORMATS)
-    kinds = [_kind(name) for name in dict.fromkeys(names)] or [entry.value for entry in FIGURES]
+    with located(key="--figure"):
+        kinds = [FIGURES[name] for name in dict.fromkeys(names)] or [entry.value for entry in FIGURES]
     taken = {option for kind in kinds for option in kind.takes}
     for option, value in vars(asked).items():
         if value is not None and option not in taken:
-            raise BadInput(
-                "none of these figures heeds it", key=f"--{option}", found=value, allowed=_heeding(option)
-            )
+            heeding = [f"--figure {entry.name}" for entry in FIGURES if option in entry.value.takes]
+            raise BadInput("none of these figures heeds it", key=f"--{option}", found=value, allowed=heeding)
     runs = Runs([Run.open(path) for path in _each_once(paths)])
     _check(runs, asked)
     pictures: dict[str, Picture] = {}
@@ -152,12 +152,3 @@ def _check(runs: Runs, asked: Asked) -> None:
             except BadInput as error:
                 error.key = f"--{error.key}"
                 raise
-
-
-def _kind(name: str) -> Kind:
-    with located(key="--figure"):
-        return FIGURES[name]
-
-
-def _heeding(option: str) -> list[str]:
-    return [f"--figure {entry.name}" for entry in FIGURES if option in entry.value.takes]

@@ -80,7 +80,10 @@ def transform(settings: Settings, document: Document, folder: RunFolder) -> Tran
             told[name] = info
             widths |= {group: after for group, (_, after) in info.get("widths", {}).items()}
     with one_thread():
-        sides = [Appraisal(cost(g), _results(g, data)) for g in (before, graph)]
+        sides = [
+            Appraisal(cost(g), {s.name: evaluate(g.model, s.x, s.y, _ROWS) for s in data.splits})
+            for g in (before, graph)
+        ]
         sums = accumulators(graph, [data.train.x[:_ROWS]])
     folder.create()
     folder.write_config(settings.resolved())
@@ -97,7 +100,3 @@ def _run(
     if "batches" in inspect.signature(chosen).parameters:
         chosen = functools.partial(chosen, batches=[data.train.x[:_ROWS]])  # type: ignore[call-arg]
     return chosen(graph, table)
-
-
-def _results(graph: ModelGraph, data: Data) -> dict[str, Evaluation]:
-    return {split.name: evaluate(graph.model, split.x, split.y, _ROWS) for split in data.splits}

@@ -1,18 +1,13 @@
 """Passes that look and leave the graph alone."""
 
 from paretobit.passes.analysis.accumulators import Accumulator, accumulators
-from paretobit.passes.analysis.cost import (
-    CONVENTIONS,
-    Convention,
-    CostReport,
-    NodeCost,
-    cost,
-    node_cost,
-    zero_fraction,
-)
+from paretobit.passes.analysis.cost import CONVENTIONS, CostReport, cost, zero_fraction
 from paretobit.passes.analysis.cost_table import CostTable
+from paretobit.passes.analysis.layer_bits import owners
 from paretobit.passes.analysis.memory import peak_memory
-from paretobit.passes.analysis.report import (
+from paretobit.passes.analysis.roofline import Device, Roofline, roofline
+from paretobit.passes.analysis.statistics import TensorStatistics, statistics
+from paretobit.passes.analysis.summary import (
     GraphReport,
     LayerComparison,
     TypeSummary,
@@ -20,30 +15,21 @@ from paretobit.passes.analysis.report import (
     report_graph,
     summarize_quantization,
 )
-from paretobit.passes.analysis.roofline import Device, NodeTime, Roofline, roofline
-from paretobit.passes.analysis.statistics import TensorStatistics, statistics
-from paretobit.passes.analysis.storage import LayerBits, Owner, owners
 
 __all__ = [
     "CONVENTIONS",
     "Accumulator",
-    "Convention",
     "CostReport",
     "CostTable",
     "Device",
     "GraphReport",
-    "LayerBits",
     "LayerComparison",
-    "NodeCost",
-    "NodeTime",
-    "Owner",
     "Roofline",
     "TensorStatistics",
     "TypeSummary",
     "accumulators",
     "compare",
     "cost",
-    "node_cost",
     "owners",
     "peak_memory",
     "report_graph",

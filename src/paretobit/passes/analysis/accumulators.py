@@ -104,15 +104,12 @@ class _Watch:
         """A forward pre-hook."""
         x = arguments[0] if arguments else next(iter(named.values()))
         codes = self.data.quantize(x.detach()).double() / self.data.step
-        sums = self._add_up(codes)
+        sums = dot_product(self.module, codes, self.weights, self.bias)
         self.low, self.high = min(self.low, float(sums.min())), max(self.high, float(sums.max()))
         self.sums += sums.numel()
         for width in self.over:
             held = (sums >= -(2.0 ** (width - 1))) & (sums <= 2.0 ** (width - 1) - 1)
             self.over[width] += int((~held).sum())
-
-    def _add_up(self, codes: Tensor) -> Tensor:
-        return dot_product(self.module, codes, self.weights, self.bias)
 
     def result(self) -> Accumulator:
         """What was seen, beside what could be."""

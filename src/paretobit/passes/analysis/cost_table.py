@@ -134,13 +134,9 @@ def _quantities(header: list[str], path: str | Path) -> tuple[str, ...]:
             raise BadInput("the cost table lacks a column", source=path, line=1, found=header, allowed=KEYS)
     quantities = tuple(name for name in header if name not in KEYS)
     if not quantities or "" in header or len(set(header)) < len(header):
-        raise BadInput(
-            "the columns of a cost table need names of their own",
-            source=path,
-            line=1,
-            found=header,
-            allowed=[*KEYS, "and one column per quantity: energy, luts, cycles"],
-        )
+        problem = "the columns of a cost table need names of their own"
+        allowed = [*KEYS, "and one column per quantity: energy, luts, cycles"]
+        raise BadInput(problem, source=path, line=1, found=header, allowed=allowed)
     return quantities
 
 

@@ -15,7 +15,7 @@ from paretobit.passes.layers.selection import path_of
 
 
 @dataclass
-class Kept:
+class Activation:
     """Memory that holds an activation: the result of one node, its views, and what is written into it.
 
     Attributes:
@@ -30,7 +30,7 @@ class Kept:
     first: int
     last: int
     uses: list[tuple[str, str | None]] = field(default_factory=list)
-    copies: list[Kept] = field(default_factory=list)
+    copies: list[Activation] = field(default_factory=list)
 
 
 class Lifetimes:
@@ -52,8 +52,8 @@ class Lifetimes:
     def __init__(self, graph: ModelGraph) -> None:
         if graph.batch is None:
             raise BadInput("activation memory needs shapes: give example inputs", key="peak_memory")
-        self.kept: list[Kept] = []
-        self.of: dict[str, Kept] = {}
+        self.kept: list[Activation] = []
+        self.of: dict[str, Activation] = {}
         self._reordered: set[str] = set()
         for position, node in enumerate(graph):
             shared = _shares(node)
@@ -87,7 +87,7 @@ class Lifetimes:
     def _make(self, node: Node, position: int) -> None:
         if node.kind in ("get_attr", "output") or not node.output_shapes:
             return
-        self.of[node.name] = Kept(result_elements(node), position, position)
+        self.of[node.name] = Activation(result_elements(node), position, position)
         self.kept.append(self.of[node.name])
 
     def makes(self, node: Node) -> bool:

@@ -25,8 +25,8 @@ from paretobit.nn import parameter_uses
 from paretobit.passes.analysis.cost.conventions import NO_FORMATS
 from paretobit.passes.analysis.cost.counting import products, takes_no_time
 from paretobit.passes.analysis.cost.operands import reads, rows_of
-from paretobit.passes.analysis.memory import Kept, Lifetimes, result_elements
-from paretobit.passes.analysis.storage import statistics_bits
+from paretobit.passes.analysis.layer_bits import statistics_bits
+from paretobit.passes.analysis.memory import Activation, Lifetimes, result_elements
 from paretobit.passes.layers.assignment import Assignment, carried_formats, width_of
 from paretobit.passes.layers.selection import path_of
 
@@ -87,12 +87,8 @@ class Device(BaseModel):
         """
         fitting = [(d * w, -speed) for d, w, speed in self._pairs_listed if d >= data and w >= weight]
         if not fitting:
-            raise BadInput(
-                "the device has no pair of widths that is wide enough",
-                key="peak",
-                found=f"{data}x{weight}",
-                allowed=list(self.peak),
-            )
+            problem = "the device has no pair of widths that is wide enough"
+            raise BadInput(problem, key="peak", found=f"{data}x{weight}", allowed=list(self.peak))
         return -min(fitting)[1]
 
     @cached_property
@@ -133,7 +129,7 @@ class _Work:
     site: str
     free: bool
     macs: int
-    moved: tuple[tuple[int, Kept], ...]
+    moved: tuple[tuple[int, Activation], ...]
     stored: tuple[tuple[int, str | None], ...]
     gathered: int
 
@@ -141,7 +137,7 @@ class _Work:
 class Roofline:
     """The time of a graph on a device, for any formats.
 
-    Reads and writes are those of activations at the width in which they are kept (`memory.Kept`), of
+    Reads and writes are those of activations at the width in which they are kept (`memory.Activation`), of
     parameters in their format, once a batch, and of the rows that an embedding looks up. An operation
     that nobody can count takes the time of its bytes.
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph, Node
 from paretobit.passes.layers.quantizable import check_slots, has_weights, possible_slots_at, slots_at
-from paretobit.passes.layers.selection import By, candidates, path_of, select
+from paretobit.passes.layers.selection import By, candidates, compiled, path_of, select
 
 FIRST, LAST = "first", "last"
 
@@ -34,7 +33,7 @@ class LayerChoice:
     def __init__(self, graph: ModelGraph, by: By, skip: Sequence[str] = (), ends: Iterable[str] = ()) -> None:
         self._graph, self._by = graph, by
         self._taken: dict[str, str] = {}
-        self._skipped = self._to_skip(skip)
+        self._skipped = {path_of(node): text for text in skip for node in meant(graph, text, "skip")}
         self.left: dict[str, str] = {}
         self._ends = {path_of(self._end(end)): end for end in ends}
 
@@ -112,10 +111,6 @@ class LayerChoice:
             raise BadInput("the model has no layer with weights to multiply", key=end)
         return layers[0 if end == FIRST else -1]
 
-    def _to_skip(self, skip: Sequence[str]) -> dict[str, str]:
-        """Path of what is skipped to the text that says so."""
-        return {path_of(node): text for text in skip for node in meant(self._graph, text, "skip")}
-
     @property
     def skipped(self) -> frozenset[str]:
         """Paths of what stays float whatever a key says."""
@@ -141,10 +136,7 @@ def meant(graph: ModelGraph, text: str, key: str) -> tuple[Node, ...]:
     nodes = candidates(graph, functions=True)
     found = [n for n in nodes if text in (n.name, path_of(n)) or path_of(n).startswith(text + ".")]
     if not found:
-        try:
-            pattern = re.compile(text.removeprefix(REGEX))
-        except re.error as error:
-            raise BadInput(f"not a regular expression: {error}", key=key, found=text) from None
+        pattern = compiled(text.removeprefix(REGEX), key)
         found = [n for n in nodes if pattern.fullmatch(n.name) or pattern.fullmatch(path_of(n))]
     if not found:
         allowed = [node.name for node in nodes]

@@ -28,7 +28,7 @@ DEFAULT_SLOTS = ("data_in", "weight")
 
 
 @dataclass(frozen=True)
-class Entry:
+class LayerEntry:
     """A configuration entry taken apart; values may be scalars or, in a search, lists of choices.
 
     Attributes:
@@ -70,7 +70,7 @@ class EntrySettings(OpenSchema):
         return raw["config"] if set(raw) == {"config"} else raw
 
 
-def split_entry(entry: Mapping[str, Any]) -> Entry:
+def split_entry(entry: Mapping[str, Any]) -> LayerEntry:
     """Take an entry apart; `{"config": {...}}` around it is accepted.
 
     A name without a slot means the data and the weights.
@@ -102,7 +102,7 @@ def split_entry(entry: Mapping[str, Any]) -> Entry:
     written_slots = (*whole, *parameters)
     if "name" in entry and not written_slots:
         parameters = {slot: {} for slot in DEFAULT_SLOTS}
-    return Entry(entry.get("name"), whole, parameters, written_slots)
+    return LayerEntry(entry.get("name"), whole, parameters, written_slots)
 
 
 def is_float(name: Any) -> bool:
@@ -170,9 +170,4 @@ def _names(name: Any) -> list[str]:
 
 def _known_keys(names: Iterable[str]) -> list[str]:
     parameters = dict.fromkeys(p for name in names for p in parameter_names(name))
-    return [
-        "name",
-        *OF_THE_LAYER,
-        *SLOTS,
-        *(f"{slot}_{parameter}" for slot in SLOTS for parameter in parameters),
-    ]
+    return ["name", *OF_THE_LAYER, *SLOTS, *(f"{slot}_{p}" for slot in SLOTS for p in parameters)]

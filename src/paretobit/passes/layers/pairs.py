@@ -109,9 +109,5 @@ class AllowedPairs:
         if not self.allow(slots):
             found = f"{slots.get('data_in', FULL)} x {slots.get('weight', FULL)}"
             allowed = [f"{data.text} x {weight.text}" for data, weight in self.pairs]
-            raise BadInput(
-                f"'{name}' has a pair of formats that is not allowed",
-                key="allowed",
-                found=found,
-                allowed=allowed,
-            )
+            problem = f"'{name}' has a pair of formats that is not allowed"
+            raise BadInput(problem, key="allowed", found=found, allowed=allowed)

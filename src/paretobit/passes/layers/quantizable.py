@@ -59,16 +59,11 @@ def terms_at(graph: ModelGraph, node: Node) -> int | None:
     return function_terms(node.op, {slot: shape for slot, shape in known.items() if shape})
 
 
-def is_product(node: Node) -> bool:
-    """Whether a node multiplies data by weights, or data by data."""
-    return row_of(node.op).is_product
-
-
 def has_weights(graph: ModelGraph, node: Node) -> bool:
     """Whether a node is a layer whose weights are multiplied with data, or looked up in a table."""
     if node.kind != "call_module" or "weight" not in slots_at(graph, node):
         return False
-    return is_product(node) or row_of(node.op).looks_up
+    return row_of(node.op).is_product or row_of(node.op).looks_up
 
 
 def why_not(graph: ModelGraph, node: Node) -> str | None:

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph, Node, op_name
-from paretobit.graph.operations import OPERATIONS
+from paretobit.passes.layers.quantizable import is_function
 
 By = Literal["type", "name", "regex"]
 
@@ -36,7 +36,7 @@ def select(graph: ModelGraph, by: By, key: str, functions: bool = False) -> tupl
         found = tuple(node for node in nodes if key in (node.name, path_of(node)))
         allowed = [node.name for node in nodes]
     else:
-        pattern = _compiled(key)
+        pattern = compiled(key)
         found = tuple(n for n in nodes if pattern.fullmatch(n.name) or pattern.fullmatch(path_of(n)))
         allowed = [node.name for node in nodes]
     if not found:
@@ -49,9 +49,7 @@ def select(graph: ModelGraph, by: By, key: str, functions: bool = False) -> tupl
 def candidates(graph: ModelGraph, functions: bool = False) -> tuple[Node, ...]:
     """The layers and on demand the functions that can be quantised, in order of execution, each layer once."""
     layers = {node.name for node in graph.layers}
-    return tuple(
-        n for n in graph if n.name in layers or (functions and _is_function(n) and OPERATIONS.operands(n.op))
-    )
+    return tuple(n for n in graph if n.name in layers or (functions and is_function(n)))
 
 
 def path_of(node: Node) -> str:
@@ -60,10 +58,6 @@ def path_of(node: Node) -> str:
 
 
 _NOUN = {"type": "type", "name": "name", "regex": "pattern"}
-
-
-def _is_function(node: Node) -> bool:
-    return node.kind in ("call_function", "call_method") and bool(node.site)
 
 
 def _refuse_function(graph: ModelGraph, key: str) -> None:
@@ -83,8 +77,13 @@ def _folded(name: str) -> str:
     return op_name(name).replace("_", "")
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
+def compiled(pattern: str, key: str | None = None) -> re.Pattern[str]:
+    """A regular expression that a user wrote, under a key.
+
+    Raises:
+        BadInput: It is none.
+    """
     try:
         return re.compile(pattern)
     except re.error as error:
-        raise BadInput(f"not a regular expression: {error}", found=pattern) from None
+        raise BadInput(f"not a regular expression: {error}", key=key, found=pattern) from None

@@ -1,6 +1,5 @@
 """Passes that return a new graph."""
 
-from paretobit.passes.layers.assignment import Assignment, apply_assignment, assignment_of, instrument_layers
 from paretobit.passes.registry import PASSES
 from paretobit.passes.transform.batch_norm import (
     FoldedBatchNorm,
@@ -10,9 +9,9 @@ from paretobit.passes.transform.batch_norm import (
     reestimate_batch_norm,
     with_folds,
 )
-from paretobit.passes.transform.bias_correction import OutputMeans, correct_biases
+from paretobit.passes.transform.bias_correction import correct_biases
 from paretobit.passes.transform.calibrate import Observed, calibrate, fit_frac_width, freeze_scales
-from paretobit.passes.transform.channel_multiplier import ChannelMultiplierSettings, channel_multiplier
+from paretobit.passes.transform.channel_multiplier import channel_multiplier
 from paretobit.passes.transform.inherit import resize
 from paretobit.passes.transform.prune import prune
 from paretobit.passes.transform.prune_activation import InputPruning, input_prunings_of, set_input_pruning
@@ -23,18 +22,13 @@ from paretobit.passes.transform.quantize import QuantizeSettings, quantize
 __all__ = [
     "PASSES",
     "ActivationPruning",
-    "Assignment",
-    "ChannelMultiplierSettings",
     "Choice",
     "FoldedBatchNorm",
     "InputPruning",
     "Observed",
-    "OutputMeans",
     "PruneSettings",
     "QuantizeSettings",
     "WeightPruning",
-    "apply_assignment",
-    "assignment_of",
     "calibrate",
     "channel_multiplier",
     "correct_biases",
@@ -43,7 +37,6 @@ __all__ = [
     "folds_of",
     "freeze_scales",
     "input_prunings_of",
-    "instrument_layers",
     "prune",
     "quantize",
     "recalibrate_batch_norm",

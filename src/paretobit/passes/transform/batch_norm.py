@@ -260,7 +260,8 @@ def _obstacle_of(graph: ModelGraph, node: Node, module: nn.Module) -> str | None
     if "bias" in masked:
         return f"the bias of {node.name} is masked"
     if isinstance(module, Quantized):
-        kept = {slot: f for slot, f in module.slots.items() if f is not FULL and _matters(module, slot)}
+        matters = (s for s in module.slots if isinstance(module, _BatchNorm) or not s.startswith("data"))
+        kept = {slot: f for slot in matters if (f := module.slots[slot]) is not FULL}
         if kept:
             slot, number_format = next(iter(kept.items()))
             return f"the {slot} of {node.name} carries {number_format}: fold first, then quantise"
@@ -268,11 +269,6 @@ def _obstacle_of(graph: ModelGraph, node: Node, module: nn.Module) -> str | None
 
 
 _PLAIN_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-
-
-def _matters(module: nn.Module, slot: str) -> bool:
-    """Whether a format in this slot stands in the way: the data of the layer before does not."""
-    return isinstance(module, _BatchNorm) or not slot.startswith("data")
 
 
 def _obstacle_of_weight(graph: ModelGraph, node: Node, module: nn.Module) -> str | None:

@@ -22,7 +22,7 @@ from paretobit.graph.widths import WidthGroup, WidthGroups, width_groups
 from paretobit.passes.layers.selection import select
 from paretobit.passes.registry import PASSES
 from paretobit.passes.taking import takes, with_entries
-from paretobit.passes.transform.inherit import resize_graph
+from paretobit.passes.transform.inherit import resize
 from paretobit.passes.transform.width_maps import Inherit
 from paretobit.schemas import Entries, OpenSchema, Schema, check_fields, schema_of
 
@@ -149,7 +149,7 @@ def channel_multiplier(
         with under(demand.key):
             multiplier = as_multiplier(demand.value)
         widths[demand.group.name] = scaled(demand.group, multiplier, settings.divisor)
-    new = resize_graph(graph, widths, settings.inherit, settings.seed, groups=groups)
+    new = resize(graph, widths, settings.inherit, settings.seed, groups=groups)
     changes = {name: (groups[name].width, width) for name, width in widths.items()}
     return new, {"widths": changes, "left": dict(asked.left)}
 

@@ -35,8 +35,8 @@ def resize(
     *,
     groups: WidthGroups | None = None,
     example: Example | None = None,
-) -> nn.Module:
-    """A new model whose width groups have other widths; the graph's own model stays as it is.
+) -> ModelGraph:
+    """A new model whose width groups have other widths, traced once more; the graph's own stays as it is.
 
     Args:
         graph: Traced with example inputs.
@@ -50,19 +50,6 @@ def resize(
         BadInput: A group is unknown or frozen, a width is none of its multiples, the weights cannot be
             inherited so, or the new model does not run.
     """
-    return resize_graph(graph, widths, inherit, seed, groups=groups, example=example).model
-
-
-def resize_graph(
-    graph: ModelGraph,
-    widths: Mapping[str, int],
-    inherit: Inherit = "slice",
-    seed: int = 0,
-    *,
-    groups: WidthGroups | None = None,
-    example: Example | None = None,
-) -> ModelGraph:
-    """As `resize`, with the graph of the new model, traced once more."""
     if masks_of(graph.model):
         raise BadInput("a pruned model cannot be resized", allowed="channel_multiplier before prune")
     groups = groups or width_groups(graph)

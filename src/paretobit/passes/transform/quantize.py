@@ -12,11 +12,12 @@ from pydantic import BaseModel
 from paretobit.errors import BadInput, under
 from paretobit.formats import Format
 from paretobit.graph import ModelGraph, Node
+from paretobit.graph.operations import row_of
 from paretobit.passes.layers.assignment import apply_assignment
 from paretobit.passes.layers.choice import FIRST, LAST, LayerChoice
 from paretobit.passes.layers.entries import EntrySettings, slot_formats, split_entry
 from paretobit.passes.layers.pairs import AllowedPairs
-from paretobit.passes.layers.quantizable import complete, is_product, unsupported
+from paretobit.passes.layers.quantizable import complete, unsupported
 from paretobit.passes.layers.selection import By, path_of
 from paretobit.passes.registry import PASSES
 from paretobit.passes.taking import takes, with_entries
@@ -112,7 +113,7 @@ def _resolve(
     def give(nodes: Iterable[Node], formats: Mapping[str, Format]) -> None:
         for node in nodes:
             slots = complete(graph, node, formats)
-            if is_product(node):
+            if row_of(node.op).is_product:
                 pairs.check(node.name, slots)
             if slots:
                 assignment[path_of(node)] = slots

@@ -278,10 +278,6 @@ def _with_value(trials: Sequence[Trial], *knobs: KnobColumn | None) -> list[Tria
     return [t for t in trials if all(knob is None or knob.value(t) is not ABSENT for knob in knobs)]
 
 
-def _shares(one: KnobColumn, other: KnobColumn) -> bool:
-    return bool(set(one.members) & set(other.members))
-
-
 def _first_of(
     choices: Sequence[KnobColumn], slot: str, other: KnobColumn | None, trials: Sequence[Trial]
 ) -> KnobColumn | None:
@@ -302,7 +298,7 @@ def _first_of(
         used = _with_value(trials, knob, other)
         return all(one is None or len(values_of(one, used)) > 1 for one in (knob, other))
 
-    free = [knob for knob in choices if not (other and _shares(knob, other))]
+    free = [knob for knob in choices if not (other and set(knob.members) & set(other.members))]
     return next(filter(both_vary, sorted(free, key=rank)), None)
 
 

@@ -68,7 +68,8 @@ def _several(runs: Runs) -> style.Picture:
     everything = [epoch for run in runs for epoch in run.epochs]
     choices = {LOSS: ("val_loss", "train_loss"), ACCURACY: ("val_accuracy", "train_accuracy")}
     panels = {
-        label: next((name for name in names if _in_all(runs, name)), None) for label, names in choices.items()
+        label: next((name for name in names if all(_has(run.epochs, name) for run in runs)), None)
+        for label, names in choices.items()
     }
     shown = {label: name for label, name in panels.items() if name is not None}
     kinds = {name: "validation" if name.startswith("val") else "training" for name in shown.values()}
@@ -146,10 +147,6 @@ def curve(epochs: Sequence[Epoch], name: str) -> list[float]:
 
 def _has(epochs: Sequence[Epoch], name: str) -> bool:
     return any(math.isfinite(value) for value in curve(epochs, name))
-
-
-def _in_all(runs: Runs, name: str) -> bool:
-    return all(_has(run.epochs, name) for run in runs)
 
 
 def _label(axes: Axes, label: str) -> None:

@@ -96,7 +96,6 @@ class SerialEngine(Engine):
     def of(
         cls, bench: Bench, make_bench: Callable[[], Bench], judge: Judge, execution: Execution
     ) -> SerialEngine:
-        """On the bench of this process."""
         return cls(bench, judge)
 
     def __init__(self, bench: Bench, judge: Judge = nothing_wanted) -> None:
@@ -104,11 +103,9 @@ class SerialEngine(Engine):
         self._queue: deque[tuple[Config, Bar | None]] = deque()
 
     def submit(self, config: Config, bar: Bar | None = None) -> None:
-        """Queue a configuration."""
         self._queue.append((config, bar))
 
     def next(self) -> Finished:
-        """Evaluate the oldest one."""
         config, bar = self._queue.popleft()
         start = time.perf_counter()
         outcome = self._bench.evaluate(config, self._judge, bar)

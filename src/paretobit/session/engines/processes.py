@@ -104,7 +104,6 @@ class ProcessEngine(Engine):
     def of(
         cls, bench: Bench, make_bench: Callable[[], Bench], judge: Judge, execution: Execution
     ) -> ProcessEngine:
-        """Workers that make benches of their own."""
         return cls(make_bench, execution.workers, execution.trial_timeout, judge)
 
     def __init__(
@@ -130,7 +129,6 @@ class ProcessEngine(Engine):
         self._hand_out()
 
     def next(self) -> Finished:
-        """The oldest configuration that was not returned, once it is finished."""
         while self._order[0].finished is None:
             self._collect()
         finished = self._order.popleft().finished

@@ -48,7 +48,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Step:
+class Move:
     """What could be measured next.
 
     Attributes:
@@ -111,7 +111,7 @@ class Board:
 
     def steps(
         self, cost: str, decisions: Mapping[int, tuple[Config, ...]], tables: tuple[str, ...]
-    ) -> list[Step]:
+    ) -> list[Move]:
         """Everything that could be measured next, the most promising first.
 
         Args:
@@ -119,7 +119,7 @@ class Board:
             decisions: Region to the values that the knobs decided by measuring can take.
             tables: Score tables that can be asked for.
         """
-        front, found = self.front(cost), list[Step]()
+        front, found = self.front(cost), list[Move]()
         span = max(front[-1].costs[cost] - front[0].costs[cost], _TINY) if front else 1.0
         for i, point in enumerate(front):
             following = front[i + 1] if i + 1 < len(front) else None
@@ -127,13 +127,13 @@ class Board:
             interest = self._interest(front, i)
             if following is not None:
                 area = width * (self.level(point) - self.level(following))
-                found.append(Step("split", PRIORS["split"] * area * interest, point, following))
+                found.append(Move("split", PRIORS["split"] * area * interest, point, following))
             reward = width * self.level(point) * interest
             proposal = point.proposal
             others = [decided for decided in decisions[proposal.region] if decided != proposal.decided]
             kinds = [*map(decision, others), *(f"table:{t}" for t in tables if t != proposal.source.table)]
             for kind in (*kinds, "learned", "around", "swap"):
-                found.append(Step(kind, reward * self._success(kind, point.costs[cost], span), point))
+                found.append(Move(kind, reward * self._success(kind, point.costs[cost], span), point))
         return sorted(found, key=lambda step: -step.gain)
 
     def _interest(self, front: list[Point], i: int) -> float:

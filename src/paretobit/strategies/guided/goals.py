@@ -59,8 +59,8 @@ class Goals:
         elif not measured and not any(m not in known for o in problem.objectives for m in o.metrics):
             lacking = "a metric that is measured: without one the answer is known beforehand"
         if lacking:
-            found = [objective.label for objective in problem.objectives]
-            allowed = [name for name, m in problem.vocabulary.metrics.items() if m.cheap == (not costs)]
+            found = [o.label for o in problem.objectives]
+            allowed = [n for n, metric in problem.vocabulary.metrics.items() if metric.cheap != bool(costs)]
             raise BadInput(f"guided needs {lacking}", key="strategy", found=found, allowed=allowed)
         return cls(costs, bounds, problem)
 

@@ -164,7 +164,7 @@ class Region:
         best = self.allocation(source).least_harmful()
         named = [[_unprefixed(option) for option in group.options] for group in groups]
         for wanted in dict.fromkeys(itertools.chain(*named)):
-            if all(wanted in own or not _same_knobs(wanted, own) for own in named):
+            if all(wanted in own or all(set(option) != set(wanted) for option in own) for own in named):
                 pairs = zip(named, best, strict=True)
                 yield tuple(own.index(wanted) if wanted in own else least for own, least in pairs)
 
@@ -200,7 +200,3 @@ class Region:
 def _unprefixed(option: Config) -> Config:
     """Values by what comes after the layer's name: `layer1_conv.weight_width` is `weight_width`."""
     return Config({name.partition(".")[2] or name: value for name, value in option.items()})
-
-
-def _same_knobs(wanted: Config, options: list[Config]) -> bool:
-    return any(set(option) == set(wanted) for option in options)

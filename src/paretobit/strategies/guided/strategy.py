@@ -14,7 +14,7 @@ from paretobit.errors import BadInput
 from paretobit.spaces.knobs import Config
 from paretobit.strategies.base import STRATEGIES, Strategy, StrategySettings
 from paretobit.strategies.brute_force import permutation
-from paretobit.strategies.guided.board import Board, Point, Step, decision
+from paretobit.strategies.guided.board import Board, Move, Point, decision
 from paretobit.strategies.guided.goals import Goals
 from paretobit.strategies.guided.outer import AT_RANDOM, choices, loss_of
 from paretobit.strategies.guided.probing import Probes
@@ -79,7 +79,6 @@ class Guided(Strategy):
         self._rest = permutation(problem.tree.size, seed)
 
     def ask(self, n: int) -> list[Config]:
-        """The next proposals; fewer only when the space is exhausted."""
         found: list[Config] = []
         while len(found) < n:
             proposal = self._next()
@@ -92,12 +91,10 @@ class Guided(Strategy):
         return found
 
     def learn(self, trials: Sequence[Trial]) -> None:
-        """Trials of another study are points like any other."""
         for trial in trials:
             self._note(trial, self._foreign(trial.config))
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Results of what was asked become points of the board."""
         for trial in trials:
             self._note(trial, self._asked[trial.config])
 
@@ -242,7 +239,7 @@ class Guided(Strategy):
         budget = low * (high / low) ** share if logarithmic else low + (high - low) * share
         return region.within(source, metric, budget)
 
-    def _taken(self, step: Step, metric: str) -> Iterator[Proposal]:
+    def _taken(self, step: Move, metric: str) -> Iterator[Proposal]:
         """Proposals that carry out a step; a step that led to nothing new is not taken again."""
         told = len(self._board.points) // _NEWS if step.kind in _LEARNING else 0
         right = None if step.right is None else step.right.proposal.config
@@ -251,7 +248,7 @@ class Guided(Strategy):
             yield from self._carried_out(step, metric)
             self._dead.add(key)  # only once all of it was known already
 
-    def _carried_out(self, step: Step, metric: str) -> Iterator[Proposal]:
+    def _carried_out(self, step: Move, metric: str) -> Iterator[Proposal]:
         kind, _, what = step.kind.partition(":")
         point = step.left.proposal
         if kind == "split" and step.right is not None:

@@ -197,19 +197,12 @@ def _mean_loss(loss: LossName | LossFunction, result: Any, target: Any, referenc
         return divergence(result, reference) / labels_of(reference)
     output = first_tensor(result).double()
     if not isinstance(target, Tensor):
-        raise BadInput(
-            "cross-entropy needs labels",
-            key="targets",
-            found=type(target).__name__,
-            allowed="labels, or loss='kl'",
-        )
+        found, allowed = type(target).__name__, "labels, or loss='kl'"
+        raise BadInput("cross-entropy needs labels", key="targets", found=found, allowed=allowed)
     if output.ndim != 2 or target.shape != output.shape[:1] or target.is_floating_point():
-        raise BadInput(
-            "cross-entropy needs logits (rows, classes) and labels (rows,)",
-            key="loss",
-            found=[tuple(output.shape), tuple(target.shape)],
-            allowed="kl, or a function",
-        )
+        problem = "cross-entropy needs logits (rows, classes) and labels (rows,)"
+        shapes = [tuple(output.shape), tuple(target.shape)]
+        raise BadInput(problem, key="loss", found=shapes, allowed="kl, or a function")
     return float(F.cross_entropy(output, target))
 
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from paretobit.errors import BadInput
 from paretobit.formats import FULL, Format, ScaledInteger
 from paretobit.graph import ModelGraph, Node
+from paretobit.graph.operations import row_of
 from paretobit.nn import Quantized, TensorCache, instrument_at, parameter_uses
 from paretobit.passes.layers.quantizable import (
     function_name,
     is_function,
-    is_product,
     slots_at,
     unsupported,
     why_not,
@@ -112,7 +112,7 @@ def _chosen(graph: ModelGraph, by: By, keys: Sequence[str] | None) -> tuple[list
         return [node for node in graph if node.name in names], {}
     layers = {node.name for node in graph.layers if slots_at(graph, node)}
     functions = [node for node in graph if is_function(node)]
-    products = {node.name for node in functions if is_product(node)}
+    products = {node.name for node in functions if row_of(node.op).is_product}
     skipped = {
         node.name: f"the function {node.op} is tried where a key names it"
         for node in functions

@@ -17,7 +17,7 @@ from paretobit.graph.operations import OPERATIONS, row_of
 
 _PLACES = (torch, F, torch.functional, torch._C._nn, operator, math, builtins)
 _OUR_MODULES = ("torch.nn.modules.", "paretobit.nn.", "transformers.pytorch_utils")
-_COMPARED = (int, float, str, bool, tuple, list, dict, set)
+_COMPARABLE = (int, float, str, bool, tuple, list, dict, set)
 _INTERNAL = frozenset(vars(nn.Module())) - {"training"}
 
 
@@ -81,7 +81,7 @@ def _same(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     for name, value in now.items():
         if value is before[name]:
             continue
-        if type(value) is not type(before[name]) or type(value) not in _COMPARED:
+        if type(value) is not type(before[name]) or type(value) not in _COMPARABLE:
             return False
         try:
             if value != before[name]:

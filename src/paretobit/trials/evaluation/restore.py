@@ -40,7 +40,7 @@ class Restorer:
         named = [*reference.named_parameters(), *reference.named_buffers()]
         self._reference = {name: tensor.detach() for name, tensor in named}
         self._modules: list[tuple[nn.Module, type, dict[str, Any]]] = []
-        self._tensors: dict[int, _Kept] = {}
+        self._tensors: dict[int, _Remembered] = {}
         self._objects: dict[tuple[int, str], Any] = {}
         self._same: dict[int, Any] = {}  # what is never copied, by address
         self._large = sum(tensor.nbytes for tensor in self._reference.values()) > _LARGE
@@ -91,14 +91,14 @@ class Restorer:
             if trim is not None:
                 trim(0)
 
-    def _note(self, tensor: Tensor, before: Mapping[int, _Kept], reference: Tensor | None) -> None:
+    def _note(self, tensor: Tensor, before: Mapping[int, _Remembered], reference: Tensor | None) -> None:
         known = before.get(id(tensor))
         if id(tensor) not in self._tensors:
             still = known is not None and known.still_holds()
-            self._tensors[id(tensor)] = known if known and still else _Kept(tensor, reference)
+            self._tensors[id(tensor)] = known if known and still else _Remembered(tensor, reference)
 
 
-class _Kept:
+class _Remembered:
     """One tensor: its memory, its content, and what else there is to it."""
 
     def __init__(self, tensor: Tensor, reference: Tensor | None) -> None:

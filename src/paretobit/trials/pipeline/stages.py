@@ -40,7 +40,6 @@ class StageRunner(Runner):
         self.metrics: tuple[Metric, ...] = (*of_stages, Metric(EPOCHS, "minimize", "epochs"))
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
-        """What the candidate brings along."""
         return dict(candidate.stages)
 
 

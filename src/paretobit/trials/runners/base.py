@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from paretobit.graph import ModelGraph
@@ -46,6 +46,16 @@ class RunnerSettings(BaseModel):
     """Base of every runner's settings: unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SplitSettings(RunnerSettings):
+    """Settings of what runs the model over rows of a split."""
+
+    split: Literal["val", "train"] = Field("val", description="which part of the data")
+    num_samples: int | None = Field(None, gt=0, description="only the first so many rows; unset: all")
+    batch_size: int | None = Field(
+        None, gt=0, description="rows per forward pass; unset: as many as keep activations near 1 MB"
+    )
 
 
 class Runner(abc.ABC):

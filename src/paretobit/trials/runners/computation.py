@@ -48,7 +48,6 @@ class BasicComputation(Runner):
         self._sum = LayerSum([path_of(node) for node in nodes], count)
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
-        """Sum over the operations."""
         flops, bitops = self._sum(candidate.formats)
         return {"total_flops": flops, "total_bitops": bitops}
 

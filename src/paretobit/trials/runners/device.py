@@ -38,7 +38,6 @@ class PeakMemory(Runner):
         self._lifetimes = Lifetimes(evidence.graph)
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
-        """Walk the run once."""
         return {"peak_memory": max(self._lifetimes.alive(candidate.formats), default=0.0)}
 
 
@@ -72,7 +71,6 @@ class RooflineLatency(Runner):
         return {"runner": type(self).__name__, **settings, "device": self._device.model_dump()}
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
-        """Sum over the operations."""
         return {"roofline_latency": 1e3 * self._roofline.seconds(candidate.formats)}
 
 
@@ -120,5 +118,4 @@ class TableCosts(Runner):
         return {"runner": type(self).__name__, "lines": lines}
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
-        """Sum over the operations."""
         return dict(zip(self._table.quantities, self._sum(candidate.formats), strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -11,18 +11,13 @@ from paretobit.graph import at_rest
 from paretobit.training.evaluate import check_classifier, evaluate
 from paretobit.trials.evaluation.evaluator import Evaluator
 from paretobit.trials.evidence import Evidence
-from paretobit.trials.runners.base import RUNNERS, Candidate, Runner, RunnerSettings
+from paretobit.trials.runners.base import RUNNERS, Candidate, Runner, RunnerSettings, SplitSettings
 from paretobit.wanted.metric import Metric
 
 
-class EvaluationSettings(RunnerSettings):
+class EvaluationSettings(SplitSettings):
     """Settings of `basic_evaluation`. The test split judges the front and never chooses it."""
 
-    split: Literal["val", "train"] = Field("val", description="which part of the data")
-    num_samples: int | None = Field(None, gt=0, description="only the first so many rows; unset: all")
-    batch_size: int | None = Field(
-        None, gt=0, description="rows per forward pass; unset: as many as keep activations near 1 MB"
-    )
     reuse_mb: int = Field(
         256,
         ge=0,
@@ -36,7 +31,7 @@ class BasicEvaluation(Runner):
     """Accuracy (micro: share of correct rows) and mean cross-entropy of the model on a split."""
 
     Settings: ClassVar[type[RunnerSettings]] = EvaluationSettings
-    metrics = (
+    metrics: tuple[Metric, ...] = (
         Metric("accuracy", "maximize", "share of rows"),
         Metric("loss", "minimize", "nats"),
     )
@@ -70,12 +65,10 @@ class BasicEvaluation(Runner):
         return str(self.settings.split)
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
-        """Run the model once over the split."""
         result = self._evaluate(candidate.applied)
         return {"accuracy": result.accuracy, "loss": result.loss}
 
     def measure_once(self, candidate: Candidate) -> dict[str, float]:
-        """Run the model as a whole."""
         result = evaluate(candidate.applied, self._x, self._y, self.rows)
         return {"accuracy": result.accuracy, "loss": result.loss}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from paretobit.errors import BadInput
 from paretobit.graph import at_rest
 from paretobit.trials.evidence import Evidence
-from paretobit.trials.runners.base import RUNNERS, Candidate, Runner, RunnerSettings
+from paretobit.trials.runners.base import RUNNERS, Candidate, Runner, RunnerSettings, SplitSettings
 from paretobit.wanted.metric import Metric
 
 IGNORED = -100
@@ -24,14 +24,9 @@ _MASK = "attention_mask"
 _LARGEST = math.log(sys.float_info.max)
 
 
-class PerplexitySettings(RunnerSettings):
+class PerplexitySettings(SplitSettings):
     """Settings of `perplexity`. The test split judges the front and never chooses it."""
 
-    split: Literal["val", "train"] = Field("val", description="which part of the data")
-    num_samples: int | None = Field(None, gt=0, description="only the first so many rows; unset: all")
-    batch_size: int | None = Field(
-        None, gt=0, description="rows per forward pass; unset: as many as keep activations near 1 MB"
-    )
     shift: bool = Field(
         False,
         description="false: labels are the tokens that come next; true: the tokens themselves, as HuggingFace "
@@ -75,7 +70,6 @@ class Perplexity(Runner):
         self._check_model()
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
-        """Run the model once over the split."""
         total, count = torch.zeros((), dtype=torch.float64), int((self._y != IGNORED).sum())
         with torch.no_grad():
             for ids, labels in zip(*(torch.split(t, self._rows) for t in (self._x, self._y)), strict=True):

@@ -37,7 +37,6 @@ class Latency(Runner):
         self._x = x[: settings.batch_size]
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
-        """Time the passes one by one."""
         times = []
         with torch.no_grad():
             for i in range(self.settings.warmup + self.settings.repeats):

@@ -10,7 +10,7 @@ from pydantic import Field
 from paretobit.formats import Format
 from paretobit.nn import Stored
 from paretobit.passes.analysis.cost import NO_FORMATS, Slots, zero_fraction
-from paretobit.passes.analysis.storage import owners
+from paretobit.passes.analysis.layer_bits import owners
 from paretobit.trials.evidence import Evidence
 from paretobit.trials.runners.base import RUNNERS, Candidate, Runner, RunnerSettings
 from paretobit.wanted.metric import Metric

@@ -32,7 +32,7 @@ from torch import nn
 from paretobit.formats import FULL, Format
 from paretobit.graph import Node
 from paretobit.passes.analysis.cost.counting import Products
-from paretobit.passes.analysis.storage import LayerBits
+from paretobit.passes.analysis.layer_bits import LayerBits
 
 Convention = Literal["standard", "lab2", "lab3"]
 CONVENTIONS: tuple[str, ...] = get_args(Convention)
@@ -194,9 +194,9 @@ def lab3_bytes(counts: Counts, bits: LayerBits) -> float:
 def bops(counts: Counts, sparsity: float) -> float:
     """BOPs of Hawks et al. 2021, summed over the products of a node.
 
-    >>> from paretobit.passes.analysis.cost.counting import Product
+    >>> from paretobit.passes.analysis.cost.counting import MatrixProduct
     >>> node = Node("fc", "call_module", "linear", "fc")
-    >>> bops(Counts(node, None, {}, (Product(64 * 32, 64),), 0, 0, 1), 0.5)
+    >>> bops(Counts(node, None, {}, (MatrixProduct(64 * 32, 64),), 0, 0, 1), 0.5)
     1191936.0
     """
     data, weight = counts.width("data_in"), counts.width("weight")

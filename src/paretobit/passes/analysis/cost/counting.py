@@ -16,7 +16,7 @@ from paretobit.passes.analysis.cost.operands import Operands, rows_of
 
 
 @dataclass(frozen=True)
-class Product:
+class MatrixProduct:
     """A matrix product, or what costs like one.
 
     Attributes:
@@ -28,7 +28,7 @@ class Product:
     terms: int
 
 
-Products = tuple[Product, ...]
+Products = tuple[MatrixProduct, ...]
 _Count = Callable[[Node, nn.Module | None, Operands], Products | None]
 
 
@@ -62,7 +62,7 @@ def elements(node: Node) -> int | None:
 
 def _one(node: Node, terms: int | None) -> Products | None:
     """A product with so many terms for each number of the result."""
-    return None if terms is None else (Product((node.output_elements or 0) * terms, terms),)
+    return None if terms is None else (MatrixProduct((node.output_elements or 0) * terms, terms),)
 
 
 def _weight(module: nn.Module | None, operands: Operands) -> Shape | None:
@@ -91,11 +91,7 @@ def _conv_transpose(node: Node, module: nn.Module | None, operands: Operands) ->
     if not weight or node.input_elements is None:
         return None
     macs = node.input_elements * math.prod(weight[1:])
-    return (Product(macs, _average_terms(macs, node)),)
-
-
-def _average_terms(macs: int, node: Node) -> int:
-    return max(1, -(-macs // max(1, node.output_elements or 0)))
+    return (MatrixProduct(macs, max(1, -(-macs // max(1, node.output_elements or 0)))),)
 
 
 def _contraction(first: int, name: str) -> _Count:
@@ -159,7 +155,7 @@ def _attention_product(node: Node, module: nn.Module | None, operands: Operands)
 
 def _two_products(queries: int, keys: int, size: int, value_size: int) -> Products:
     """Scores of `queries` (heads included) for `keys`, and the weighted sums of the values."""
-    return Product(queries * keys * size, size), Product(queries * keys * value_size, keys)
+    return MatrixProduct(queries * keys * size, size), MatrixProduct(queries * keys * value_size, keys)
 
 
 def _multihead_attention(node: Node, module: nn.Module | None, operands: Operands) -> Products | None:
@@ -174,9 +170,9 @@ def _multihead_attention(node: Node, module: nn.Module | None, operands: Operand
     extra = (module.bias_k is not None) + bool(module.add_zero_attn)
     head = size // int(module.num_heads)
     widths = (size, int(module.kdim), int(module.vdim))
-    projections = (Product(n * size, width) for n, width in zip(found, widths, strict=True))
+    projections = (MatrixProduct(n * size, width) for n, width in zip(found, widths, strict=True))
     attention = _two_products(queries * int(module.num_heads), keys + extra, head, head)
-    return (*projections, *attention, Product(queries * size * size, size))
+    return (*projections, *attention, MatrixProduct(queries * size * size, size))
 
 
 def _bilinear(node: Node, module: nn.Module | None, operands: Operands) -> Products | None:
@@ -185,7 +181,7 @@ def _bilinear(node: Node, module: nn.Module | None, operands: Operands) -> Produ
     if not shape:
         return None
     outputs, first, second = node.output_elements or 0, *shape[1:]
-    return Product(outputs * first * second, first), Product(outputs * second, second)
+    return MatrixProduct(outputs * first * second, first), MatrixProduct(outputs * second, second)
 
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -200,12 +196,12 @@ def _recurrent(node: Node, module: nn.Module | None, operands: Operands) -> Prod
     directions = 2 if module.bidirectional else 1
     gates, hidden = _GATES[module.mode.partition("_")[0]] * module.hidden_size, module.hidden_size
     state, width = module.proj_size or hidden, module.input_size
-    result: list[Product] = []
+    result: list[MatrixProduct] = []
     for _ in range(module.num_layers):
         for _ in range(directions):
-            result += [Product(steps * gates * width, width), Product(steps * gates * state, state)]
+            result += [MatrixProduct(steps * gates * width, width), MatrixProduct(steps * gates * state, state)]
             if module.proj_size:
-                result.append(Product(steps * hidden * state, hidden))
+                result.append(MatrixProduct(steps * hidden * state, hidden))
         width = state * directions
     return tuple(result)
 
@@ -214,7 +210,9 @@ def _recurrent_cell(node: Node, module: nn.Module | None, operands: Operands) ->
     assert isinstance(module, nn.RNNCellBase)
     steps = (node.output_elements or 0) // module.hidden_size
     gates = module.weight_ih.shape[0]
-    return tuple(Product(steps * gates * width, width) for width in (module.input_size, module.hidden_size))
+    return tuple(
+        MatrixProduct(steps * gates * width, width) for width in (module.input_size, module.hidden_size)
+    )
 
 
 PRODUCTS: dict[str, _Count] = {

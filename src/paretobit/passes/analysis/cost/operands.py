@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paretobit.graph import Node, Ref, Shape
+from paretobit.graph.model_graph import filled
 from paretobit.graph.operations import OPERATIONS
 
 
@@ -29,12 +30,15 @@ class Operands:
     """
 
     def __init__(self, node: Node) -> None:
-        names = [ref.node for ref in _refs((node.args, node.kwargs))]
-        by_place = tuple(names) == node.inputs
+        refs: list[Ref] = []
+        given = (node.args, node.kwargs)
+        filled(given, Ref, refs.append)
+        by_place = tuple(ref.node for ref in refs) == node.inputs
         known = dict(zip(node.inputs, node.input_shapes, strict=False))
-        shapes = iter(node.input_shapes if by_place else [known.get(name) for name in names])
-        self.args: tuple[Any, ...] = _filled(node.args, shapes)
-        self.kwargs: Mapping[str, Any] = _filled(node.kwargs, shapes)
+        shapes = iter(node.input_shapes if by_place else [known.get(ref.node) for ref in refs])
+        self.args: tuple[Any, ...]
+        self.kwargs: Mapping[str, Any]
+        self.args, self.kwargs = filled(given, Ref, lambda ref: Operand(ref.node, next(shapes, None)))
 
     def get(self, index: int, name: str, default: Any = None) -> Any:
         """The argument at a position or of a name."""
@@ -70,33 +74,9 @@ def rows_of(node: Node) -> int:
     return math.prod(node.input_shape or ()) // elements if elements else 1
 
 
-def _refs(value: Any) -> Iterator[Ref]:
-    if isinstance(value, Ref):
-        yield value
-    for item in _items(value):
-        yield from _refs(item)
-
-
 def _leaves(value: Any) -> Iterator[Operand]:
     if isinstance(value, Operand):
         yield value
-    for item in _items(value):
+    inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple | list) else ()
+    for item in inside:
         yield from _leaves(item)
-
-
-def _items(value: Any) -> Iterator[Any]:
-    if isinstance(value, Mapping):
-        yield from value.values()
-    elif isinstance(value, tuple | list):
-        yield from value
-
-
-def _filled(value: Any, shapes: Iterator[Shape | None]) -> Any:
-    """Every reference replaced, in order, by an operand."""
-    if isinstance(value, Ref):
-        return Operand(value.node, next(shapes))
-    if isinstance(value, Mapping):
-        return {key: _filled(item, shapes) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return tuple(_filled(item, shapes) for item in value)
-    return value

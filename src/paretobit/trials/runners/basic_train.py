@@ -35,5 +35,4 @@ class BasicTrain(BasicEvaluation):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Also how it trains."""
         return {**super().identity, "train": self.step.model_dump(mode="json")}

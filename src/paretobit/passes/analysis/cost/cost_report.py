@@ -25,13 +25,14 @@ from paretobit.passes.analysis.cost.conventions import (
     lab3_bytes,
 )
 from paretobit.passes.analysis.cost.counting import elements, other_operations, products
+from paretobit.passes.analysis.layer_bits import NO_BITS, LayerBits, data_elements, statistics_bits
 from paretobit.passes.analysis.memory import peak_memory, result_elements
-from paretobit.passes.analysis.storage import NO_BITS, LayerBits, data_elements, statistics_bits
 from paretobit.passes.layers.assignment import Assignment, carried_formats
 from paretobit.passes.layers.selection import path_of
 
 Sparsity = Mapping[str, float] | Literal["weights"]
 _NO_SUM = ("node", "op", "counted", "bits", "sparsity")
+_SUMMED = [column.name for column in fields(NodeCost) if column.name not in _NO_SUM]
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,8 @@ class CostReport:
         """
         if quantity == "average_bitwidth":
             return sum((row.bits for row in self.rows), LayerBits()).average_width
-        known = [field.name for field in fields(NodeCost) if field.name not in _NO_SUM]
-        if quantity not in known:
-            raise BadInput("no such cost", key="quantity", found=quantity, allowed=known)
+        if quantity not in _SUMMED:
+            raise BadInput("no such cost", key="quantity", found=quantity, allowed=_SUMMED)
         values = [getattr(row, quantity) for row in self.rows]
         if None in values:
             raise BadInput(f"the convention {self.convention} has no {quantity}", key="convention")
@@ -71,8 +71,7 @@ class CostReport:
     @property
     def totals(self) -> NodeCost:
         """All rows in one; what the convention has no formula for stays None."""
-        names = [field.name for field in fields(NodeCost) if field.name not in _NO_SUM]
-        columns = {name: [getattr(row, name) for row in self.rows] for name in names}
+        columns = {name: [getattr(row, name) for row in self.rows] for name in _SUMMED}
         sums = {name: None if None in values else sum(values) for name, values in columns.items()}
         bits = sum((row.bits for row in self.rows), LayerBits())
         return NodeCost("total", "", bits=bits, counted=not self.uncounted, **sums)  # type: ignore[arg-type]

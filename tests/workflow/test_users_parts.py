@@ -1,12 +1,12 @@
 """One file of a user's adds a part of every kind; one TOML uses them all, wherever trials run."""
 
 import signal
+import subprocess
+import sys
 
 import pytest
-from typer.testing import CliRunner
 
 import paretobit as pb
-from paretobit.cli.main import app
 
 MINE = '''
 from collections.abc import Mapping
@@ -194,9 +194,13 @@ def there(here, monkeypatch):
     return here
 
 
-def run(*arguments):
-    """A command in this process."""
-    return CliRunner().invoke(app, arguments)
+def fresh(there, *arguments):
+    """Exit code of a command in a process of its own, and what it said on one line."""
+    code = "from paretobit.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=there.path, capture_output=True, text=True
+    )
+    return done.returncode, " ".join((done.stdout + done.stderr).split())
 
 
 def searched(there, out, workers):
@@ -232,19 +236,24 @@ def test_a_part_of_every_kind_serial_with_workers_killed_and_resumed(there):
 
     recorded = pb.Study.open(there / "whole").facts["plugins"]
     assert [one["name"] for one in recorded] == [str((there / "mine.py").resolve())]
-    code = (
-        "from paretobit.cli.main import main; import sys; "
-        "sys.argv = ['paretobit', 'report', 'whole', '--plugin', 'mine.py', '--figure', 'counts']; main()"
-    )
-    import subprocess
-    import sys
-
-    done = subprocess.run([sys.executable, "-c", code], cwd=there.path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "64 trials." in done.stdout
-    (there / "mine.py").write_text(MINE + "\n# changed\n")
-    process = there.start("-o", "killed", "--resume")
-    code, said = there.end(process)
+    code, said = fresh(there, "report", "whole", "--plugin", "mine.py", "--figure", "counts")
+    assert code == 0, said
+    assert "64 trials." in said
+    code, said = fresh(there, "inspect", "whole/best")
     assert code == 2
-    assert "mine.py" in said
-    assert "--plugin" in said
+    assert f"not imported unasked: --plugin {(there / 'mine.py').resolve()}" in said
+
+    (there / "mine.py").write_text(MINE + "\n# changed\n")
+    code, said = fresh(there, "search", "--out", "killed", "--resume")
+    assert code == 2
+    assert f"not the one that was recorded: add --plugin {(there / 'mine.py').resolve()}" in said
+    code, said = fresh(there, "search", "-q", "--out", "killed", "--resume", "--plugin", "mine.py")
+    assert code == 0, said
+
+    (there / "killed/evil.py").write_text("open('executed', 'w').close()")
+    config = there / "killed/config.toml"
+    config.write_text(config.read_text().replace(str((there / "mine.py").resolve()), "evil.py"))
+    code, said = fresh(there, "search", "--out", "killed", "--resume")
+    assert code == 2
+    assert f"add --plugin {(there / 'killed/evil.py').resolve()}" in said
+    assert not (there / "executed").exists()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import Any
 
-from paretobit.passes.analysis.cost import Slots
-from paretobit.passes.analysis.storage import owners
+from paretobit.passes.analysis.layer_bits import owners
 from paretobit.trials.evidence import Evidence
 from paretobit.trials.runners.base import RUNNERS, Candidate, Runner
 from paretobit.trials.runners.per_layer import LayerSum
@@ -32,17 +32,10 @@ class AverageBitwidth(Runner):
 
     def __init__(self, evidence: Evidence, settings: Any) -> None:
         super().__init__(evidence, settings)
-        found = owners(evidence.graph)
-
-        def count(index: int, slots: Slots) -> tuple[int, int, int, int]:
-            bits = found[index].bits(slots)
-            return bits.weight_elements, bits.weight_bits, bits.data_elements, bits.data_bits
-
-        self._sum = LayerSum([owner.path for owner in found], count)
+        self._sum = _sum_of_bits(evidence)
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
-        """Weighted by elements."""
-        weights, weight_bits, data, data_bits = self._sum(candidate.formats)
+        weights, weight_bits, _, data, data_bits = self._sum(candidate.formats)
         return {
             "average_bitwidth": _ratio(weight_bits + data_bits, weights + data),
             "weight_bitwidth": _ratio(weight_bits, weights),
@@ -60,18 +53,17 @@ class ModelSize(Runner):
 
     def __init__(self, evidence: Evidence, settings: Any) -> None:
         super().__init__(evidence, settings)
-        found = owners(evidence.graph)
-
-        def count(index: int, slots: Slots) -> tuple[int]:
-            bits = found[index].bits(slots)
-            return (bits.weight_bits + bits.statistics_bits,)
-
-        self._sum = LayerSum([owner.path for owner in found], count)
+        self._sum = _sum_of_bits(evidence)
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
-        """Bits over eight."""
-        (bits,) = self._sum(candidate.formats)
-        return {"model_size": bits / 8}
+        _, weights, statistics, _, _ = self._sum(candidate.formats)
+        return {"model_size": (weights + statistics) / 8}
+
+
+def _sum_of_bits(evidence: Evidence) -> LayerSum:
+    """The numbers of `LayerBits`, in their order, over everything that has bits."""
+    found = owners(evidence.graph)
+    return LayerSum([owner.path for owner in found], lambda index, slots: astuple(found[index].bits(slots)))
 
 
 def _ratio(bits: float, elements: float) -> float:
