@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-import pytest
-
-from paretobit.formats import Format
 from paretobit.testing.gradients import Gradients
+from paretobit.testing.inputs import asked_for
 from paretobit.testing.statements import Statements
 from paretobit.testing.tensors import Tensors
 from paretobit.testing.values import Values
@@ -38,9 +36,4 @@ class FormatConformance(Statements, Tensors, Values, Gradients):
     powers: ClassVar[Sequence[int]] = (-9, -1, 1, 6)
     examples: ClassVar[int] = 30
 
-    @pytest.fixture
-    def number_format(self) -> Format:
-        """The format under test."""
-        raise NotImplementedError(
-            f"{type(self).__name__} needs a fixture `number_format` that returns a format"
-        )
+    number_format = asked_for("number_format", "a format")

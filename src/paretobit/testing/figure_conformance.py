@@ -1,7 +1,5 @@
 """The conformance suite of figures: what every kind of picture promises, as a class of tests to inherit."""
 
-# ruff: noqa: D102 (a test says in its name what is promised)
-
 from __future__ import annotations
 
 import copy
@@ -17,6 +15,7 @@ from paretobit.report.figures import Asked, Kind, drawn, save
 from paretobit.report.runs import Run, Runs
 from paretobit.spaces import Quantize
 from paretobit.studies.study import Study
+from paretobit.testing.inputs import asked_for
 from paretobit.workflow.api import search
 
 
@@ -33,10 +32,7 @@ class FigureConformance:
     The fixture `runs` is a search with many trials; give other runs to a figure that needs them.
     """
 
-    @pytest.fixture
-    def kind(self) -> Kind:
-        """The kind of picture under test."""
-        raise NotImplementedError(f"{type(self).__name__} needs a fixture `kind` that returns a `Kind`")
+    kind = asked_for("kind", "a `Kind`")
 
     @pytest.fixture
     def runs(self) -> Runs:
@@ -89,12 +85,12 @@ class FigureConformance:
         try:
             assert drawn(kind.picture(runs, Asked())).axes
         except BadInput as refusal:
-            assert str(refusal).strip()
+            assert str(refusal).strip()  # noqa: PT017 (being drawn is as good)
 
 
 @functools.cache
 def small_study(trials: str = "many") -> Study:
-    """A search of two layers alike: `many` (6) trials of two families of formats, `one`, all `unmeasured` or `failed`."""
+    """A search of two layers alike: `many` (6) trials of two families, `one`, all `unmeasured` or `failed`."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model, x = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)), torch.randn(60, 6)

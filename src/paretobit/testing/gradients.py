@@ -1,7 +1,5 @@
 """Gradients pass straight through, and every format trains."""
 
-# ruff: noqa: D102 (a test says in its name what is promised)
-
 from __future__ import annotations
 
 import dataclasses

@@ -1,7 +1,5 @@
 """What a format says about itself: that it is what it says, wherever it travels."""
 
-# ruff: noqa: D102 (a test says in its name what is promised)
-
 from __future__ import annotations
 
 import copy

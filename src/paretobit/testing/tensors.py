@@ -1,7 +1,5 @@
 """Any tensor: every dtype, shape, layout and special value goes in, and stays what it was."""
 
-# ruff: noqa: D102 (a test says in its name what is promised)
-
 from __future__ import annotations
 
 import math

@@ -1,7 +1,5 @@
 """The values chosen: nearest, ordered, odd, unchanged when quantised again, as the traits declare."""
 
-# ruff: noqa: D102 (a test says in its name what is promised)
-
 from __future__ import annotations
 
 from collections.abc import Sequence
