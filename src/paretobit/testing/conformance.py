@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from paretobit.testing.gradients import Gradients
 from paretobit.testing.inputs import asked_for
 from paretobit.testing.statements import Statements
-from paretobit.testing.tensors import Tensors
+from paretobit.testing.tensors import Gradients, Tensors
 from paretobit.testing.values import Values
 
 

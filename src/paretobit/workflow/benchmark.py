@@ -179,17 +179,20 @@ def benchmark(
             for rows in dict.fromkeys(wanted.batch_sizes):
                 batch = x[torch.arange(rows) % len(x)].to(place)
                 timings += _Setting(model, batch, threads, wanted, skipped).measured(offered)
-    return Benchmark(name, _machine(place), tuple(timings), skipped)
+    kind = torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu"
+    machine = {"device": kind, "processors": os.cpu_count(), "torch": torch.__version__}
+    return Benchmark(name, machine, tuple(timings), skipped)
 
 
+@dataclass(frozen=True)
 class _Setting:
     """One number of threads and one batch; what fails in it is noted in `skipped`."""
 
-    def __init__(
-        self, model: nn.Module, batch: Tensor, threads: int, wanted: BenchmarkSettings, skipped: dict[str, str]
-    ) -> None:
-        self._model, self._batch, self._threads = model, batch, threads
-        self._wanted, self._skipped = wanted, skipped
+    model: nn.Module
+    batch: Tensor
+    threads: int
+    wanted: BenchmarkSettings
+    skipped: dict[str, str]
 
     def measured(self, names: Sequence[str]) -> list[Timing]:
         """Every variant that runs, `eager` first."""
@@ -209,31 +212,31 @@ class _Setting:
     def _ready(self, name: str) -> _Ready | None:
         """A variant, warm."""
         try:
-            return _warmed(name, VARIANTS[name](self._model, self._batch), self._batch, self._wanted)
+            return _warmed(name, VARIANTS[name](self.model, self.batch), self.batch, self.wanted)
         except Exception as error:  # compilers and kernels fail in ways of their own
-            where = f"{name}, {self._threads} threads, batch {len(self._batch)}"
+            where = f"{name}, {self.threads} threads, batch {len(self.batch)}"
             lines = str(error).strip().splitlines()
             reason = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
             if name == EAGER:
                 raise ParetoBitError(f"the model does not run: {where}: {reason}") from error
-            self._skipped[where] = reason
+            self.skipped[where] = reason
             return None
 
     def _samples(self, ready: Sequence[_Ready]) -> list[tuple[float, ...]]:
         """Seconds of a pass, one value a repeat, of each variant; they take turns, each the first at times."""
         found: list[list[float]] = [[] for _ in ready]
-        for number in range(self._wanted.repeats):
+        for number in range(self.wanted.repeats):
             for place in range(len(ready)):
                 index = (place + number) % len(ready)
                 cell = ready[index]
-                found[index].append(_seconds(cell.variant, self._batch, cell.passes) / cell.passes)
+                found[index].append(_seconds(cell.variant, self.batch, cell.passes) / cell.passes)
         return [tuple(samples) for samples in found]
 
     def _timing(self, cell: _Ready, samples: tuple[float, ...], ratio: float, reference: Tensor) -> Timing:
         return Timing(
             variant=cell.name,
-            threads=self._threads,
-            batch_size=len(self._batch),
+            threads=self.threads,
+            batch_size=len(self.batch),
             samples=samples,
             passes=cell.passes,
             ratio=ratio,
@@ -322,8 +325,3 @@ def _random_rows(model: nn.Module, shape: tuple[int, ...], seed: int, rows: int 
 def _difference(result: Tensor, reference: Tensor) -> float:
     """Largest absolute difference."""
     return float((result.double() - reference.double()).abs().max()) if result.numel() else 0.0
-
-
-def _machine(place: torch.device) -> dict[str, Any]:
-    kind = torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu"
-    return {"device": kind, "processors": os.cpu_count(), "torch": torch.__version__}

@@ -121,7 +121,9 @@ def _check(
         if loss is not None:
             continue  # of the user's own: known once it runs
         with seeded(0), under(f"{PLACE}.{step}", TrainingStep.model_fields):
-            check_fit(model, evidence.split("train"), evidence.splits.get("val"), _without_scales(own))
+            # Without scales to learn: a model has formats in its trial only.
+            plain = own.plain.model_copy(update={"learned_scales": False})
+            check_fit(model, evidence.split("train"), evidence.splits.get("val"), plain)
     bound.check_steps(steps)
     _check_shapes(space, bound)
     if settings.stop is not None:
@@ -135,11 +137,6 @@ def _check_shapes(space: Space, bound: BoundSpace) -> None:
         if part.changes_shapes != (stages[name] == "shape"):
             problem = f"the space '{name}' and its step do not agree on whether it changes shapes"
             raise BadInput(problem, key="steps", found=stages[name], allowed="shape, where it does")
-
-
-def _without_scales(step: TrainingStep) -> TrainSettings:
-    """Without what needs formats, which a model only has in its trial."""
-    return step.plain.model_copy(update={"learned_scales": False})
 
 
 def _check_stop(

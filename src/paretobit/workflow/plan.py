@@ -66,10 +66,6 @@ def plan(session: Session) -> Plan:
     """Look at a search without running it; three evaluations of the float model set the pace."""
     space, graph = session.space, session.evidence.graph
     bench = session.make_bench()
-
-    def cheap(config: Config) -> Metrics:
-        return bench.cheap_metrics(config)
-
     with one_thread(), seeded(session.seed):
         times, baseline = [], bench.cheap_metrics(None)
         for _ in range(_TIMED):
@@ -78,7 +74,7 @@ def plan(session: Session) -> Plan:
                 bench.baseline()
             times.append(time.perf_counter() - start)
         training = 0.0 if session.pipeline is None else seconds_of_training(session.pipeline)
-    names = tuple(cheap(space.tree.at(0)))
+    names = tuple(bench.cheap_metrics(space.tree.at(0)))
     exhaustive = session.strategy == "brute_force"
     return Plan(
         configurations=space.tree.size,
@@ -89,7 +85,7 @@ def plan(session: Session) -> Plan:
         impossible=space.impossible,
         matched=space.matched,
         unmatched=space.unmatched,
-        ranges=extremes(space.tree, cheap),
+        ranges=extremes(space.tree, bench.cheap_metrics),
         baseline={name: baseline[name] for name in names},
         seconds_per_trial=sorted(times)[_TIMED // 2] + training,
         trains=session.pipeline is not None,

@@ -20,13 +20,7 @@ PAGE = "report.md"
 
 @dataclass(frozen=True)
 class Report:
-    """What was written.
-
-    Attributes:
-        page: The Markdown page.
-        shown: Its figures.
-        missing: Figure to the reason why it was not drawn.
-    """
+    """What was written: a Markdown page, the figures shown, and why each of the others was not drawn."""
 
     page: Path
     shown: tuple[Shown, ...]
@@ -66,9 +60,8 @@ def report(
     taken = {option for kind in kinds for option in kind.takes}
     for option, value in vars(asked).items():
         if value is not None and option not in taken:
-            raise BadInput(
-                "none of these figures heeds it", key=f"--{option}", found=value, allowed=_heeding(option)
-            )
+            heeding = [f"--figure {entry.name}" for entry in FIGURES if option in entry.value.takes]
+            raise BadInput("none of these figures heeds it", key=f"--{option}", found=value, allowed=heeding)
     runs = Runs([Run.open(path) for path in _each_once(paths)])
     _check(runs, asked)
     pictures: dict[str, Picture] = {}
@@ -129,11 +122,7 @@ def _each_once(paths: Sequence[str | Path]) -> list[Path]:
 
 
 def _check(runs: Runs, asked: Asked) -> None:
-    """Refuse metrics, knobs and trials that the studies do not have.
-
-    Raises:
-        BadInput: What is unknown is named.
-    """
+    """Refuse metrics, knobs and trials that the studies do not have; what is unknown is named."""
     for run in runs:
         if run.study is None:
             given = next((f"--{key}" for key, value in vars(asked).items() if value is not None), None)
@@ -157,7 +146,3 @@ def _check(runs: Runs, asked: Asked) -> None:
 def _kind(name: str) -> Kind:
     with located(key="--figure"):
         return FIGURES[name]
-
-
-def _heeding(option: str) -> list[str]:
-    return [f"--figure {entry.name}" for entry in FIGURES if option in entry.value.takes]

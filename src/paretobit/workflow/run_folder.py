@@ -28,10 +28,24 @@ class RunFolder:
 
     Attributes:
         path: The folder itself.
+        config: The configuration as resolved.
+        study: The study.
+        trials: Every trial, as CSV.
+        front: The front, as CSV.
+        picture: The front, as a picture.
+        best: The winning model.
+        float_model: The float model that a search trained before it began.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.config = self.path / "config.toml"
+        self.study = self.path / "study.db"
+        self.trials = self.path / "trials.csv"
+        self.front = self.path / "front.csv"
+        self.picture = self.path / "front.png"
+        self.best = self.path / "best"
+        self.float_model = self.path / "float"
 
     @classmethod
     def choose(cls, out: str | Path | None, name: str, *, resume: bool = False) -> RunFolder:
@@ -118,41 +132,6 @@ class RunFolder:
             return False
         with Study.open(self.study) as study:
             return "created" in study.facts
-
-    @property
-    def config(self) -> Path:
-        """The configuration as resolved."""
-        return self.path / "config.toml"
-
-    @property
-    def study(self) -> Path:
-        """The study."""
-        return self.path / "study.db"
-
-    @property
-    def trials(self) -> Path:
-        """Every trial, as CSV."""
-        return self.path / "trials.csv"
-
-    @property
-    def front(self) -> Path:
-        """The front, as CSV."""
-        return self.path / "front.csv"
-
-    @property
-    def picture(self) -> Path:
-        """The front, as a picture."""
-        return self.path / "front.png"
-
-    @property
-    def best(self) -> Path:
-        """The winning model."""
-        return self.path / "best"
-
-    @property
-    def float_model(self) -> Path:
-        """The float model that a search trained before it began."""
-        return self.path / "float"
 
     def write_config(self, settings: Mapping[str, Any]) -> None:
         """Write the configuration as resolved."""

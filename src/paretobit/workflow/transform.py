@@ -26,12 +26,12 @@ from paretobit.passes.analysis import (
 from paretobit.passes.registry import Pass
 from paretobit.passes.transform import PASSES
 from paretobit.runtime import one_thread
-from paretobit.training import Evaluation, evaluate
+from paretobit.training import Evaluation
 from paretobit.training.evaluate import check_classifier
 from paretobit.workflow.assemble import build_model
 from paretobit.workflow.run_folder import RunFolder
 from paretobit.workflow.settings import Settings
-from paretobit.workflow.train import load_data, manifest
+from paretobit.workflow.train import load_data, manifest, results_of
 
 _ROWS = 1024
 
@@ -80,7 +80,7 @@ def transform(settings: Settings, document: Document, folder: RunFolder) -> Tran
             told[name] = info
             widths |= {group: after for group, (_, after) in info.get("widths", {}).items()}
     with one_thread():
-        sides = [Appraisal(cost(g), _results(g, data)) for g in (before, graph)]
+        sides = [Appraisal(cost(g), results_of(g.model, data)) for g in (before, graph)]
         sums = accumulators(graph, [data.train.x[:_ROWS]])
     folder.create()
     folder.write_config(settings.resolved())
@@ -97,7 +97,3 @@ def _run(
     if "batches" in inspect.signature(chosen).parameters:
         chosen = functools.partial(chosen, batches=[data.train.x[:_ROWS]])  # type: ignore[call-arg]
     return chosen(graph, table)
-
-
-def _results(graph: ModelGraph, data: Data) -> dict[str, Evaluation]:
-    return {split.name: evaluate(graph.model, split.x, split.y, _ROWS) for split in data.splits}
