@@ -59,11 +59,6 @@ def build_model(settings: ModelSettings, data: Data, seed: int) -> nn.Module:
     return model.eval()
 
 
-def splits_of(data: Data) -> dict[str, tuple[Tensor, Tensor]]:
-    """The splits of a data set as the runners take them."""
-    return {split.name: (split.x, split.y) for split in data.splits}
-
-
 def splits_from(pairs: Mapping[str, Pair | None], model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
     """Splits given from Python: tensors or arrays, checked; real numbers in the model's dtype.
 

@@ -53,7 +53,6 @@ def compare_on_table(
     Args:
         table: Of the space.
         asking: Strategies, seeds, budget.
-        name: What to call the table.
         wanted: Other objectives and constraints than the table's own.
         on_play: Called after every play.
         known: Plays by label and seed that were made before in the same way; new ones are added.
@@ -100,7 +99,6 @@ def compare_live(
         document: Where they came from.
         folder: Where the float model is kept that is trained where there is no checkpoint.
         asking: Strategies, seeds, budget.
-        name: What to call it.
         on_play: Called after every play.
         on_epoch: Called after every epoch of training.
     """
