@@ -85,10 +85,7 @@ def loaded() -> list[dict[str, str]]:
 
 
 def adopt(plugins: Iterable[Mapping[str, str]]) -> None:
-    """Import what another process has imported, in the same order and the same version.
-
-    Args:
-        plugins: What `loaded` gave there.
+    """Import what another process has imported (`loaded` gave it there), in the same order and version.
 
     Raises:
         BadInput: One is no longer the same.

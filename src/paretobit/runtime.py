@@ -173,12 +173,14 @@ def import_file(path: Path) -> ModuleType:
     if folder not in sys.path:
         sys.path.append(folder)  # a user's file may import its neighbours
     sys.modules[name] = module  # dataclasses and pickling look a class's module up there
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # no `__pycache__` beside users' files
     try:
-        with _no_bytecode():
-            exec(compile(source, str(path), "exec"), vars(module))
+        exec(compile(source, str(path), "exec"), vars(module))
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise not_imported(error) from error
+    finally:
+        sys.dont_write_bytecode = before
     return module
 
 
@@ -198,16 +200,6 @@ def not_imported(error: BaseException) -> BadInput:
     if error.source is None:
         error.source, error.line = file, line
     return error
-
-
-@contextmanager
-def _no_bytecode() -> Iterator[None]:
-    """No `__pycache__` beside the files that are imported inside the block."""
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        yield
-    finally:
-        sys.dont_write_bytecode = before
 
 
 def is_reference(text: str) -> bool:

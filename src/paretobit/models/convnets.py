@@ -27,10 +27,8 @@ def _conv(channels: int, after: int, kernel: int = 3, stride: int = 1, groups: i
     return nn.Conv2d(channels, after, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
 
 
-def _convolution(
-    channels: int, after: int, kernel: int = 3, stride: int = 1, groups: int = 1
-) -> tuple[nn.Module, ...]:
-    return _conv(channels, after, kernel, stride, groups), nn.BatchNorm2d(after), relu()
+def _convolution(channels: int, after: int, **shape: int) -> tuple[nn.Module, ...]:
+    return _conv(channels, after, **shape), nn.BatchNorm2d(after), relu()
 
 
 def _pooled_classifier(channels: int, classes: int) -> nn.Sequential:
@@ -126,11 +124,7 @@ def _residuals(channels: int, after: int, blocks: int) -> nn.Sequential:
 def _register_resnet(depth: int, parameters: str) -> None:
     """`depth` layers with weights: one convolution, three stages of blocks of two, one linear layer."""
 
-    @model(
-        f"resnet{depth}",
-        "image",
-        f"{depth} layers for CIFAR, option-A shortcuts ({parameters} parameters)",
-    )
+    @model(f"resnet{depth}", "image", f"{depth} layers for CIFAR, option-A shortcuts ({parameters} parameters)")
     def build(shape: tuple[int, ...], classes: int) -> nn.Module:
         return _initialised(_CifarResNet(shape[0], classes, (depth - 2) // 6))
 

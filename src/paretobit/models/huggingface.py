@@ -211,11 +211,7 @@ def _given(name: str, values: Mapping[str, Any] | None) -> tuple[str, dict[str, 
 
 
 def _with_tokens(kind: str, given: Mapping[str, Any], tokens: Tokens | None) -> dict[str, Any]:
-    """The configuration, with what it does not say of token ids as the data has it.
-
-    Raises:
-        BadInput: It says otherwise.
-    """
+    """The configuration, and what it does not say of token ids as the data has it; it may not contradict it."""
     if tokens is None:
         return dict(given)
     keys = _keys(transformers().CONFIG_MAPPING[kind])

@@ -46,12 +46,8 @@ def write_manifest(
         known: Anything else worth keeping: data settings, metrics, the trial.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    page = _page(source=source, layers=layers or {}, **known)
+    page = {"version": VERSION, "source": source, "layers": layers or {}, **known}
     write_text_atomic(folder / MANIFEST, json.dumps(page, indent=2) + "\n")
-
-
-def _page(**known: Any) -> dict[str, Any]:
-    return {"version": VERSION, **known}
 
 
 def resized(graph: ModelGraph, widths: Mapping[str, int]) -> dict[str, Any] | None:
@@ -107,7 +103,7 @@ class SavedModel:
         inputs = {path: dataclasses.asdict(pruning) for path, pruning in input_prunings_of(model).items()}
         if inputs:
             known["input_pruning"] = inputs
-        page = _page(source=source, layers=layers, folded=folds_of(model), **known)
+        page = {"version": VERSION, "source": source, "layers": layers, "folded": folds_of(model), **known}
         state = {name: t.detach().cpu() for name, t in model.state_dict().items() if isinstance(t, Tensor)}
         return cls(page, state)
 
@@ -172,7 +168,10 @@ class SavedModel:
             raise BadInput(problem, found=str(where))
         for path in self.page.get("identity", []):
             built.set_submodule(path, nn.Identity())
-        return _with_widths(built, self.page["resized"]) if self.page.get("resized") else built
+        if widths := self.page.get("resized"):  # the weights of these widths are about to be loaded
+            example = tuple(example_input(built, tuple(s[1:]), s[0]) for s in widths["input_shapes"])
+            return resize(trace(built, example), widths["widths"], "scratch").model
+        return built
 
 
 def _from_bytes(page: Mapping[str, Any], content: bytes) -> SavedModel:
@@ -233,12 +232,6 @@ def load(path: str | Path, model: nn.Module | None = None, *, formats: bool = Tr
     load_installed()
     saved = SavedModel.read(path)
     return saved.put_into(saved.shaped(model, path), _folder(path) / WEIGHTS, formats)
-
-
-def _with_widths(model: nn.Module, page: Mapping[str, Any]) -> nn.Module:
-    """The model with the widths that were saved; its weights are about to be loaded."""
-    example = tuple(example_input(model, tuple(shape[1:]), shape[0]) for shape in page["input_shapes"])
-    return resize(trace(model, example), page["widths"], "scratch").model
 
 
 def _folder(path: str | Path) -> Path:

@@ -95,8 +95,6 @@ def build(
         input_shape: Of one sample, without the batch.
         num_classes: Columns of the logits.
         seed: Decides the weights.
-        config: Values in place of those of the configuration.
-        head: `classifier`, or `language` for logits per token.
         tokens: `vocab_size` and `pad` of the data, where it is text.
 
     Raises:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
-import pytest
 import torch
 from torch import nn
 
@@ -15,6 +15,7 @@ from paretobit.graph import trace
 from paretobit.session.engines.base import Engine
 from paretobit.spaces import Quantize
 from paretobit.spaces.knobs import Config
+from paretobit.testing.inputs import asked_for
 from paretobit.trials.bench import Bench
 from paretobit.trials.evidence import Evidence
 from paretobit.trials.runners import Candidate, Metric, Runner, RunnerSettings
@@ -34,17 +35,13 @@ class EngineConformance:
                 return lambda bench, make_bench: MyEngine.of(bench, make_bench, nothing_wanted, Execution(2))
     """
 
-    @pytest.fixture
-    def make_engine(self) -> MakeEngine:
-        """Makes the engine under test."""
-        raise NotImplementedError(f"{type(self).__name__} needs a fixture `make_engine`")
+    make_engine = asked_for("make_engine", "what makes an engine")
 
     def test_outcomes_are_those_of_the_bench_in_the_order_of_submission(self, make_engine: MakeEngine) -> None:
         bench = small_bench()
         configs = [bench_config(width) for width in WIDTHS]  # the first takes longest
         expected = [small_bench().evaluate(config) for config in configs]
-        engine = make_engine(bench, small_bench)
-        try:
+        with closing(make_engine(bench, small_bench)) as engine:
             assert engine.workers >= 1
             for i in range(0, len(configs), engine.workers):
                 together = configs[i : i + engine.workers]
@@ -55,22 +52,17 @@ class EngineConformance:
                     assert finished.config == config
                     assert finished.outcome == expected[number]  # to the last bit
                     assert finished.seconds > 0
-        finally:
-            engine.close()
 
     def test_an_exception_in_a_trial_is_a_failed_outcome_and_the_next_one_runs(
         self, make_engine: MakeEngine
     ) -> None:
-        engine = make_engine(small_bench(), small_bench)
-        try:
+        with closing(make_engine(small_bench(), small_bench)) as engine:
             for width, state in ((2, "failed"), (4, "complete")):
                 engine.submit(bench_config(width))
                 outcome = engine.next().outcome
                 assert outcome.state == state
                 assert ("no such luck" in (outcome.error or "")) == (state == "failed")
                 assert bool(outcome.metrics) == (state == "complete")
-        finally:
-            engine.close()
 
     def test_closing_leaves_no_process_in_the_middle_of_a_trial_too(self, make_engine: MakeEngine) -> None:
         before = _children()

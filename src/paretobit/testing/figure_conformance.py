@@ -16,6 +16,7 @@ from paretobit.report.figures import Asked, Kind, drawn, save
 from paretobit.report.runs import Run, Runs
 from paretobit.spaces import Quantize
 from paretobit.studies.study import Study
+from paretobit.testing.inputs import asked_for
 from paretobit.workflow.api import search
 
 
@@ -32,10 +33,7 @@ class FigureConformance:
     The fixture `runs` is a search with many trials; give other runs to a figure that needs them.
     """
 
-    @pytest.fixture
-    def kind(self) -> Kind:
-        """The kind of picture under test."""
-        raise NotImplementedError(f"{type(self).__name__} needs a fixture `kind` that returns a `Kind`")
+    kind = asked_for("kind", "a `Kind`")
 
     @pytest.fixture
     def runs(self) -> Runs:

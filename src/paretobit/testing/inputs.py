@@ -1,4 +1,4 @@
-"""What formats are tried on, and how results are compared."""
+"""What formats are tried on, how results are compared, and what a suite asks for."""
 
 from __future__ import annotations
 
@@ -23,6 +23,16 @@ EMPTY = ((0,), (0, 3), (3, 0), (2, 0, 3))
 
 moderate = st.floats(-8, 8, width=32).map(lambda value: value if abs(value) >= 2**-10 else 0.0)
 any_float = st.one_of(moderate, st.floats(width=32, allow_nan=False))
+
+
+def asked_for(name: str, what: str) -> Any:
+    """A fixture that every class of tests must write; until then its tests say so."""
+
+    @pytest.fixture(name=name)
+    def fixture(self: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} needs a fixture `{name}` that returns {what}")
+
+    return fixture
 
 
 def normal(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:

@@ -13,8 +13,11 @@ import torch
 from torch import nn
 
 from paretobit.spaces import Quantize
+from paretobit.testing.inputs import asked_for
 from paretobit.trials.outcome import measure
 from paretobit.trials.runners import Candidate, Runner
+
+Candidates = Sequence[Candidate]
 
 
 class RunnerConformance:
@@ -33,13 +36,10 @@ class RunnerConformance:
 
     exact: ClassVar[bool] = True
 
-    @pytest.fixture
-    def runner(self) -> Runner:
-        """The runner under test."""
-        raise NotImplementedError(f"{type(self).__name__} needs a fixture `runner` that returns a runner")
+    runner = asked_for("runner", "a runner")
 
     @pytest.fixture
-    def candidates(self, runner: Runner) -> Sequence[Candidate]:
+    def candidates(self, runner: Runner) -> Candidates:
         """The float model, and two quantised ones of its shape."""
         graph = runner.evidence.graph
         entry = {"name": "scaled_integer", "weight_width": [2, 6], "data_in_width": 8}
@@ -51,16 +51,14 @@ class RunnerConformance:
         return [float_model, *(Candidate(f, m) for f, m in zip(formats, models, strict=True))]
 
     def test_what_is_declared_is_delivered_and_nothing_else(
-        self, runner: Runner, candidates: Sequence[Candidate]
+        self, runner: Runner, candidates: Candidates
     ) -> None:
         for candidate in candidates:
             measured = measure([runner], candidate)  # as the bench does: refuses what is missing or no number
             assert set(measured) == {metric.name for metric in runner.metrics} != set()
             assert all(type(value) in (int, float) and not math.isnan(value) for value in measured.values())
 
-    def test_metrics_say_their_direction_and_unit(
-        self, runner: Runner, candidates: Sequence[Candidate]
-    ) -> None:
+    def test_metrics_say_their_direction_and_unit(self, runner: Runner, candidates: Candidates) -> None:
         runner.measure(candidates[0])
         names = [name for metric in runner.metrics for name in (metric.name, metric.short) if name]
         assert len(set(names)) == len(names) > 0
@@ -69,15 +67,13 @@ class RunnerConformance:
             assert metric.direction in ("maximize", "minimize")
             assert metric.unit.strip() or runner.metrics_from_running
 
-    def test_nothing_stays_from_one_candidate_to_the_next(
-        self, runner: Runner, candidates: Sequence[Candidate]
-    ) -> None:
+    def test_nothing_stays_from_one_candidate_to_the_next(self, runner: Runner, candidates: Candidates) -> None:
         first = [self._measured(runner, candidate) for candidate in candidates]
         again = [self._measured(runner, candidate) for candidate in reversed(candidates)]
         assert again[::-1] == first
         assert self._measured(runner, candidates[0]) == first[0]
 
-    def test_costs_need_no_model(self, runner: Runner, candidates: Sequence[Candidate]) -> None:
+    def test_costs_need_no_model(self, runner: Runner, candidates: Candidates) -> None:
         for candidate in candidates if runner.cheap else ():
             alone = Candidate(candidate.formats, None)
             assert self._measured(runner, alone) == self._measured(runner, candidate)
@@ -87,7 +83,7 @@ class RunnerConformance:
             with pytest.raises(Exception):  # noqa: B017, PT011 (whatever says why)
                 measure([runner], Candidate({}, _Broken()))
 
-    def test_the_model_is_left_as_it_was(self, runner: Runner, candidates: Sequence[Candidate]) -> None:
+    def test_the_model_is_left_as_it_was(self, runner: Runner, candidates: Candidates) -> None:
         for candidate in candidates if not runner.may_change_model else ():
             before, mode = copy.deepcopy(candidate.applied.state_dict()), candidate.applied.training
             runner.measure(candidate)
@@ -103,7 +99,7 @@ class RunnerConformance:
         with pytest.raises(ValueError, match="no_such_setting"):
             type(settings).model_validate({"no_such_setting": 1})
 
-    def test_the_same_on_the_same_graph(self, runner: Runner, candidates: Sequence[Candidate]) -> None:
+    def test_the_same_on_the_same_graph(self, runner: Runner, candidates: Candidates) -> None:
         expected = self._measured(runner, candidates[-1])
         other = runner.on(runner.evidence.graph)
         assert type(other) is type(runner)

@@ -16,6 +16,7 @@ from paretobit.data.calibration import Calibration
 from paretobit.graph import ModelGraph
 from paretobit.spaces import BoundSpace, Space
 from paretobit.spaces.knobs import Config, Knob
+from paretobit.testing.inputs import asked_for
 from paretobit.trials.steps import TrainingStep
 
 
@@ -40,10 +41,7 @@ class SpaceConformance:
     The fixture `calibration` is None; give rows where the space needs some.
     """
 
-    @pytest.fixture
-    def space(self) -> Space:
-        """The space under test."""
-        raise NotImplementedError(f"{type(self).__name__} needs a fixture `space` that returns a space")
+    space = asked_for("space", "a space")
 
     @pytest.fixture
     def calibration(self) -> Calibration | None:

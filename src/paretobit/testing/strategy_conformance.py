@@ -9,13 +9,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import ClassVar
 
-import pytest
 import torch
 
 from paretobit.spaces.knobs import Config
 from paretobit.strategies import Strategy
 from paretobit.studies.trial import State, Trial
+from paretobit.testing.inputs import asked_for
 
+MakeStrategy = Callable[[int], Strategy]
 STATES: tuple[State, ...] = ("complete", "infeasible", "failed", "complete", "stopped", "duplicate")
 
 
@@ -37,10 +38,7 @@ class StrategyConformance:
     repeats: ClassVar[bool] = False
     trials: ClassVar[int] = 24
 
-    @pytest.fixture
-    def make_strategy(self) -> Callable[[int], Strategy]:
-        """Makes the strategy under test, fresh, from a seed."""
-        raise NotImplementedError(f"{type(self).__name__} needs a fixture `make_strategy`: seed to strategy")
+    make_strategy = asked_for("make_strategy", "what makes a strategy from a seed")
 
     def metrics(self, strategy: Strategy, config: Config) -> dict[str, float]:
         """What a configuration measures: a number above zero of its text for every metric asked about."""
@@ -49,32 +47,28 @@ class StrategyConformance:
         texts = {name: f"{name} {config.to_json()}" for name in sorted(names)}
         return {name: 0.1 + hashlib.sha256(text.encode()).digest()[0] / 256 for name, text in texts.items()}
 
-    def test_the_seed_and_the_results_decide_and_nothing_else(
-        self, make_strategy: Callable[[int], Strategy]
-    ) -> None:
+    def test_the_seed_and_the_results_decide_and_nothing_else(self, make_strategy: MakeStrategy) -> None:
         first = self._run(make_strategy(3))
         random.seed(17)
         torch.manual_seed(17)
         assert self._run(make_strategy(3)) == first
         assert self._run(make_strategy(3), in_flight=3) == self._run(make_strategy(3), in_flight=3)
 
-    def test_every_proposal_is_a_configuration_of_the_space(
-        self, make_strategy: Callable[[int], Strategy]
-    ) -> None:
+    def test_every_proposal_is_a_configuration_of_the_space(self, make_strategy: MakeStrategy) -> None:
         strategy = make_strategy(0)
         found = self._run(strategy)
         assert found
         for config in found:
             assert strategy.problem.tree.check(config) == config
 
-    def test_nothing_is_proposed_twice(self, make_strategy: Callable[[int], Strategy]) -> None:
+    def test_nothing_is_proposed_twice(self, make_strategy: MakeStrategy) -> None:
         for in_flight in (1, 3):
             strategy = make_strategy(1)
             found = self._run(strategy, in_flight=in_flight)
             assert self.repeats or len(set(found)) == len(found) <= strategy.problem.tree.size
 
     def test_it_gives_as_many_as_are_asked_for_and_fewer_only_at_the_end(
-        self, make_strategy: Callable[[int], Strategy]
+        self, make_strategy: MakeStrategy
     ) -> None:
         strategy, number = make_strategy(0), 0
         for n in (1, 2, 5, 1):
@@ -87,7 +81,7 @@ class StrategyConformance:
             number += n
 
     def test_a_fresh_one_that_is_told_what_was_stored_asks_for_the_same(
-        self, make_strategy: Callable[[int], Strategy]
+        self, make_strategy: MakeStrategy
     ) -> None:
         whole = self._run(make_strategy(2), in_flight=3)
         found, another = [], self._steps(make_strategy(8))
@@ -96,7 +90,7 @@ class StrategyConformance:
             found.append(config)
         assert found == whole
 
-    def test_trials_of_every_state_are_taken_in(self, make_strategy: Callable[[int], Strategy]) -> None:
+    def test_trials_of_every_state_are_taken_in(self, make_strategy: MakeStrategy) -> None:
         for states in (STATES, ("failed",), ("infeasible",)):
             strategy = make_strategy(4)
             found = self._run(strategy, states)
@@ -104,9 +98,7 @@ class StrategyConformance:
             assert self._run(make_strategy(4), states) == found
             assert self.repeats or len(set(found)) == len(found)
 
-    def test_what_another_study_found_is_learnt_alike_each_time(
-        self, make_strategy: Callable[[int], Strategy]
-    ) -> None:
+    def test_what_another_study_found_is_learnt_alike_each_time(self, make_strategy: MakeStrategy) -> None:
         givens = self._run(make_strategy(5))[:4]
         runs = []
         for _ in range(2):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +148,7 @@ def search(
     asked = {key: value for key, value in asked.items() if value is not None}
     recorded = given.recorded.model_dump(exclude_defaults=True)
     document = Document({"seed": seed, "search": asked, "given": recorded})
-    with _by_argument():
+    try:
         if names := load_plugins(plugins):
             document.data["plugins"] = names
         settings = Settings.from_document(document)
@@ -157,13 +156,6 @@ def search(
         begun = folder is not None and folder.begun
         assembled = assemble(settings, document, given, begun=begun)
         return run(assembled, folder, on_trial=on_trial, extend=extend)
-
-
-@contextmanager
-def _by_argument() -> Iterator[None]:
-    """Name arguments in errors, not the keys of a file that say the same."""
-    try:
-        yield
-    except BadInput as error:
+    except BadInput as error:  # names arguments, not the keys of a file that say the same
         error.key = error.key and error.key.removeprefix("search.")
         raise

@@ -59,11 +59,6 @@ def build_model(settings: ModelSettings, data: Data, seed: int) -> nn.Module:
     return model.eval()
 
 
-def splits_of(data: Data) -> dict[str, tuple[Tensor, Tensor]]:
-    """The splits of a data set as the runners take them."""
-    return {split.name: (split.x, split.y) for split in data.splits}
-
-
 def splits_from(pairs: Mapping[str, Pair | None], model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
     """Splits given from Python: tensors or arrays, checked; real numbers in the model's dtype.
 
@@ -102,13 +97,6 @@ def _tensor(part: Any, key: str) -> Tensor:
     return tensor
 
 
-def example_from(splits: Mapping[str, tuple[Tensor, Tensor]], padding: int | None = None) -> Tensor | None:
-    """One row of the data; of sentences with padding the one nearest the mean length, without padding."""
-    for x, _ in splits.values():
-        return x[:1] if padding is None else typical_row(x, padding)
-    return None
-
-
 def evidence_for(
     model: nn.Module,
     splits: Mapping[str, tuple[Tensor, Tensor]],
@@ -121,7 +109,8 @@ def evidence_for(
     Args:
         model: Any module.
         splits: The data.
-        example: Inputs for the graph; None: a row of the data.
+        example: Inputs for the graph; None: a row of the data, of sentences with padding the one nearest the
+            mean length, without padding.
         calibration: As a user gives it.
         loss: A function, or where it is: `path/to/file.py:function`.
 
@@ -130,11 +119,15 @@ def evidence_for(
             function.
     """
     if isinstance(loss, str):
-        loss = _loaded(loss, "loss")
+        if not is_reference(loss):
+            raise _no_function("loss", loss)
+        with located(key="search.loss"):
+            loss = load_function(loss)
     if loss is not None and not callable(loss):
         raise BadInput("not a function", key="loss", found=loss, allowed="(output, target) -> 0-d tensor")
-    if example is None:
-        example = example_from(splits, getattr(model, "padding", None))
+    if example is None and splits:
+        x, padding = next(iter(splits.values()))[0], getattr(model, "padding", None)
+        example = x[:1] if padding is None else typical_row(x, padding)
     if example is None and isinstance(calibration, Sequence) and calibration:
         example = calibration[0]
     evidence = Evidence(trace(model, example), splits)
@@ -214,18 +207,6 @@ def make_runners(
     elif evaluate is not None:
         runners.append(FunctionRunner(evidence, evaluate, directions))
     return tuple(runners)
-
-
-def _loaded(reference: str, key: str) -> Any:
-    """A function of a file.
-
-    Raises:
-        BadInput: There is none.
-    """
-    if not is_reference(reference):
-        raise _no_function(key, reference)
-    with located(key=f"search.{key}"):
-        return load_function(reference)
 
 
 def _no_function(key: str, found: str) -> BadInput:

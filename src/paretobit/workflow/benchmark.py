@@ -185,14 +185,15 @@ def benchmark(
     return Benchmark(name, machine, tuple(timings), skipped)
 
 
+@dataclass(frozen=True)
 class _Setting:
     """One number of threads and one batch; what fails in it is noted in `skipped`."""
 
-    def __init__(
-        self, model: nn.Module, batch: Tensor, threads: int, wanted: BenchmarkSettings, skipped: dict[str, str]
-    ) -> None:
-        self._model, self._batch, self._threads = model, batch, threads
-        self._wanted, self._skipped = wanted, skipped
+    model: nn.Module
+    batch: Tensor
+    threads: int
+    wanted: BenchmarkSettings
+    skipped: dict[str, str]
 
     def measured(self, names: Sequence[str]) -> list[Timing]:
         """Every variant that runs, `eager` first."""
@@ -212,31 +213,31 @@ class _Setting:
     def _ready(self, name: str) -> _Ready | None:
         """A variant, warm."""
         try:
-            return _warmed(name, VARIANTS[name](self._model, self._batch), self._batch, self._wanted)
+            return _warmed(name, VARIANTS[name](self.model, self.batch), self.batch, self.wanted)
         except Exception as error:  # compilers and kernels fail in ways of their own
-            where = f"{name}, {self._threads} threads, batch {len(self._batch)}"
+            where = f"{name}, {self.threads} threads, batch {len(self.batch)}"
             lines = str(error).strip().splitlines()
             reason = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
             if name == EAGER:
                 raise ParetoBitError(f"the model does not run: {where}: {reason}") from error
-            self._skipped[where] = reason
+            self.skipped[where] = reason
             return None
 
     def _samples(self, ready: Sequence[_Ready]) -> list[tuple[float, ...]]:
         """Seconds of a pass, one value a repeat, of each variant; they take turns, each the first at times."""
         found: list[list[float]] = [[] for _ in ready]
-        for number in range(self._wanted.repeats):
+        for number in range(self.wanted.repeats):
             for place in range(len(ready)):
                 index = (place + number) % len(ready)
                 cell = ready[index]
-                found[index].append(_seconds(cell.variant, self._batch, cell.passes) / cell.passes)
+                found[index].append(_seconds(cell.variant, self.batch, cell.passes) / cell.passes)
         return [tuple(samples) for samples in found]
 
     def _timing(self, cell: _Ready, samples: tuple[float, ...], ratio: float, reference: Tensor) -> Timing:
         return Timing(
             variant=cell.name,
-            threads=self._threads,
-            batch_size=len(self._batch),
+            threads=self.threads,
+            batch_size=len(self.batch),
             samples=samples,
             passes=cell.passes,
             ratio=ratio,

@@ -88,14 +88,7 @@ def _plainly(model: nn.Module, note: str = "") -> Variant:
 
 
 def _with_attention(model: nn.Module, x: Tensor, wanted: str, look: bool = True) -> nn.Module:
-    """A copy with an implementation of attention, where the model lets itself be told.
-
-    Args:
-        model: Any module.
-        x: A batch.
-        wanted: As transformers calls it.
-        look: Whether to make sure that a fused kernel runs.
-    """
+    """A copy with an implementation of attention, where it lets itself be told; `look`: a fused kernel runs."""
     if any(isinstance(part, QuantizedFunction) and part.active for part in model.modules()):
         raise NotOffered("functions of the model carry formats: another attention would run other functions")
     copied = copy.deepcopy(model)
@@ -105,8 +98,12 @@ def _with_attention(model: nn.Module, x: Tensor, wanted: str, look: bool = True)
             tell(wanted)
         except (ValueError, ImportError) as error:
             raise NotOffered(f"transformers: {error}") from None
-    if look and not _calls_fused(copied, x):
-        raise NotOffered("the model calls no attention that torch has a fused kernel for")
+    if look:
+        watch = _Watch()  # type: ignore[no-untyped-call]
+        with torch.no_grad(), watch:
+            run_on_view(copied, x[:1])
+        if not watch.seen:
+            raise NotOffered("the model calls no attention that torch has a fused kernel for")
     return copied
 
 
@@ -118,13 +115,6 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.seen = self.seen or any(name in str(func) for name in _FUSED_OPERATIONS)
         return func(*args, **(kwargs or {}))
-
-
-def _calls_fused(model: nn.Module, x: Tensor) -> bool:
-    watch = _Watch()  # type: ignore[no-untyped-call]
-    with torch.no_grad(), watch:
-        run_on_view(model, x[:1])
-    return watch.seen
 
 
 @contextmanager

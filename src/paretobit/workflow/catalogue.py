@@ -32,20 +32,12 @@ Row = dict[str, Any]
 _TRAINING = "search.pipeline.train, .finetune"
 
 
-def _entries(registry: Iterable[Entry[Any]]) -> list[Row]:
-    return [{"name": entry.name, "what": entry.summary} for entry in registry]
-
-
-def _models() -> list[Row]:
-    """The models, and what they are fed."""
-    rows = zip(_entries(MODELS), MODELS, strict=True)
-    return [{**row, "takes": entry.value.layout} for row, entry in rows]
-
-
-def _spaces() -> list[Row]:
-    """The spaces, and by which step of a trial they act."""
-    rows = zip(_entries(SPACES), SPACES, strict=True)
-    return [{**row, "step": entry.value.acts_at().word} for row, entry in rows]
+def _entries(registry: Iterable[Entry[Any]], **more: Callable[[Any], Any]) -> list[Row]:
+    """Name and summary of everything registered, and what else is to be known of its value."""
+    return [
+        {"name": entry.name, "what": entry.summary, **{key: of(entry.value) for key, of in more.items()}}
+        for entry in registry
+    ]
 
 
 def _metrics() -> list[Row]:
@@ -68,12 +60,16 @@ def _samplers() -> list[Row]:
 
 
 def _settings() -> list[Row]:
-    schemas: dict[str, type[BaseModel]] = {"": Settings, **SECTIONS, "search.metrics.NAME": MetricSettings}
-    schemas |= {"search.forgiving": ForgivingSettings}
-    schemas["search.pipeline"] = PipelineSettings
-    schemas["search.pipeline.stop"] = HalvingSettings
-    schemas["search.pipeline.calibrate"] = CalibrateStep
-    schemas[f"{_TRAINING}.teacher"] = Distillation
+    schemas: dict[str, type[BaseModel]] = {
+        "": Settings,
+        **SECTIONS,
+        "search.metrics.NAME": MetricSettings,
+        "search.forgiving": ForgivingSettings,
+        "search.pipeline": PipelineSettings,
+        "search.pipeline.stop": HalvingSettings,
+        "search.pipeline.calibrate": CalibrateStep,
+        f"{_TRAINING}.teacher": Distillation,
+    }
     for section, schema in _registered().items():
         schemas |= {section: schema, **_within(section, schema)}
     rows = [
@@ -132,10 +128,10 @@ def _default(info: FieldInfo) -> str:
 
 _KINDS: dict[str, Callable[[], list[Row]]] = {
     "formats": lambda: _entries(FORMATS),
-    "models": _models,
+    "models": lambda: _entries(MODELS, takes=lambda model: model.layout),
     "datasets": lambda: _entries(SOURCES),
     "passes": lambda: _entries(PASSES),
-    "spaces": _spaces,
+    "spaces": lambda: _entries(SPACES, step=lambda space: space.acts_at().word),
     "strategies": lambda: _entries(STRATEGIES),
     "samplers": _samplers,
     "runners": lambda: _entries(RUNNERS),

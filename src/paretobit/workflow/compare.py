@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
 
-from paretobit.comparing.comparison import Comparison, Standing, entry_of
+from paretobit.comparing.comparison import Comparison, entry_of
 from paretobit.comparing.replay import Asked, Play
 from paretobit.comparing.table import Table
 from paretobit.comparing.yardstick import Yardstick
@@ -54,7 +53,6 @@ def compare_on_table(
     Args:
         table: Of the space.
         asking: Strategies, seeds, budget.
-        name: What to call the table.
         wanted: Other objectives and constraints than the table's own.
         on_play: Called after every play.
         known: Plays by label and seed that were made before in the same way; new ones are added.
@@ -66,9 +64,8 @@ def compare_on_table(
     contestants, left_out = line_up(asking.strategies, problem, table.about["evidence_absent"])
     outcomes = (table.outcome(table.tree.at(index), problem) for index in range(len(table)))
     losses = (problem.judge(o.metrics).losses for o in outcomes if o.state == "complete")
-    stick = Yardstick(
-        problem.objectives, (p for p in losses if p), problem.vocabulary.metrics, _samples(table.about)
-    )
+    samples = next((rows for split, rows in table.about["samples"].items() if split != "test"), None)
+    stick = Yardstick(problem.objectives, (p for p in losses if p), problem.vocabulary.metrics, samples)
     jobs = [(contestant, seed) for contestant in contestants for seed in range(asking.seeds)]
     budget = min(asking.budget, table.tree.size)
     known = {} if known is None else known
@@ -79,8 +76,8 @@ def compare_on_table(
         new = _in_processes(table, wanted, budget, missing, asking.workers)
     for job, one in zip(missing, _told(new, missing, on_play), strict=True):
         known[_key(job)] = one
-    entries = _entries(contestants, (known[_key(job)] for job in jobs), stick, budget, asking.charge_evidence)
-    return _comparison(name, problem, stick, asking, budget, entries, left_out, exact=True)
+    plays = [known[_key(job)] for job in jobs]
+    return _comparison(name, problem, stick, asking, budget, contestants, plays, left_out, exact=True)
 
 
 def compare_live(
@@ -102,7 +99,6 @@ def compare_live(
         document: Where they came from.
         folder: Where the float model is kept that is trained where there is no checkpoint.
         asking: Strategies, seeds, budget.
-        name: What to call it.
         on_play: Called after every play.
         on_epoch: Called after every epoch of training.
     """
@@ -124,9 +120,8 @@ def compare_live(
         plays = list(_told((live.play(c, seed, budget) for c, seed in jobs), jobs, on_play))
     points = [point for one in plays for point in one.points if point is not None]
     stick = Yardstick(problem.objectives, points, problem.vocabulary.metrics, live.samples)
-    entries = _entries(contestants, plays, stick, budget, asking.charge_evidence)
     exact = len(live.known) == session.space.tree.size
-    return _comparison(name, problem, stick, asking, budget, entries, left_out, exact=exact)
+    return _comparison(name, problem, stick, asking, budget, contestants, plays, left_out, exact=exact)
 
 
 def asked_of(
@@ -262,34 +257,24 @@ def _told(
         yield one
 
 
-def _samples(about: Mapping[str, Any]) -> int | None:
-    """Rows that accuracy was measured on."""
-    samples = {split: rows for split, rows in about["samples"].items() if split != "test"}
-    return next(iter(samples.values()), None)
-
-
-def _entries(
-    contestants: Sequence[Contestant], plays: Iterable[Play], stick: Yardstick, budget: int, charged: bool
-) -> tuple[Standing, ...]:
-    all_ = list(plays)
-    each = len(all_) // len(contestants)
-    return tuple(
-        entry_of(contestant.label, all_[i * each : (i + 1) * each], stick, budget, charged=charged)
-        for i, contestant in enumerate(contestants)
-    )
-
-
 def _comparison(
     name: str,
     problem: Problem,
     stick: Yardstick,
     asking: Asking,
     budget: int,
-    entries: tuple[Standing, ...],
+    contestants: Sequence[Contestant],
+    plays: Sequence[Play],
     left_out: Mapping[str, str],
     *,
     exact: bool,
 ) -> Comparison:
+    """What plays, seed by seed of each contestant in turn, come to."""
+    each, charged = asking.seeds, asking.charge_evidence
+    entries = tuple(
+        entry_of(contestant.label, plays[i * each : (i + 1) * each], stick, budget, charged=charged)
+        for i, contestant in enumerate(contestants)
+    )
     return Comparison(
         name=name,
         objectives=tuple(f"{o.direction} {o.label}" for o in problem.objectives),
@@ -300,7 +285,7 @@ def _comparison(
         seeds=tuple(range(asking.seeds)),
         budget=budget,
         within=stick.near if asking.within is None else asking.within,
-        charged=asking.charge_evidence,
+        charged=charged,
         entries=entries,
         left_out=left_out,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,14 +65,14 @@ class Contestant:
     def play(self, seed: int, problem: Problem, answer: Answer, budget: int, **costs: Any) -> Play:
         """One play, of fewer evaluations where so many were asked for."""
         allowed = budget if self.trials is None else min(budget, self.trials)
-        one = play(self.make(seed), problem, answer, allowed, **costs)
+
+        def make(problem: Problem) -> Strategy:
+            return STRATEGIES[self.name](problem, seed, self.settings)
+
+        one = play(make, problem, answer, allowed, **costs)
         if allowed == budget or one.ended is not None:
             return one
         return replace(one, ended=f"stopped after {allowed} evaluations, as it was asked to")
-
-    def make(self, seed: int) -> Callable[[Problem], Strategy]:
-        """Builds it for one seed."""
-        return lambda problem: STRATEGIES[self.name](problem, seed, self.settings)
 
 
 def line_up(

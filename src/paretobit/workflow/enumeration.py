@@ -74,7 +74,9 @@ def enumerate_space(
     settings = settings.model_copy(update={"search": settings.search.model_copy(update=change)})
     assembled = assemble(settings, document, begun=True)
     session = assembled.session
-    _check_size(session, limit)
+    if (size := session.space.tree.size) > limit:
+        problem = "the space is too large to be enumerated: --limit allows more"
+        raise BadInput(problem, key="search.space", found=f"{size:,} configurations", allowed=f"{limit:,}")
     measured = (*session.runners, _on_test(session)) if test else session.runners
     everything = replace(session, runners=measured, wanted=Wanted(session.wanted.objectives))
     study = run(replace(assembled, session=everything), folder, on_epoch=on_epoch, on_trial=on_trial)
@@ -112,13 +114,6 @@ def gather_evidence(session: Session) -> tuple[dict[str, Any] | None, str]:
         except BadInput as refused:
             return None, str(refused)
     return {**gathered, "seconds": seconds}, ""
-
-
-def _check_size(session: Session, limit: int) -> None:
-    size = session.space.tree.size
-    if size > limit:
-        problem = "the space is too large to be enumerated: --limit allows more"
-        raise BadInput(problem, key="search.space", found=f"{size:,} configurations", allowed=f"{limit:,}")
 
 
 def _on_test(session: Session) -> TestEvaluation:

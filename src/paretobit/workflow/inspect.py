@@ -90,12 +90,7 @@ def inspect(
 def beside_float(
     path: str | Path, model: str | None = None
 ) -> tuple[tuple[TypeSummary, ...], tuple[LayerComparison, ...]]:
-    """A saved model beside the float model it was made from: types changed, and layer by layer.
-
-    Args:
-        path: Its folder, or a run folder.
-        model: What builds one that was given from Python.
-    """
+    """A saved model (as in `load_saved`) beside its float model: types changed, and layer by layer."""
     quantised, source = load_saved(path, model)
     plain = copy.deepcopy(quantised)
     after = trace(quantised, example_input(quantised, tuple(source["input_shape"])))

@@ -47,12 +47,7 @@ def load_saved(path: str | Path, model: str | None = None) -> tuple[nn.Module, M
 def open_saved(
     path: str | Path, data: DataSettings | None = None, model: str | None = None
 ) -> tuple[nn.Module, Data]:
-    """A saved model and the data it was made for, or other data.
-
-    Args:
-        path: Its folder, or a run folder.
-        data: Other data.
-        model: What builds one that was given from Python.
+    """A saved model, as in `load_saved`, and the data it was made for, or other `data`.
 
     Raises:
         BadInput: Nothing says what the data was, or builds the model.

@@ -18,12 +18,7 @@ _BEST = "best"
 
 @dataclass(frozen=True)
 class OtherRun:
-    """A model that another search made.
-
-    Attributes:
-        folder: Where it is saved.
-        saved: What is saved.
-    """
+    """A model that another search made, and the folder that it is saved in."""
 
     folder: Path
     saved: SavedModel

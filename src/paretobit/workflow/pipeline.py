@@ -33,15 +33,10 @@ def steps_of(
     *,
     has_weights: bool = True,
 ) -> PipelineSettings | None:
-    """The steps that a trial takes; None where it trains nothing.
+    """The steps that a trial takes, by the table `[search.pipeline]`; None where it trains nothing.
 
-    Args:
-        table: `[search.pipeline]`.
-        space: What varies.
-        runners: Among them perhaps `basic_train`.
-        document: Where the table came from.
-        train: `[train]`: what of it is set holds for the step `train` where that does not say otherwise.
-        has_weights: Whether the model has weights to start from.
+    What is set in `train`, which is `[train]`, holds for the step `train` where that does not say otherwise.
+    `has_weights` says whether the model has weights to start from; `basic_train` may be among the runners.
 
     Raises:
         BadInput: The steps make no sense, or do not go with the space.
@@ -80,14 +75,8 @@ def make_pipeline(
 ) -> tuple[Pipeline | None, tuple[Runner, ...]]:
     """The steps over one model, and the runners with one more, which tells what happened on the way.
 
-    Args:
-        settings: From `steps_of`; None: trials train nothing, and runners stay as they are.
-        space: What varies.
-        bound: The same over the model.
-        evidence: Graph and data.
-        runners: What measures.
-        wanted: Objectives.
-        has_weights: Whether the model has weights to start from.
+    Without settings (they come from `steps_of`) trials train nothing, and the runners stay as they are.
+    `has_weights` says whether the model has weights to start from.
 
     Raises:
         BadInput: The model cannot be trained so, or the data is not enough.
@@ -97,19 +86,16 @@ def make_pipeline(
     weights = settings.weights or ("given" if has_weights else "scratch")
     settings = settings.model_copy(update={"weights": weights})
     with located(key=PLACE):
-        _check(settings, space, bound, evidence, runners, wanted)
+        bound.check_steps(_trainable(settings, evidence))
+        _check_shapes(space, bound)
+        if settings.stop is not None:
+            _check_stop(settings, evidence, runners, wanted)
     runners = (*runners, StageRunner(evidence, settings, runners))
     return Pipeline(space, bound, evidence, settings, runners), runners
 
 
-def _check(
-    settings: PipelineSettings,
-    space: Space,
-    bound: BoundSpace,
-    evidence: Evidence,
-    runners: Sequence[Runner],
-    wanted: Wanted,
-) -> None:
+def _trainable(settings: PipelineSettings, evidence: Evidence) -> dict[str, TrainingStep]:
+    """The steps that train; that the model and the data allow them is seen to."""
     if settings.trains and "train" not in evidence.splits:
         raise BadInput("trials that train need rows to train on", key="train", allowed="train=(x, y)")
     model = copy.deepcopy(evidence.graph.model)
@@ -121,12 +107,10 @@ def _check(
         if loss is not None:
             continue  # of the user's own: known once it runs
         with seeded(0), under(f"{PLACE}.{step}", TrainingStep.model_fields):
-            without_scales = own.plain.model_copy(update={"learned_scales": False})  # formats come in a trial
-            check_fit(model, evidence.split("train"), evidence.splits.get("val"), without_scales)
-    bound.check_steps(steps)
-    _check_shapes(space, bound)
-    if settings.stop is not None:
-        _check_stop(settings, evidence, runners, wanted)
+            # Without scales to learn: a model has formats in its trial only.
+            plain = own.plain.model_copy(update={"learned_scales": False})
+            check_fit(model, evidence.split("train"), evidence.splits.get("val"), plain)
+    return steps
 
 
 def _check_shapes(space: Space, bound: BoundSpace) -> None:

@@ -27,10 +27,8 @@ class Plan:
 
     Attributes:
         configurations: Size of the space.
-        trials: Trials there would be.
         knobs: Name of each knob and its values.
         dropped: Knobs without effect, and why.
-        trains: Whether trials train.
         impossible: How many combinations cannot be, and why; empty where all can.
         matched: Layers the space varies.
         unmatched: Layers it leaves alone.

@@ -20,13 +20,7 @@ PAGE = "report.md"
 
 @dataclass(frozen=True)
 class Report:
-    """What was written.
-
-    Attributes:
-        page: The Markdown page.
-        shown: Its figures.
-        missing: Figure to the reason why it was not drawn.
-    """
+    """What was written: a Markdown page, the figures shown, and why each of the others was not drawn."""
 
     page: Path
     shown: tuple[Shown, ...]
@@ -129,11 +123,7 @@ def _each_once(paths: Sequence[str | Path]) -> list[Path]:
 
 
 def _check(runs: Runs, asked: Asked) -> None:
-    """Refuse metrics, knobs and trials that the studies do not have.
-
-    Raises:
-        BadInput: What is unknown is named.
-    """
+    """Refuse metrics, knobs and trials that the studies do not have; what is unknown is named."""
     for run in runs:
         if run.study is None:
             given = next((f"--{key}" for key, value in vars(asked).items() if value is not None), None)

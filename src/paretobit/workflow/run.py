@@ -112,11 +112,7 @@ def write_results(session: Session, study: Study, folder: RunFolder) -> None:
 
 
 def _check_training(settings: Settings, folder: RunFolder) -> None:
-    """Refuse to train the model of a search that has begun in another way.
-
-    Raises:
-        StudyError: What differs is named.
-    """
+    """Refuse to train the model of a search that has begun in another way; what differs is named."""
     if not folder.config.exists():
         return
     recorded = Settings.from_document(Document.read(folder.config))

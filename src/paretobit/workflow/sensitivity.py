@@ -11,11 +11,9 @@ from paretobit.formats import Format
 from paretobit.graph import trace
 from paretobit.runtime import one_thread, seeded
 from paretobit.strategies.insight.sensitivity import DEFAULT_FORMATS, SensitivityReport, sensitivity
-from paretobit.training.evaluate import check_classifier
-from paretobit.workflow.assemble import build_model
 from paretobit.workflow.opening import named, open_saved
 from paretobit.workflow.settings import Settings
-from paretobit.workflow.train import load_data
+from paretobit.workflow.train import open_checkpoint
 
 _BATCH = 64
 
@@ -51,9 +49,7 @@ def fragile_layers(
     if saved is not None:
         model, data = open_saved(saved, settings.data if other_data else None, named(settings.model))
     elif settings.model.load is not None:
-        data = load_data(settings)
-        model = build_model(settings.model, data, settings.seed)
-        check_classifier(model, data.train.x, data.train.y)
+        model, data = open_checkpoint(settings)
     else:
         allowed = "a run folder, or a model with --load"
         raise BadInput("no weights to look at", key="MODEL", found=settings.model.name, allowed=allowed)

@@ -27,12 +27,9 @@ from paretobit.workflow.train import check_trainable
 
 @dataclass(frozen=True)
 class Assembled:
-    """A search, and what it was assembled from.
+    """Settings as they are recorded, model and data, and the session that is made of them.
 
-    Attributes:
-        settings: As they are recorded.
-        subject: Model and data.
-        session: Ready to run, once the model is trained where that comes first.
+    It is ready to run once the model is trained, where that comes first.
     """
 
     settings: Settings
@@ -51,11 +48,7 @@ def assemble(
 ) -> Assembled:
     """Everything a search needs, checked, whichever door it came through.
 
-    Args:
-        settings: Of the whole run.
-        document: Where they came from.
-        given: What only Python has.
-        begun: Whether the search has begun: then it needs no trials of another one.
+    A search that has `begun` needs no trials of another one.
 
     Raises:
         BadInput: Before any work, for whatever does not fit.

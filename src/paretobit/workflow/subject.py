@@ -13,7 +13,7 @@ from paretobit.data.calibration import Loss
 from paretobit.graph import Example
 from paretobit.spaces import Space
 from paretobit.trials.runners.function import Evaluate
-from paretobit.workflow.assemble import Pair, Rows, build_model, splits_from, splits_of
+from paretobit.workflow.assemble import Pair, Rows, build_model, splits_from
 from paretobit.workflow.settings import GivenSettings, Settings
 from paretobit.workflow.train import load_data, manifest
 
@@ -46,10 +46,9 @@ class Given:
         functions = {"evaluate": self.evaluate, "loss": self.loss}
         named = {key: _named(function) for key, function in functions.items() if function is not None}
         data = tuple(name for name, pair in self.pairs.items() if pair is not None)
-        rows = "example" if self.example is not None else None
         return GivenSettings(
             model=None if self.model is None else _named(type(self.model)),
-            data=data or ((rows,) if rows else ()),
+            data=data or (() if self.example is None else ("example",)),
             calibration=self.calibration is not None,
             **named,
         )
@@ -62,11 +61,9 @@ def _named(thing: Any) -> str:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model, and the rows that it is measured on.
+    """A model, the caller's or built, and the rows that it is measured on.
 
     Attributes:
-        model: The caller's, or built.
-        splits: Name of a split to inputs and labels.
         page: What a saved model says of where it came from.
         has_weights: Whether the model need not be trained first.
         data: What was loaded; None where rows were given from Python.
@@ -92,7 +89,8 @@ class Subject:
         data = load_data(settings)
         model = build_model(settings.model, data, settings.seed)
         has_weights = settings.model.given or settings.given.model is not None
-        return cls(model, splits_of(data), manifest(settings, data), has_weights, data)
+        splits = {split.name: (split.x, split.y) for split in data.splits}
+        return cls(model, splits, manifest(settings, data), has_weights, data)
 
 
 def _page(given: Given, splits: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Any]:

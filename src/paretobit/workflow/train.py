@@ -82,8 +82,12 @@ def train(
             folder=folder, resume=resume, augment=data.augment, on_epoch=on_epoch,
         )  # fmt: skip
         model.cpu()
-        results = {split.name: evaluate(model, split.x, split.y, _ROWS) for split in data.splits}
-    return TrainedModel(model, data, history, results)
+        return TrainedModel(model, data, history, results_of(model, data))
+
+
+def results_of(model: nn.Module, data: Data) -> dict[str, Evaluation]:
+    """What each split says of a model."""
+    return {split.name: evaluate(model, split.x, split.y, _ROWS) for split in data.splits}
 
 
 def load_data(settings: Settings) -> Data:

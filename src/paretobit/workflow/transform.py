@@ -26,12 +26,12 @@ from paretobit.passes.analysis import (
 from paretobit.passes.registry import Pass
 from paretobit.passes.transform import PASSES
 from paretobit.runtime import one_thread
-from paretobit.training import Evaluation, evaluate
+from paretobit.training import Evaluation
 from paretobit.training.evaluate import check_classifier
 from paretobit.workflow.assemble import build_model
 from paretobit.workflow.run_folder import RunFolder
 from paretobit.workflow.settings import Settings
-from paretobit.workflow.train import load_data, manifest
+from paretobit.workflow.train import load_data, manifest, results_of
 
 _ROWS = 1024
 
@@ -80,10 +80,7 @@ def transform(settings: Settings, document: Document, folder: RunFolder) -> Tran
             told[name] = info
             widths |= {group: after for group, (_, after) in info.get("widths", {}).items()}
     with one_thread():
-        sides = [
-            Appraisal(cost(g), {s.name: evaluate(g.model, s.x, s.y, _ROWS) for s in data.splits})
-            for g in (before, graph)
-        ]
+        sides = [Appraisal(cost(g), results_of(g.model, data)) for g in (before, graph)]
         sums = accumulators(graph, [data.train.x[:_ROWS]])
     folder.create()
     folder.write_config(settings.resolved())
