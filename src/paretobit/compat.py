@@ -1,7 +1,5 @@
 """The reports' names and file layout, translated into ours. Every old name stands here and nowhere else."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -4,8 +4,6 @@ Python shows a `DeprecationWarning` once for every line that causes it, in scrip
 What may be deprecated, and for how long, says docs/stability.md.
 """
 
-from __future__ import annotations
-
 import functools
 import warnings
 from collections.abc import Callable

@@ -8,8 +8,6 @@ ParetoBitError                 exit code 1
 └── StudyError                 the study on disk is locked, corrupt, or not the one expected
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager

@@ -6,8 +6,6 @@ parent did before anything else. Nothing is imported that the user did not name 
 folder records is held against the files, not run unasked.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import importlib.util

@@ -1,7 +1,5 @@
 """The one registry class: names to things, refused twice, helpful when a name is unknown."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`paretobit benchmark`: how fast a model is on this machine."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

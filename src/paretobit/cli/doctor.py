@@ -1,7 +1,5 @@
 """`paretobit doctor`: can a search be believed?"""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated

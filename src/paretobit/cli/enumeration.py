@@ -1,7 +1,5 @@
 """`paretobit enumerate`."""
 
-from __future__ import annotations
-
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`paretobit list`: what there is, one line each."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

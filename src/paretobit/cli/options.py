@@ -1,7 +1,5 @@
 """The options that commands share, declared once."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable

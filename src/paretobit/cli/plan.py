@@ -1,7 +1,5 @@
 """`paretobit plan` and `paretobit inspect`: look before you leap."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """`paretobit sensitivity`: which layer is fragile."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`paretobit train` and `paretobit test`."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """`paretobit transform`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from paretobit.cli.console import guarded, output, print_json, print_table

@@ -1,7 +1,5 @@
 """Strategies compared: curves over seeds, how soon they come close, and paired differences."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

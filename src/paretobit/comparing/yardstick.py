@@ -1,7 +1,5 @@
 """How far a search is from the best there is, after every evaluation."""
 
-from __future__ import annotations
-
 import bisect
 import math
 from collections.abc import Iterable, Mapping, Sequence

@@ -4,5 +4,3 @@ from paretobit.data.dataset import Data, Split
 from paretobit.data.load import load
 from paretobit.data.settings import DataSettings
 from paretobit.data.sources import SOURCES
-
-__all__ = ["SOURCES", "Data", "DataSettings", "Split", "load"]

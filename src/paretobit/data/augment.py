@@ -1,7 +1,5 @@
 """Random changes to training images."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

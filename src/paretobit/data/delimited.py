@@ -1,7 +1,5 @@
 """Tables of text: a header line, a label column, numeric features."""
 
-from __future__ import annotations
-
 import csv
 from array import array
 from collections.abc import Iterable, Iterator

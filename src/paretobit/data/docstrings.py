@@ -4,8 +4,6 @@ Which of the two a sentence comes from is the class. It is a small task of text 
 examples and tests; a result on it says little about sentences elsewhere.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Fetching a file once, whole, and verified."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Labelled sentences through the package `datasets`: GLUE, IMDb, and any set it can load."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

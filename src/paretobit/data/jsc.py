@@ -4,8 +4,6 @@ Both hold 16 features of simulated jets and five classes. Models score about one
 the lineage is part of what a result says.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

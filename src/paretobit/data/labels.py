@@ -1,7 +1,5 @@
 """Labels of any kind to indexes 0..C-1."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Settings in, data set out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

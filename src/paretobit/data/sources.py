@@ -1,7 +1,5 @@
 """Where data comes from: one loader per name, and a function of the user's."""
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Callable
 from pathlib import Path

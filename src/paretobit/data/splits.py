@@ -1,7 +1,5 @@
 """Which row goes where: stratified, disjoint, fixed by the seed."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 import numpy as np

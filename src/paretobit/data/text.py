@@ -1,7 +1,5 @@
 """Sentences with a label: tables of them, and what becomes of them once they are split."""
 
-from __future__ import annotations
-
 import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence

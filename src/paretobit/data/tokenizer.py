@@ -1,7 +1,5 @@
 """Sentences to token ids: a WordPiece vocabulary of the training sentences, or the tokenizer of a model."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

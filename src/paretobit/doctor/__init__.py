@@ -2,5 +2,3 @@
 
 from paretobit.doctor.base import Check, Finding, Patient
 from paretobit.doctor.examine import CHECKS, examine
-
-__all__ = ["CHECKS", "Check", "Finding", "Patient", "examine"]

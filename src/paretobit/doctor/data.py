@@ -1,7 +1,5 @@
 """The data: splits that share no rows, labels in all of them, numbers everywhere, and how much is noise."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections import Counter

@@ -1,7 +1,5 @@
 """Every check, in order, and making them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from paretobit.doctor import data, metrics, seeds, store, trials

@@ -1,7 +1,5 @@
 """Knobs one at a time: where each stands in the tree, and which of its options keeps most and which least."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator, Mapping

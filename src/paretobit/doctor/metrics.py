@@ -1,7 +1,5 @@
 """Every metric moves when it should, and not when it should not."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

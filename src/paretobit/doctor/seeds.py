@@ -1,7 +1,5 @@
 """The same seed gives the same proposals."""
 
-from __future__ import annotations
-
 import random
 
 from paretobit.doctor.base import Finding, Patient

@@ -1,7 +1,5 @@
 """What is measured is what the study gives back."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from tempfile import TemporaryDirectory
 

@@ -1,7 +1,5 @@
 """Nothing leaks: from one trial to the next, into another process, or into what is the caller's."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable, Sequence
 from contextlib import closing

@@ -1,7 +1,5 @@
 """The accumulator of a dot product: what integer formats need so that no sum overflows."""
 
-from __future__ import annotations
-
 from paretobit.formats.base import FULL, Format
 from paretobit.formats.integer import MAX_FRAC_WIDTH, MAX_WIDTH, Integer
 

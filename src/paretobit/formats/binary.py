@@ -1,7 +1,5 @@
 """One bit an element: a sign, or zero and one; several of them on what is left."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal

@@ -1,7 +1,5 @@
 """Block formats: elements that share a power-of-two scale with the other elements of their block."""
 
-from __future__ import annotations
-
 import abc
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Checks of parameters: each refuses with the parameter's name, what was found and what is allowed."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, get_args
 

@@ -1,7 +1,5 @@
 """Formats and `torch.compile`: what is compiled, and what stays outside."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 

@@ -5,8 +5,6 @@ the scale of their block. In-place operations only, and the same operations eage
 both give the same bits.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

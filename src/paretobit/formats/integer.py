@@ -1,7 +1,5 @@
 """Integer fixed point: `code × 2^-frac_width`, codes in two's complement or unsigned."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """Logarithmic numbers: powers of two, and zero."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """The OCP microscaling formats, and NVIDIA's NVFP4."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """Small floating point: a sign, an exponent and a mantissa in a few bits; and the standard ones."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import ClassVar
 

@@ -4,8 +4,6 @@ A part is given by its extent along each dimension. The last part along a dimens
 the extent does not divide it; no part crosses from one row into the next.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Formats whose scales the data decide: first the scales, then the rounding."""
 
-from __future__ import annotations
-
 import abc
 from dataclasses import dataclass
 from typing import Generic, TypeVar

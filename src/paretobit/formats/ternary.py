@@ -1,7 +1,5 @@
 """Three values an element: minus one, zero and one, or these times a scale."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple

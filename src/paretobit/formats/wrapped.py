@@ -1,7 +1,5 @@
 """A format in whose place another one stands for a while."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from paretobit.formats.base import Description, Format, Traits

@@ -4,20 +4,3 @@ from paretobit.graph.model_graph import Kind, ModelGraph, Node, Ref, Shape
 from paretobit.graph.ops import class_name, op_name, op_of
 from paretobit.graph.trace import Example, at_rest, trace
 from paretobit.graph.widths import WidthGroup, WidthGroups, width_groups
-
-__all__ = [
-    "Example",
-    "Kind",
-    "ModelGraph",
-    "Node",
-    "Ref",
-    "Shape",
-    "WidthGroup",
-    "WidthGroups",
-    "at_rest",
-    "class_name",
-    "op_name",
-    "op_of",
-    "trace",
-    "width_groups",
-]

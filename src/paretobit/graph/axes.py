@@ -6,8 +6,6 @@ row, or a fixed number of elements. Joining two axes makes their segments equal:
 elements, is replaced by parts of its own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """Rules for functions and methods: how axes pass through them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

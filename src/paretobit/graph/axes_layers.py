@@ -1,7 +1,5 @@
 """Rules for layers: which axis of a parameter is which channel axis."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

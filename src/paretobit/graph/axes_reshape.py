@@ -1,7 +1,5 @@
 """How axes pass through `view`, `flatten` and the like: merged, split, or left alone."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """A traced model as steps that can be run one by one, with the results of earlier ones."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Where the graph of torch.fx differs from what a model does: branches taken otherwise, work in place."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence

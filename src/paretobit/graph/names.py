@@ -1,7 +1,5 @@
 """Names of nodes."""
 
-from __future__ import annotations
-
 import itertools
 
 

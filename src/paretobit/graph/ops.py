@@ -1,7 +1,5 @@
 """Names of operations: `batch_norm1d`, `linear`, `relu` …, the words that select layers by type."""
 
-from __future__ import annotations
-
 import inspect
 import re
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Where the graph reads its parameters: from each parameter through views to the operation that takes it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any

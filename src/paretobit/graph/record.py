@@ -1,7 +1,5 @@
 """The graph of one run: every leaf module and every torch function that touches a tensor, as called."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack

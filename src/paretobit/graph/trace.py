@@ -1,7 +1,5 @@
 """From a model to its graph: fx where it works, what one run calls where it does not."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

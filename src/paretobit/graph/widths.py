@@ -4,8 +4,6 @@ One integer variable per producer of channels follows the tensors through the gr
 adds, concatenates or compares must agree, and what is not understood is frozen with the reason.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal

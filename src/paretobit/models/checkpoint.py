@@ -1,7 +1,5 @@
 """Weights on disk: read from the common containers without running code, fitted to a model, saved."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Iterable, Mapping

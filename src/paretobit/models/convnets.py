@@ -1,7 +1,5 @@
 """Convolutional networks for small images of any size: plain, residual, depthwise separable, dense."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

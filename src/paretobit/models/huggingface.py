@@ -5,8 +5,6 @@ A model is named `hf:TYPE` (`hf:bert`, `hf:vit`, `hf:gpt2`: the type's standard 
 or `hf:NAME` for a name on the hub. Values of `[model.config]` replace those of the configuration.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """The jet taggers of the field: small vector models."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from paretobit.models.zoo import model, relu

@@ -1,7 +1,5 @@
 """Where the configuration and the weights of a transformer come from: its type, a folder, or the hub."""
 
-from __future__ import annotations
-
 import json
 import logging
 import re

@@ -1,7 +1,5 @@
 """Where a model comes from: the zoo by name, a configuration of HuggingFace, or a user's function."""
 
-from __future__ import annotations
-
 import inspect
 import os
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The models of the field by name: the registry, and the check of what a model is asked for."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal

@@ -16,31 +16,3 @@ from paretobit.nn.layers import (
 from paretobit.nn.parameter_use import ParameterUse, ParameterUses, Stored, parameter_uses
 from paretobit.nn.quantized import Quantized, formats_of
 from paretobit.nn.sites import SiteNotReached, add_site, instrument_at, layer_at, why_no_site
-
-__all__ = [
-    "LAYERS",
-    "ParameterUse",
-    "ParameterUses",
-    "Quantized",
-    "QuantizedFunction",
-    "SiteNotReached",
-    "Stored",
-    "TensorCache",
-    "add_site",
-    "dot_product",
-    "dot_terms",
-    "formats_of",
-    "function_slots",
-    "function_terms",
-    "instrument",
-    "instrument_at",
-    "layer_at",
-    "lies_transposed",
-    "parameter_uses",
-    "possible_function_slots",
-    "possible_slots",
-    "run_by_modules",
-    "slots_of",
-    "weight_rows",
-    "why_no_site",
-]

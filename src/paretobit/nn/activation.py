@@ -1,7 +1,5 @@
 """Quantised activations and poolings: what has no weight, one class for each of torch's."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -1,7 +1,5 @@
 """Quantised multi-head attention of torch."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

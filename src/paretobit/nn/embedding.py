@@ -1,7 +1,5 @@
 """Quantised embeddings: only the table takes a format, indices are no data to quantise."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

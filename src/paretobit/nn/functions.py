@@ -5,8 +5,6 @@ operand of a product through `weight`, what is added to a product through `bias`
 not floating-point tensors (masks, indices, numbers) stay as they are.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence

@@ -4,8 +4,6 @@ Setting the slots *is* applying a configuration. A slot at full precision leaves
 exactly as torch computes it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from torch import Tensor, nn

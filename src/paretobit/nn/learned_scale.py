@@ -1,7 +1,5 @@
 """Scales of scaled integers that are trained with the weights (LSQ: Esser et al. 2020, arXiv 1902.08153)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """Quantised linear layers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

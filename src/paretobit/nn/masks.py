@@ -11,8 +11,6 @@ A change is seen by the parameter's version, as in `TensorCache`: one through `.
 put right when a state dict is taken or the parameter changes again, not before the layer runs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Quantised normalisations: data, weight and bias take formats, statistics stay in full precision."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor, nn

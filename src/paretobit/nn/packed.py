@@ -4,8 +4,6 @@ A block of 32 weights of one output is 32 bytes of elements and one byte of scal
 plus 127), as in section 5 of the OCP Microscaling Formats Specification 1.0: 8.25 bits a weight.
 """
 
-from __future__ import annotations
-
 import copy
 
 import torch

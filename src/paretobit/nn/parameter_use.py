@@ -1,7 +1,5 @@
 """Which operation reads which parameter, through which views, and in which layout its format sees it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """What every quantised layer has: slots that take any format, and quantised parameters kept in a cache."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 

@@ -6,8 +6,6 @@ function by that module in one run of the model (`encoder.attention.matmul_1`), 
 the state dict. Nothing is intercepted unless one of them carries a format.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager

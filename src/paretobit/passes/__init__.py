@@ -1,5 +1,3 @@
 """Passes over a model graph: `(graph, settings) -> (graph, info)`."""
 
 from paretobit.passes.layers.selection import By, select
-
-__all__ = ["By", "select"]

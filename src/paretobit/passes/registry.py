@@ -1,7 +1,5 @@
 """What a transform pass is, and all of them by name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

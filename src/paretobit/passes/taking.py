@@ -1,7 +1,5 @@
 """What a pass takes: a table of settings, checked by a schema."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import fields

@@ -16,21 +16,3 @@ from paretobit.report.tables import (
     to_markdown,
     trial_rows,
 )
-
-__all__ = [
-    "accumulator_rows",
-    "baseline_row",
-    "best_trial_row",
-    "cell",
-    "columns",
-    "comparison_rows",
-    "cost_rows",
-    "draw_best_error",
-    "draw_front",
-    "explain",
-    "front_rows",
-    "quantization_rows",
-    "to_csv",
-    "to_markdown",
-    "trial_rows",
-]

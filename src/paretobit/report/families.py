@@ -1,7 +1,5 @@
 """Formats of trials: layer by layer, and the family that a whole trial belongs to."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ The ending of `blocks_1.weight_width` is `weight_width`. Where a trial gives all
 that is the trial's value of the ending; a trial in which this holds for every ending is *uniform*.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Metrics of a study: their names, their units, which way is better, and their values."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

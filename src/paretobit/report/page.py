@@ -1,7 +1,5 @@
 """A report as a Markdown page: what was searched, what was found, and the figures with a sentence each."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Tables of sensitivity."""
 
-from __future__ import annotations
-
 from paretobit.report.tables import Row, by_reason
 from paretobit.strategies.insight.sensitivity import SensitivityReport
 

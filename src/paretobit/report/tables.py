@@ -1,7 +1,5 @@
 """Tables: rows of plain values that the command line prints and the run folder keeps."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Two trials side by side: their metrics, the knobs that differ, and the formats that differ layer by layer."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar

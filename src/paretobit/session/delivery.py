@@ -1,7 +1,5 @@
 """The models of configurations, as a search hands them over."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The front on the untouched test split: both numbers, and what of the difference may be chance."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Where trials run, and the loop that asks, evaluates, records and tells."""
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator

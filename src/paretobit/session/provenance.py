@@ -1,7 +1,5 @@
 """What a study records about its run, whose study it is, and which trials may move to another."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import platform

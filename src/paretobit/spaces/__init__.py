@@ -8,17 +8,3 @@ from paretobit.spaces.product import Product
 from paretobit.spaces.prune import Prune
 from paretobit.spaces.quantize import Quantize
 from paretobit.spaces.training import Training
-
-__all__ = [
-    "SPACES",
-    "Architecture",
-    "BoundSpace",
-    "ChannelMultiplier",
-    "Correct",
-    "Dropped",
-    "Product",
-    "Prune",
-    "Quantize",
-    "Space",
-    "Training",
-]

@@ -7,8 +7,6 @@ told apart so, and are refused where they make a pair that is not allowed. Every
 the space is therefore allowed.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any

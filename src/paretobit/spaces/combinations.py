@@ -1,7 +1,5 @@
 """Which combinations of values of a configuration are networks, and different ones."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence

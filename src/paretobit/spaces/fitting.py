@@ -1,7 +1,5 @@
 """One description of a space for networks with different layers: a word may mean nothing in some of them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from paretobit.graph import ModelGraph

@@ -1,7 +1,5 @@
 """The words by which a space chooses layers, and what is left of it where a network lacks some of them."""
 
-from __future__ import annotations
-
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal

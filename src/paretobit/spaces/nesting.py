@@ -1,7 +1,5 @@
 """A tree of the combinations that are possible: flat where they are a full product, nested where not."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from itertools import combinations

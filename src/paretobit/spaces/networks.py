@@ -1,7 +1,5 @@
 """A space whose configurations are networks of their own, to which the other spaces of a product are bound."""
 
-from __future__ import annotations
-
 import abc
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """Slots whose format another layer's knobs decide, because both hold or read one tensor."""
 
-from __future__ import annotations
-
 from collections.abc import Container, Mapping, Sequence
 
 from paretobit.errors import BadInput

@@ -1,7 +1,5 @@
 """Scales of data, fixed once from calibration rows for every format that a space offers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

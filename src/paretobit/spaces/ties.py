@@ -1,7 +1,5 @@
 """Which layers share their knobs: tied by hand, by a tensor that is stored once, or by one they all read."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Protocol, TypeVar

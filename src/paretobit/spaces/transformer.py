@@ -1,7 +1,5 @@
 """A transformer of HuggingFace as a pattern: others of its type, with other values in the configuration."""
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """What a strategy is: a deterministic machine of its arguments and the sequence of asks and tells."""
 
-from __future__ import annotations
-
 import abc
 from collections.abc import Sequence
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """Every configuration, once."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Sequence
 from itertools import islice

@@ -1,7 +1,5 @@
 """Optuna's samplers, in memory, behind ask and tell."""
 
-from __future__ import annotations
-
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Answers to questions about finished trials: the best by some metric, and the knee of the front."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 

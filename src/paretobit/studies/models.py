@@ -1,7 +1,5 @@
 """The models that trials trained: beside the study, or in memory; those of the front are kept."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterable
 from pathlib import Path

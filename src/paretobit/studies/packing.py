@@ -4,8 +4,6 @@ A word is a knob with one of its values, or the names of metrics that are measur
 the numbers of its words; words are only ever added.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import sys

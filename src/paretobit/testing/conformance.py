@@ -1,7 +1,5 @@
 """The conformance suite: everything that a number format promises, as a class of tests to inherit."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import math

@@ -1,7 +1,5 @@
 """The conformance suite of engines: what every engine promises, as a class of tests to inherit."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable

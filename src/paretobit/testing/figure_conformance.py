@@ -1,7 +1,5 @@
 """The conformance suite of figures: what every kind of picture promises, as a class of tests to inherit."""
 
-from __future__ import annotations
-
 import copy
 import functools
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """What formats are tried on, how results are compared, and what a suite asks for."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The conformance suite of spaces: what every space promises, as a class of tests to inherit."""
 
-from __future__ import annotations
-
 import copy
 import json
 import pickle

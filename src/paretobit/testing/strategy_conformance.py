@@ -1,7 +1,5 @@
 """The conformance suite of strategies: what every strategy promises, as a class of tests to inherit."""
 
-from __future__ import annotations
-
 import hashlib
 import pickle
 import random

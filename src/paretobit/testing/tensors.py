@@ -1,7 +1,5 @@
 """Any tensor: every dtype, shape, layout and special value goes in; gradients pass straight through."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from typing import ClassVar

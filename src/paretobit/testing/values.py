@@ -1,7 +1,5 @@
 """The values chosen: nearest, ordered, odd, unchanged when quantised again, as the traits declare."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import ClassVar
 

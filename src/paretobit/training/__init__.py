@@ -5,5 +5,3 @@ from paretobit.training.evaluate import Evaluation, evaluate
 from paretobit.training.fitting import check_fit, fit
 from paretobit.training.history import Epoch, History
 from paretobit.training.settings import TrainSettings
-
-__all__ = ["Distillation", "Epoch", "Evaluation", "History", "TrainSettings", "check_fit", "evaluate", "fit"]

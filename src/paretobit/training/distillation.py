@@ -1,7 +1,5 @@
 """Learning from a teacher: the distillation of Hinton et al. 2015, arXiv 1503.02531."""
 
-from __future__ import annotations
-
 import copy
 
 import torch

@@ -1,7 +1,5 @@
 """Loss and accuracy of a classifier on tensors in memory: the one path that training and search share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary

@@ -1,7 +1,5 @@
 """What happened while training: one record per epoch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Optimisers and learning-rate schedules of torch, by name."""
 
-from __future__ import annotations
-
 import inspect
 import math
 import warnings

@@ -1,7 +1,5 @@
 """What a classifier makes of every single row."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

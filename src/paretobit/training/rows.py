@@ -1,7 +1,5 @@
 """Which rows can be trained on, and in which batches."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import torch

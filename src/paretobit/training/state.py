@@ -1,7 +1,5 @@
 """The folder of a training: learning curves, the best weights, and all it takes to go on after a kill."""
 
-from __future__ import annotations
-
 import copy
 import csv
 import io

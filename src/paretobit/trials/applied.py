@@ -1,7 +1,5 @@
 """Configurations that are set on a model as it is, one after the other on one private copy."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext

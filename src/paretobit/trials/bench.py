@@ -1,7 +1,5 @@
 """The bench: turns a configuration into metrics, and knows nothing of what is wanted."""
 
-from __future__ import annotations
-
 import copy
 import traceback
 from collections import OrderedDict

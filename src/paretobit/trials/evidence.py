@@ -1,7 +1,5 @@
 """What a search may look at: the graph of the float model, and the data."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Mapping

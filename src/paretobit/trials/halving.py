@@ -5,8 +5,6 @@ that stops: nothing is paused. What a trial is compared with is fixed when it is
 search does not depend on timing and resumes as it went.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """What evaluating a configuration gave."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The names of metrics: which runner provides which."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from paretobit.errors import BadInput

@@ -1,7 +1,5 @@
 """Dominance and the front."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 

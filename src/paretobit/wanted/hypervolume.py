@@ -1,7 +1,5 @@
 """The volume that a set of points dominates: one number for how good a front is."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 

@@ -1,7 +1,5 @@
 """One number that a model is judged by."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -4,8 +4,6 @@ Rows that both models get right, or both wrong, say nothing about which is bette
 they disagree count. A comparison of two accuracies that forgets the pairing is several times too wide.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """`paretobit.search`: the main job from Python."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """From settings or Python objects to the parts of a search."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """What one pass of a model takes in memory, and what the model keeps."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

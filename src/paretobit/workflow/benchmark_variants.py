@@ -1,7 +1,5 @@
 """The ways in which one model can be run: eager, compiled, with another attention, with packed weights."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext

@@ -1,7 +1,5 @@
 """Everything that is registered, by kind: the lists that the command line prints and the docs show."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable
 from typing import Any, get_args

@@ -1,7 +1,5 @@
 """Strategies compared over many seeds: replayed on a table, or run live."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import statistics

@@ -1,7 +1,5 @@
 """Which strategies take part in a comparison, and what it is asked to do."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Every configuration of a space, measured once: the run folder of a brute-force search, and its table."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """A look at a model: graph, quantised types, costs."""
 
-from __future__ import annotations
-
 import copy
 import math
 from dataclasses import dataclass

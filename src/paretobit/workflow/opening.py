@@ -1,7 +1,5 @@
 """Saved models, opened with the data they were made for, or with what their user names."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

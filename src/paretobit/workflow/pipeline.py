@@ -1,7 +1,5 @@
 """The steps of a search's trials, from settings."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """What a search would do, without doing it."""
 
-from __future__ import annotations
-
 import copy
 import time
 from collections.abc import Callable, Mapping, Sequence

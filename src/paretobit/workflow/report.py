@@ -1,7 +1,5 @@
 """A report on one run or several: figures and a Markdown page in a folder."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Run what was assembled: train where that comes first, search, judge, keep the front and the winner."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Which layer of a trained model is fragile."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """The one assembler: settings, and what only Python has, become a session."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from paretobit.document import Document

@@ -1,7 +1,5 @@
 """Training from settings, and testing what was trained."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`[passes]`: run passes over a model, look before and after, save what comes out."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Rows of what computes and is no product: elementwise functions, reductions, norms, softmax, resampling."""
 
-from __future__ import annotations
-
 from paretobit.graph.operations.row import Switch
 from paretobit.graph.operations.write import FIRST, OF_DATA, operands, rows
 

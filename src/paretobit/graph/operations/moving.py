@@ -1,7 +1,5 @@
 """Rows of what computes nothing: views, copies, what makes data, and questions; and of comparisons."""
 
-from __future__ import annotations
-
 from paretobit.graph.operations.row import Operand, Switch
 from paretobit.graph.operations.write import rows
 

@@ -1,7 +1,5 @@
 """Rows of what multiplies and adds up."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from paretobit.graph.operations.row import Operand, Switch

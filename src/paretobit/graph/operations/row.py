@@ -1,7 +1,5 @@
 """What is known of one operation, and the registry of all that are known."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args

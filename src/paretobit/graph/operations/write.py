@@ -1,7 +1,5 @@
 """How rows are written: a line of names, and what is true of them all."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -15,26 +15,3 @@ from paretobit.passes.analysis.summary import (
     report_graph,
     summarize_quantization,
 )
-
-__all__ = [
-    "CONVENTIONS",
-    "Accumulator",
-    "CostReport",
-    "CostTable",
-    "Device",
-    "GraphReport",
-    "LayerComparison",
-    "Roofline",
-    "TensorStatistics",
-    "TypeSummary",
-    "accumulators",
-    "compare",
-    "cost",
-    "owners",
-    "peak_memory",
-    "report_graph",
-    "roofline",
-    "statistics",
-    "summarize_quantization",
-    "zero_fraction",
-]

@@ -1,7 +1,5 @@
 """Accumulators of integer layers: the width that a dot product needs, and what data make of it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass

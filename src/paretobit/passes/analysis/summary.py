@@ -1,7 +1,5 @@
 """What a graph contains, what a quantisation changed, and the proof that weights are quantised."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What a choice of formats means: the format of every slot of every layer, set on a model and read from it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Which layer takes which entry: by key, first and last with entries of their own, some left out."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from paretobit.errors import BadInput

@@ -4,8 +4,6 @@ The keys are the reports' (`data_in_width`, `weight_frac_width`, `bias_width` â€
 formats, the slot's own name (`data_in = {width = 8, frac_width = 4}`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """What of a graph can be quantised: the slots of its nodes, layers and functions alike."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

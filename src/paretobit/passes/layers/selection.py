@@ -1,7 +1,5 @@
 """Which layers a key of a configuration means: by type, by name, or by regular expression."""
 
-from __future__ import annotations
-
 import re
 from typing import Literal, get_args
 

@@ -18,30 +18,3 @@ from paretobit.passes.transform.prune_activation import InputPruning, input_prun
 from paretobit.passes.transform.prune_layers import Choice
 from paretobit.passes.transform.prune_settings import ActivationPruning, PruneSettings, WeightPruning
 from paretobit.passes.transform.quantize import QuantizeSettings, quantize
-
-__all__ = [
-    "PASSES",
-    "ActivationPruning",
-    "Choice",
-    "FoldedBatchNorm",
-    "InputPruning",
-    "Observed",
-    "PruneSettings",
-    "QuantizeSettings",
-    "WeightPruning",
-    "calibrate",
-    "channel_multiplier",
-    "correct_biases",
-    "fit_frac_width",
-    "fold_batch_norm",
-    "folds_of",
-    "freeze_scales",
-    "input_prunings_of",
-    "prune",
-    "quantize",
-    "recalibrate_batch_norm",
-    "reestimate_batch_norm",
-    "resize",
-    "set_input_pruning",
-    "with_folds",
-]

@@ -1,7 +1,5 @@
 """BatchNorm: folded into the layer before it, and its statistics estimated again."""
 
-from __future__ import annotations
-
 import copy
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

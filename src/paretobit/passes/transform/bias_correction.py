@@ -1,7 +1,5 @@
 """Bias correction: the mean error that quantisation leaves in a layer's output, taken off its bias."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack

@@ -5,8 +5,6 @@ The keys are the reports': a layer's entry names a side (`output_only`, `both`, 
 all layers around it follow.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -6,8 +6,6 @@ ones start afresh. `l1`: as `slice`, but a narrower layer keeps the channels of 
 its weights among the copies, so that the model computes the same function.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Prune: weights that become zero and stay so, and inputs that become zero at run time."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Activation pruning: a fraction of a layer's inputs is set to zero each time it runs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Structured pruning: whole output channels, in groups of layers whose channels go together."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

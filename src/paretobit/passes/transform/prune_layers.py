@@ -1,7 +1,5 @@
 """Which layers can be pruned, how their weights lie, and how strongly each input feature is driven."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass

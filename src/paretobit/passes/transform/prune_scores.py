@@ -1,7 +1,5 @@
 """Which weights go: scores, and exactly so many of the smallest removed, ties by index."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

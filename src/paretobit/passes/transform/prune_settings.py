@@ -1,7 +1,5 @@
 """Settings of the pass `prune`, and the tables they are read from."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal

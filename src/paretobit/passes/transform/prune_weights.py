@@ -1,7 +1,5 @@
 """From settings to masks: which weights of a graph's layers go. Nothing is changed here."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """Quantise layers and functions: choose them by type, name or pattern, and set a format in each slot."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

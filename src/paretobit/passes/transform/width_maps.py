@@ -1,7 +1,5 @@
 """Which old channel each new channel comes from, per width variable and per axis."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The trial run of a resized model: sizes that stand in the model's code show here."""
 
-from __future__ import annotations
-
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence

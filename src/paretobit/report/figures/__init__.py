@@ -23,16 +23,3 @@ for _kind in (
     learning.trial_curves,
 ):
     FIGURES.register(_kind.name, summary=_kind.summary)(_kind)
-
-__all__ = [
-    "FIGURES",
-    "FORMATS",
-    "Asked",
-    "Kind",
-    "Picture",
-    "draw_best_error",
-    "draw_front",
-    "drawn",
-    "figure",
-    "save",
-]

@@ -1,7 +1,5 @@
 """The pictures by name: what each shows, what may be asked of it, and how many runs it takes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal

@@ -2,5 +2,3 @@
 
 from paretobit.session.engines.base import ENGINES, Engine, Execution, SerialEngine
 from paretobit.session.engines.processes import ProcessEngine
-
-__all__ = ["ENGINES", "Engine", "Execution", "ProcessEngine", "SerialEngine"]

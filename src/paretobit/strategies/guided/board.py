@@ -1,7 +1,5 @@
 """What was measured so far, and which step promises most."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Scores that follow what was measured: the predicted ones, bent and corrected option by option."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

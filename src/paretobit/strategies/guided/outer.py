@@ -1,7 +1,5 @@
 """Choices of the knobs that change shapes: each is a region of its own, with tables of its own."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 

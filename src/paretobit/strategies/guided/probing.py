@@ -1,7 +1,5 @@
 """Scores from measurements: one group at a time made cheaper, where nothing tells harm beforehand."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 

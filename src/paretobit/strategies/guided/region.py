@@ -1,7 +1,5 @@
 """One choice of the outer knobs, with its score tables: proposals within budgets."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The strategy: an opening that covers the costs, then the step that promises most."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence

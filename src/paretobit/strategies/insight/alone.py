@@ -4,8 +4,6 @@ A `Change` is applied and taken back; `watching` shows the calls of layers, whic
 under a change; `Runs` gives the model's output, and computes what comes before a change only once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Which knobs are decided together, and which options each of these groups has."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence

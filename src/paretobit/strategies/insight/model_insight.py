@@ -1,7 +1,5 @@
 """Evidence about a model in memory: score tables from its calibration rows, costs from its runners."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property

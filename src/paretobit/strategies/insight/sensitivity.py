@@ -1,7 +1,5 @@
 """Which layer is fragile: each layer quantised alone, and what that does to its output and the model's."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence

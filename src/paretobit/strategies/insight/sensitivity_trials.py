@@ -1,7 +1,5 @@
 """What sensitivity tries: one node of a copy of the model, and the formats to set there."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal

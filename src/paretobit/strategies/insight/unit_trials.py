@@ -1,7 +1,5 @@
 """Trying one format in one slot of one layer at a time, everything else as it was."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

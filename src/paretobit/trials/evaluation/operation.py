@@ -1,7 +1,5 @@
 """The operations that a model is run by, made from its steps."""
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ Code that asks for the formats of a layer, for the time or for a file would do s
 trial than when it was traced. What is not known to be harmless counts as harmful.
 """
 
-from __future__ import annotations
-
 import builtins
 import dis
 import inspect

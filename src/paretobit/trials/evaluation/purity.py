@@ -1,7 +1,5 @@
 """What is certain to give the same result for the same arguments, and to do nothing else."""
 
-from __future__ import annotations
-
 import builtins
 import math
 import operator

@@ -1,7 +1,5 @@
 """Results that will be needed again, within a budget of bytes: the ones that save most are kept."""
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from dataclasses import dataclass

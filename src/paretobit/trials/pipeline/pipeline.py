@@ -1,7 +1,5 @@
 """From a configuration to a trained model: the steps of a trial, one after the other."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

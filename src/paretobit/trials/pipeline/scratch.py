@@ -1,7 +1,5 @@
 """Weights drawn anew, as the layers of a model draw them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from torch import nn

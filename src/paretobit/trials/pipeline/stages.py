@@ -1,7 +1,5 @@
 """What a trial's model was worth before its last step."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

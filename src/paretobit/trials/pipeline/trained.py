@@ -1,7 +1,5 @@
 """Configurations whose models are trained: each takes every step of a pipeline."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -13,27 +13,3 @@ from paretobit.trials.runners.latency import Latency
 from paretobit.trials.runners.stored import StoredBytes
 from paretobit.trials.runners.user_file import FileRunner
 from paretobit.wanted.metric import Metric
-
-__all__ = [
-    "RUNNERS",
-    "AverageBitwidth",
-    "BasicComputation",
-    "BasicEvaluation",
-    "BasicTrain",
-    "Bops",
-    "Candidate",
-    "Evaluate",
-    "Evidence",
-    "FileRunner",
-    "FunctionRunner",
-    "Latency",
-    "Metric",
-    "ModelSize",
-    "PeakMemory",
-    "Perplexity",
-    "RooflineLatency",
-    "Runner",
-    "RunnerSettings",
-    "StoredBytes",
-    "TableCosts",
-]

@@ -1,7 +1,5 @@
 """The reports' runner that trains before it measures."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any, ClassVar
 

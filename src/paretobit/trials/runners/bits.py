@@ -1,7 +1,5 @@
 """Average bit widths and the stored size, from the configuration alone."""
 
-from __future__ import annotations
-
 from dataclasses import astuple
 from typing import Any
 

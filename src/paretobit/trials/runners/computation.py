@@ -1,7 +1,5 @@
 """FLOPs, BitOPs and BOPs, from the configuration alone."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """What a configuration would cost on hardware that a file describes, from the configuration alone."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, ClassVar
 

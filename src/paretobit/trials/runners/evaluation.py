@@ -1,7 +1,5 @@
 """Accuracy and loss on a split."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """A user's own measurement as a runner."""
 
-from __future__ import annotations
-
 import copy
 import numbers
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """How well a language model predicts the next token."""
 
-from __future__ import annotations
-
 import inspect
 import math
 import sys

@@ -1,7 +1,5 @@
 """Wall-clock latency of the emulated model."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """Sums over layers that are known from the formats alone, each term computed once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from paretobit.passes.analysis.cost import NO_FORMATS, Slots

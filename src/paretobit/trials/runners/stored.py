@@ -1,7 +1,5 @@
 """Bytes of the file that a model takes once it is packed, zeros left out where that pays."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """A user's measurement in a file: `path/to/file.py:function` as a runner."""
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping

@@ -2,16 +2,3 @@
 
 from paretobit.passes.analysis.cost.conventions import CONVENTIONS, NO_FORMATS, Convention, NodeCost, Slots
 from paretobit.passes.analysis.cost.cost_report import CostReport, Sparsity, cost, node_cost, zero_fraction
-
-__all__ = [
-    "CONVENTIONS",
-    "NO_FORMATS",
-    "Convention",
-    "CostReport",
-    "NodeCost",
-    "Slots",
-    "Sparsity",
-    "cost",
-    "node_cost",
-    "zero_fraction",
-]

@@ -20,8 +20,6 @@ neural network inference") in every convention, per sample: each MAC takes
 weights that is zero.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field

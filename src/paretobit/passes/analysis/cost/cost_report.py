@@ -1,7 +1,5 @@
 """What a model costs, node by node and in total."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal

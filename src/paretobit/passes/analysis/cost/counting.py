@@ -1,7 +1,5 @@
 """Multiply-accumulates of every operation that has some, for one sample."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The tensor arguments of a node with their shapes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
