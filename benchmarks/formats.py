@@ -60,11 +60,7 @@ class Family:
 
 PLAN = (
     Family(
-        (
-            "integer(width=8)",
-            "integer(width=8, rounding=floor)",
-            "integer(width=8, rounding=stochastic)",
-        ),
+        ("integer(width=8)", "integer(width=8, rounding=floor)", "integer(width=8, rounding=stochastic)"),
         eager=4,
     ),
     Family(

@@ -55,8 +55,7 @@ def raised_in(place, **details):
 
 
 @pytest.mark.parametrize(
-    ("key", "placed"),
-    [("width", "seed.width"), ("seed.w", "seed.seed.w"), (None, "seed"), ("", "seed")],
+    ("key", "placed"), [("width", "seed.width"), ("seed.w", "seed.seed.w"), (None, "seed"), ("", "seed")]
 )
 def test_an_error_below_a_place_has_its_key_prefixed(key, placed):
     assert raised_in(under("seed"), key=key).key == placed
@@ -70,13 +69,7 @@ def test_places_within_places_are_read_from_the_outside_in():
 
 @pytest.mark.parametrize(
     ("key", "placed"),
-    [
-        ("lr", "train.lr"),
-        ("lr.a", "train.lr.a"),
-        ("lrs", "lrs"),
-        ("model.lr", "model.lr"),
-        (None, None),
-    ],
+    [("lr", "train.lr"), ("lr.a", "train.lr.a"), ("lrs", "lrs"), ("model.lr", "model.lr"), (None, None)],
 )
 def test_only_errors_about_the_named_keys_are_below_a_place(key, placed):
     assert raised_in(under("train", {"lr": 1}), key=key).key == placed
@@ -119,13 +112,7 @@ def test_the_closest_match_ignores_case_and_is_none_when_nothing_is_near(name, c
 
 @pytest.mark.parametrize(
     ("kind", "code"),
-    [
-        (ParetoBitError, 1),
-        (MetricError, 1),
-        (StudyError, 1),
-        (BadInput, 2),
-        (CheckpointMismatch, 2),
-    ],
+    [(ParetoBitError, 1), (MetricError, 1), (StudyError, 1), (BadInput, 2), (CheckpointMismatch, 2)],
 )
 def test_exit_codes_follow_the_tree(kind, code):
     assert kind("x").exit_code == code

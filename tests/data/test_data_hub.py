@@ -70,10 +70,7 @@ def sentences(data: Data) -> list[str]:
 def test_a_task_of_glue_is_loaded_by_name(offer: Offer) -> None:
     hidden = {**rows(10, "sentence"), "label": [-1] * 10}
     asked = offer(
-        ["negative", "positive"],
-        train=rows(60, "sentence"),
-        validation=rows(8, "sentence"),
-        test=hidden,
+        ["negative", "positive"], train=rows(60, "sentence"), validation=rows(8, "sentence"), test=hidden
     )
     data = loaded("glue:sst2", test_fraction=0.2)
     assert asked == [("nyu-mll/glue", "sst2")]

@@ -69,11 +69,7 @@ def test_every_block_of_the_page_is_accepted() -> None:
     blocks = re.findall(r"^```toml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     assert len(blocks) == 1 + len(FORMATS.names())
     slots = slot_formats(tomllib.loads(blocks[0]))
-    assert slots == {
-        "data_in": make("mxfp8_e4m3"),
-        "weight": MinifloatIEEE(8, 4),
-        "bias": Integer(16, 8),
-    }
+    assert slots == {"data_in": make("mxfp8_e4m3"), "weight": MinifloatIEEE(8, 4), "bias": Integer(16, 8)}
 
 
 def test_meanings_are_found_in_the_class_or_in_its_nearest_base(page: ModuleType) -> None:

@@ -85,11 +85,7 @@ CALLS = {  # function: the call, shapes of what it takes, and the slot of each
     "mv": (torch.mv, [(3, 4), (4,)], [D, W]),
     "linear": (F.linear, [(3, 4), (5, 4), (5,)], [D, W, B]),
     "conv1d": (lambda x, w, b: F.conv1d(x, w, b, 2, 1), [(2, 3, 8), (4, 3, 3), (4,)], [D, W, B]),
-    "conv2d": (
-        lambda x, w, b: F.conv2d(x, weight=w, bias=b),
-        [(2, 3, 5, 6), (4, 3, 2, 3), (4,)],
-        [D, W, B],
-    ),
+    "conv2d": (lambda x, w, b: F.conv2d(x, weight=w, bias=b), [(2, 3, 5, 6), (4, 3, 2, 3), (4,)], [D, W, B]),
     "conv3d": (F.conv3d, [(2, 3, 4, 4, 4), (4, 3, 2, 2, 2), (4,)], [D, W, B]),
     "addmm": (torch.addmm, [(5,), (3, 4), (4, 5)], [B, D, W]),
     "baddbmm": (torch.baddbmm, [(5,), (2, 3, 4), (2, 4, 5)], [B, D, W]),
@@ -97,11 +93,7 @@ CALLS = {  # function: the call, shapes of what it takes, and the slot of each
     "layer_norm": (lambda x, w, b: F.layer_norm(x, (4,), w, b), [(3, 4), (4,), (4,)], [D, W, B]),
     "group_norm": (lambda x, w, b: F.group_norm(x, 2, w, b), [(3, 4, 5), (4,), (4,)], [D, W, B]),
     "rms_norm": (lambda x, w: F.rms_norm(x, (4,), w), [(3, 4), (4,)], [D, W]),
-    "instance_norm": (
-        lambda x, w, b: F.instance_norm(x, weight=w, bias=b),
-        [(3, 4, 5), (4,), (4,)],
-        [D, W, B],
-    ),
+    "instance_norm": (lambda x, w, b: F.instance_norm(x, weight=w, bias=b), [(3, 4, 5), (4,), (4,)], [D, W, B]),
     "batch_norm": (
         lambda x, w, b: F.batch_norm(x, torch.zeros(4), torch.ones(4), w, b),
         [(3, 4), (4,), (4,)],

@@ -122,11 +122,7 @@ def test_only_integer_layers_have_an_integer_accumulator(dense):
 
 @pytest.mark.parametrize(
     ("batches", "widths", "message"),
-    [
-        ([], (8,), "calibration data"),
-        ([0], (0,), "no accumulator width.*found 0"),
-        ([0], (65,), "found 65"),
-    ],
+    [([], (8,), "calibration data"), ([0], (0,), "no accumulator width.*found 0"), ([0], (65,), "found 65")],
 )
 def test_no_data_and_no_width_are_refused(dense, batches, widths, message):
     x = torch.randn(4, 12)

@@ -236,10 +236,7 @@ def test_the_number_of_zeros_is_that_asked_for(fraction, method, scope):
         rows = [(8, 27), (8, 36), (4, 32), (6, 100)]
         expected = sum(n * round(fraction * length) for n, length in rows)
     assert sum(zeros_in(model.get_submodule(path).weight) for path in sizes) == info["zeros"] == expected
-    assert sparsity_of(model) == {
-        **{path: row["sparsity"] for path, row in info["layers"].items()},
-        "1": 0.0,
-    }
+    assert sparsity_of(model) == {**{path: row["sparsity"] for path, row in info["layers"].items()}, "1": 0.0}
 
 
 # Which layers

@@ -131,8 +131,7 @@ def test_a_combination_that_does_not_take_the_inputs_is_impossible(bert):
 
 
 @pytest.mark.parametrize(
-    ("key", "values"),
-    [("use_cache", [True, False]), ("type_vocab_size", [2]), ("num_attention_heads", [4])],
+    ("key", "values"), [("use_cache", [True, False]), ("type_vocab_size", [2]), ("num_attention_heads", [4])]
 )
 def test_what_changes_nothing_is_no_knob(bert, key, values):
     bound = Architecture(seed={"hidden_size": [16, 32], key: values}).bind(bert)

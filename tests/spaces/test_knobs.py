@@ -14,11 +14,7 @@ from paretobit.errors import BadInput
 from paretobit.spaces.knobs import Config, Knob, Option, Tree
 
 plain = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-(2**70), 2**70),
-    st.floats(allow_nan=False),
-    st.text(max_size=5),
+    st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(allow_nan=False), st.text(max_size=5)
 )
 
 

@@ -208,12 +208,7 @@ def refused(graph, seed, by="type", **more):
         ("type", {"linear": {"name": "intger"}}, "seed.linear.name", "did you mean 'integer'"),
         ("type", {"linear": {"name": ["integer", "intger"]}}, "seed.linear.name", "did you mean 'integer'"),
         ("type", {"linear": {"weight": []}}, "seed.linear.weight", "at least one option"),
-        (
-            "type",
-            {"linear": {"weight_width": []}},
-            "seed.linear.weight_width",
-            "at least one option",
-        ),
+        ("type", {"linear": {"weight_width": []}}, "seed.linear.weight_width", "at least one option"),
         ("type", {"linear": {"name": []}}, "seed.linear.name", "at least one option"),
         ("type", {"linear": {"weight_width": [8, -4]}}, "seed.linear.weight_width", "found -4"),
         ("type", {"linear": {"weight_width": -4}}, "seed.linear.weight_width", "found -4"),

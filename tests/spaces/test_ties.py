@@ -174,9 +174,7 @@ def shared():
 
 def test_a_table_that_two_layers_hold_has_one_format(shared):
     bound = Quantize(seed={"embedding": WEIGHTS, "linear": {**WEIGHTS, "data_in_width": [4, 8]}}).bind(shared)
-    assert names(bound) == [
-        *("read.weight", "twice.data_in_width", "twice.weight", "write.data_in_width"),
-    ]
+    assert names(bound) == [*("read.weight", "twice.data_in_width", "twice.weight", "write.data_in_width")]
     assert [(d.knob, d.reason) for d in bound.dropped] == [("write.weight", "its tensor is that of 'read'")]
     assert bound.ties == {"write.weight": "its tensor is that of 'read'"}
     for index, formats in enumerate(every(bound)):

@@ -290,10 +290,7 @@ def test_best_answers_questions_in_full_and_short_names():
 def test_best_breaks_ties_by_the_other_objectives_then_by_number():
     study = Study()
     study.record(
-        objectives=[
-            Objective.of("accuracy", "maximize").to_json(),
-            Objective.of("cost", "minimize").to_json(),
-        ],
+        objectives=[Objective.of("accuracy", "maximize").to_json(), Objective.of("cost", "minimize").to_json()],
         baseline={"accuracy": 1.0, "cost": 9.0, "time": 1.0},
     )
     for i, (accuracy, cost, time_) in enumerate([(0.8, 5, 1), (0.9, 5, 1), (0.9, 3, 2), (0.9, 3, 1)]):

@@ -66,12 +66,7 @@ def benchmark(
     settings = Settings.from_document(document)
     with document.placing():
         found = benchmark_named(
-            settings,
-            wanted,
-            saved=options.saved,
-            other_data=options.other_data,
-            shape=shape,
-            classes=classes,
+            settings, wanted, saved=options.saved, other_data=options.other_data, shape=shape, classes=classes
         )
     written = write_benchmark(found, out) if out is not None else ()
     if options.json_:

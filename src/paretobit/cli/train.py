@@ -53,8 +53,7 @@ def train(options: RunOptions, resume: Resume = False) -> None:
 @with_options(ModelOptions)
 @guarded
 def run_test(
-    options: ModelOptions,
-    split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
+    options: ModelOptions, split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test"
 ) -> None:
     """Figures of a trained model on one split, overall and per class."""
     document = options.document()

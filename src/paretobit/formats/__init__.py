@@ -18,15 +18,7 @@ from paretobit.formats.block import BlockFormat, BlockFP, BlockLog, BlockMiniflo
 from paretobit.formats.compiled import compiled
 from paretobit.formats.integer import Integer
 from paretobit.formats.log import Log
-from paretobit.formats.microscaling import (
-    MXFP4,
-    MXFP6E2M3,
-    MXFP6E3M2,
-    MXFP8E4M3,
-    MXFP8E5M2,
-    MXINT8,
-    NVFP4,
-)
+from paretobit.formats.microscaling import MXFP4, MXFP6E2M3, MXFP6E3M2, MXFP8E4M3, MXFP8E5M2, MXINT8, NVFP4
 from paretobit.formats.minifloat import (
     BF16,
     FP4E2M1,

@@ -11,13 +11,7 @@ from torch import Tensor
 from paretobit.formats.base import FORMATS, Description, LossyFormat, Traits, WidthFormat
 from paretobit.formats.checks import check_int
 from paretobit.formats.grid import LAYOUTS, FixedGrid, FloatGrid, Grid
-from paretobit.formats.minifloat import (
-    BIAS_RANGE,
-    MAX_EXPONENT_WIDTH,
-    MAX_WIDTH,
-    default_bias,
-    resolve_bias,
-)
+from paretobit.formats.minifloat import BIAS_RANGE, MAX_EXPONENT_WIDTH, MAX_WIDTH, default_bias, resolve_bias
 from paretobit.formats.partition import (
     BlockSize,
     block_extents,
@@ -122,10 +116,7 @@ class SharedExponentFormat(BlockFormat):
     @property
     def _reachable(self) -> tuple[int, int]:
         low, high = self.exponent_range
-        return (
-            min(max(low, _SMALLEST_SCALE), _LARGEST_SCALE),
-            max(min(high, _LARGEST_SCALE), _SMALLEST_SCALE),
-        )
+        return (min(max(low, _SMALLEST_SCALE), _LARGEST_SCALE), max(min(high, _LARGEST_SCALE), _SMALLEST_SCALE))
 
     def describe(self) -> Description:
         """Over all scales that float32 holds."""
@@ -133,11 +124,7 @@ class SharedExponentFormat(BlockFormat):
         elements = self.elements
         step = max(math.ldexp(elements.smallest, low), 2.0**_SMALLEST_SCALE)
         return Description(
-            math.ldexp(elements.minimum, high),
-            math.ldexp(elements.maximum, high),
-            step,
-            step,
-            elements.count(),
+            math.ldexp(elements.minimum, high), math.ldexp(elements.maximum, high), step, step, elements.count()
         )
 
 

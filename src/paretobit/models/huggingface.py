@@ -41,10 +41,7 @@ def is_huggingface(name: str) -> bool:
 
 
 def plain_configuration(
-    name: str,
-    shape: tuple[int, ...],
-    values: Mapping[str, Any] | None = None,
-    tokens: Tokens | None = None,
+    name: str, shape: tuple[int, ...], values: Mapping[str, Any] | None = None, tokens: Tokens | None = None
 ) -> tuple[str, dict[str, Any]]:
     """A model's name without a path, and the values that build it again for samples of this shape, as JSON.
 

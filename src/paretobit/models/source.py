@@ -35,8 +35,7 @@ class ModelSettings(BaseModel):
         "or with weights to start from hf:FOLDER or hf:NAME of HuggingFace's hub",
     )
     load: str | None = Field(
-        None,
-        description="checkpoint to start from, $VARIABLES filled in; a search without one trains first",
+        None, description="checkpoint to start from, $VARIABLES filled in; a search without one trains first"
     )
     from_run: str | None = Field(
         None,

@@ -72,8 +72,7 @@ class SearchSettings(_Section):
         "500; otherwise guided where a cost is known without running the model, else TPE",
     )
     runners: dict[str, dict[str, Any]] = Field(
-        {},
-        description="runner, or path/to/file.py:function, to its settings, in place of the default runners",
+        {}, description="runner, or path/to/file.py:function, to its settings, in place of the default runners"
     )
     evaluate: str | None = Field(
         None,

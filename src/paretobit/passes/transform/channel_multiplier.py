@@ -31,11 +31,7 @@ NARROWEST, WIDEST = Fraction(1, 4), Fraction(8)
 NOT_SET = (None, "NA")
 REST = "default"
 
-_SIDES: Mapping[str, tuple[Side, ...]] = {
-    "output_only": ("out",),
-    "both": ("in", "out"),
-    "input_only": ("in",),
-}
+_SIDES: Mapping[str, tuple[Side, ...]] = {"output_only": ("out",), "both": ("in", "out"), "input_only": ("in",)}
 _KEYS: Mapping[str, tuple[Side, ...]] = {
     "channel_multiplier": ("in", "out"),
     "input_multiplier": ("in",),

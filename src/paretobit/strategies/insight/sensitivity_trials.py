@@ -11,13 +11,7 @@ from paretobit.formats import FULL, Format, ScaledInteger
 from paretobit.graph import ModelGraph, Node
 from paretobit.graph.operations import row_of
 from paretobit.nn import Quantized, TensorCache, instrument_at, parameter_uses
-from paretobit.passes.layers.quantizable import (
-    function_name,
-    is_function,
-    slots_at,
-    unsupported,
-    why_not,
-)
+from paretobit.passes.layers.quantizable import function_name, is_function, slots_at, unsupported, why_not
 from paretobit.passes.layers.selection import By, path_of, select
 from paretobit.passes.streaming import Noise
 from paretobit.strategies.insight.alone import Change

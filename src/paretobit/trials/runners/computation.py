@@ -19,8 +19,7 @@ class ComputationSettings(RunnerSettings):
     """Settings of `basic_computation`."""
 
     convention: Convention = Field(
-        "standard",
-        description="standard (per sample), or lab2 or lab3 (the reports', the batch counted)",
+        "standard", description="standard (per sample), or lab2 or lab3 (the reports', the batch counted)"
     )
     batch_size: int = Field(1, gt=0, description="rows that lab2 and lab3 count")
 
