@@ -159,7 +159,7 @@ def test_settings_and_words_mean_the_same():
 )
 def test_what_cannot_be_is_refused_before_any_work(settings, message):
     with pytest.raises(BadInput, match=message):
-        validate(SearchSettings, settings, Document(), "search")
+        validate(SearchSettings, settings, Document(), "search").check_words()
 
 
 def test_the_knee_is_a_question_that_two_objectives_can_answer():

@@ -161,7 +161,7 @@ def test_more_failures_than_allowed_end_the_search_and_it_goes_on_when_more_are_
 
 NARROW = """
 from torch import nn
-from paretobit.passes.transform import assignment_of
+from paretobit.passes.layers.assignment import assignment_of
 
 class Broken(nn.Module):
     def __init__(self, classes):
@@ -183,7 +183,7 @@ def test_the_command_line_ends_with_1_after_too_many_failures_and_shows_each(her
     here.change("n_trials = 40", "n_trials = 16\nmax_failures = 0")
     here.change('"tpe"', '"brute_force"')
     code, said = here.run("-c", "search.toml", "-o", "run")
-    assert code == 1
+    assert code == 1, said
     assert "1 trials failed, max_failures is 0; the last: RuntimeError: too [bold]narrow" in said
     assert (here / "run/trials.csv").exists()
     assert "RuntimeError: too [bold]narrow" in show(here / "run", "--failures")
