@@ -234,9 +234,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000, help="of the tagger")
     parser.add_argument("--trials", type=int, default=4096, help="of the tagger, in each order")
     parser.add_argument("--images", type=int, default=128, help="of ResNet-20")
-    parser.add_argument(
-        "--late", type=int, default=10_000, help="the late trial that is compared with trial 100"
-    )
+    parser.add_argument("--late", type=int, default=10_000, help="the late trial that is compared with trial 100")
     arguments = parser.parse_args()
 
     use_one_thread()

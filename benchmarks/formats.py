@@ -59,10 +59,7 @@ class Family:
 
 
 PLAN = (
-    Family(
-        ("integer(width=8)", "integer(width=8, rounding=floor)", "integer(width=8, rounding=stochastic)"),
-        eager=4,
-    ),
+    Family(("integer(width=8)", "integer(width=8, rounding=floor)", "integer(width=8, rounding=stochastic)"), eager=4),
     Family(
         (
             "scaled_integer(width=8)",
@@ -181,9 +178,7 @@ def measure(number_format: Format, x: Tensor, small: Tensor) -> tuple[Figures, b
     def in_copies(function: Callable[..., object], *arguments: Any, rounds: int = ROUNDS) -> float:
         return multiple(lambda: function(*arguments), lambda: out.copy_(x), rounds=rounds)
 
-    in_integers = multiple(
-        lambda: number_format.quantize(small), lambda: reference.quantize(small), SMALL_REPEATS
-    )
+    in_integers = multiple(lambda: number_format.quantize(small), lambda: reference.quantize(small), SMALL_REPEATS)
     traits = number_format.traits
     eager: tuple[Any, ...] = (number_format.quantize, x)
     fast, apart, equal = eager, None, None

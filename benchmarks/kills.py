@@ -120,9 +120,7 @@ def kill_again_and_again(here: Path, kills: int, trials: int, seed: int) -> dict
 
 def plain(study: pb.Study) -> list[tuple[object, ...]]:
     """Everything of the trials but times."""
-    return [
-        (t.number, t.config, t.state, t.metrics, t.error, t.seed, t.duplicate_of, t.asked_after) for t in study
-    ]
+    return [(t.number, t.config, t.state, t.metrics, t.error, t.seed, t.duplicate_of, t.asked_after) for t in study]
 
 
 def count(here: Path) -> int:
@@ -134,9 +132,7 @@ def count(here: Path) -> int:
 
 def workers_of(coordinator: int) -> list[int]:
     """Its children that were started as workers."""
-    listed = subprocess.run(
-        ["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
-    )
+    listed = subprocess.run(["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
     fields = [line.split(None, 2) for line in listed.stdout.splitlines()]
     return [int(pid) for pid, parent, args in fields if int(parent) == coordinator and "engines.worker" in args]
 

@@ -161,9 +161,7 @@ def main() -> None:
     show(result, arguments)
     limits = {"peak_over_allowed": 1.0, f"growth_from_trial_{EARLY}_to_{arguments.trials}": 0.02}
     missed = [
-        f"{name} is {result[name]}, the limit <= {limit}"
-        for name, limit in limits.items()
-        if result[name] > limit
+        f"{name} is {result[name]}, the limit <= {limit}" for name, limit in limits.items() if result[name] > limit
     ]
     if missed:
         sys.exit("missed: " + "; ".join(missed))

@@ -80,9 +80,7 @@ def optuna_alone(model: nn.Module, x: Tensor, y: Tensor, trials: int) -> tuple[l
             for name, layer in layers.items():
                 knob = name.replace(".", "_")
                 number_format = make(
-                    "integer",
-                    width=config[f"{knob}.weight_width"],
-                    frac_width=config[f"{knob}.weight_frac_width"],
+                    "integer", width=config[f"{knob}.weight_width"], frac_width=config[f"{knob}.weight_frac_width"]
                 )
                 layer.weight.data.copy_(number_format.quantize(weights[name]))
             known[widths] = evaluate(model, x, y, ROWS).accuracy

@@ -66,9 +66,7 @@ def record(benchmark: str, figures: Mapping[str, Any], arguments: argparse.Names
 def commit() -> str | None:
     """The commit that is checked out, with a `+` where files differ from it; None outside of git."""
     folder = Path(__file__).parent
-    head = subprocess.run(
-        ["git", "rev-parse", "--short=10", "HEAD"], cwd=folder, capture_output=True, text=True
-    )
+    head = subprocess.run(["git", "rev-parse", "--short=10", "HEAD"], cwd=folder, capture_output=True, text=True)
     if head.returncode:
         return None
     others = ["git", "diff", "--quiet", "HEAD", "--", ":/", f":!{RESULTS.name}"]
@@ -140,9 +138,7 @@ def main() -> None:
     if arguments.benchmark is None:
         print("\n".join(f"{name:30} {count}" for name, count in sorted(counts.items())))
     elif arguments.benchmark not in counts:
-        parser.error(
-            f"no run of '{arguments.benchmark}' was kept; there are: {', '.join(sorted(counts)) or 'none'}"
-        )
+        parser.error(f"no run of '{arguments.benchmark}' was kept; there are: {', '.join(sorted(counts)) or 'none'}")
     else:
         print(table([run for run in runs if run["benchmark"] == arguments.benchmark][-arguments.last :]))
 

@@ -128,9 +128,7 @@ class Case:
         numbers: dict[str, int] = {}
         for knob in tree.all_knobs():
             numbers[_kind(knob)] = max(numbers.get(_kind(knob), 0), len(knob.values))
-        picks = (
-            dict(zip(numbers, pick, strict=True)) for pick in itertools.product(*map(range, numbers.values()))
-        )
+        picks = (dict(zip(numbers, pick, strict=True)) for pick in itertools.product(*map(range, numbers.values())))
         return list(dict.fromkeys(tree.walk(functools.partial(_nth, pick)) for pick in picks))
 
     def evaluation_seconds(self) -> float:
@@ -243,10 +241,7 @@ def compare(case: Case, arguments: argparse.Namespace) -> dict[str, dict[str, fl
         found[sampler] = black_box(case, sampler, arguments.trials, [])
         found[f"{sampler}, uniform first"] = black_box(case, sampler, arguments.trials, uniform)
     figures = {
-        name: {
-            "trials": float(len(own)),
-            **{metric: yardstick.judged(own, metric) for metric in ("accuracy", "loss")},
-        }
+        name: {"trials": float(len(own)), **{metric: yardstick.judged(own, metric) for metric in ("accuracy", "loss")}}
         for name, own in found.items()
     }
     figures[GUIDED] |= {"equivalents": seconds / unit, "seconds": seconds, "evaluation_seconds": unit}

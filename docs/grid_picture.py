@@ -78,8 +78,7 @@ def _runs(places: Sequence[int]) -> str:
     starts = [place for place in places if place - 1 not in places]
     ends = [place for place in places if place + 1 not in places]
     boxes = "".join(
-        f"M{start - 0.5:g} {TOP}H{end + 0.5:g}V{BASE}H{start - 0.5:g}z"
-        for start, end in zip(starts, ends, strict=True)
+        f"M{start - 0.5:g} {TOP}H{end + 0.5:g}V{BASE}H{start - 0.5:g}z" for start, end in zip(starts, ends, strict=True)
     )
     return f'<path d="{boxes}" fill="{COLOR}"/>'
 

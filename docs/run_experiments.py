@@ -103,9 +103,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "channel_multiplier_grid": _single("channel_multiplier_grid", Shot("channel_multiplier_grid", "front")),
     "channel_multiplier_tpe": _single("channel_multiplier_tpe", Shot("channel_multiplier_tpe", "front")),
     "ptq_qat": _single("ptq_qat", Shot("ptq_qat", "stages", Asked(metric="accuracy", knob="linear.data_in"))),
-    "sparsity": _single(
-        "sparsity", Shot("sparsity", "stages", Asked("accuracy", "linear.sparsity", "linear.method"))
-    ),
+    "sparsity": _single("sparsity", Shot("sparsity", "stages", Asked("accuracy", "linear.sparsity", "linear.method"))),
     "format_families": _single("format_families", Shot("format_families", "running_best_by_format")),
     "qat_3bit": Experiment(
         {"qat_3bit": ("qat_3bit", ()), "qat_3bit_ptq": ("qat_3bit", (UNTRAINED,))},

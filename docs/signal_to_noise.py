@@ -91,13 +91,7 @@ SHARED_EXPONENT = (
     "mxfp6_e2m3",
     "mxfp4",
 )
-OTHERS = (
-    "nvfp4",
-    "scaled_integer(width=8, per=channel)",
-    "fp8_e5m2",
-    "fp8_e4m3",
-    "integer(width=8, frac_width=4)",
-)
+OTHERS = ("nvfp4", "scaled_integer(width=8, per=channel)", "fp8_e5m2", "fp8_e4m3", "integer(width=8, frac_width=4)")
 
 
 def normal() -> Tensor:

@@ -44,9 +44,7 @@ def main() -> None:
     data = load(DataSettings.model_validate({"name": names})).flattened()
     model = build("jsc-three-linear", data.input_shape, data.num_classes)
     train, val, test = ((split.x, split.y) for split in data.splits)
-    settings = TrainSettings(
-        max_epochs=60, batch_size=128, learning_rate=2e-3, scheduler="cosine", label_smoothing=0.1
-    )
+    settings = TrainSettings(max_epochs=60, batch_size=128, learning_rate=2e-3, scheduler="cosine", label_smoothing=0.1)
     fit(model, train, val, settings)
 
     studies = {

@@ -8,9 +8,7 @@ import pytest
 
 import paretobit
 
-MODULES = [
-    m.name for m in pkgutil.walk_packages(paretobit.__path__, "paretobit.") if not m.name.endswith("__main__")
-]
+MODULES = [m.name for m in pkgutil.walk_packages(paretobit.__path__, "paretobit.") if not m.name.endswith("__main__")]
 
 
 def public_methods(module):

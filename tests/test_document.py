@@ -119,9 +119,7 @@ def test_an_assignment_sets_a_toml_value_or_a_bare_string(assignment, data):
     assert document.data == data
 
 
-@pytest.mark.parametrize(
-    "assignment", ["", "=", "=5", "epochs", "train..epochs=5", ".epochs=5", "train.=5", '"a=5']
-)
+@pytest.mark.parametrize("assignment", ["", "=", "=5", "epochs", "train..epochs=5", ".epochs=5", "train.=5", '"a=5'])
 def test_what_is_no_assignment_is_refused(assignment):
     with pytest.raises(BadInput, match=r"not an assignment \(--set\).*allowed: key\.path=value"):
         Document().set(assignment)
@@ -147,9 +145,7 @@ def test_get_walks_tables_and_falls_back(document):
     assert document.get("..", "none") == "none"
 
 
-@pytest.mark.parametrize(
-    ("key", "parts"), [("a", ["a"]), ("a.b-c.d_1", ["a", "b-c", "d_1"]), ("a . b", ["a", "b"])]
-)
+@pytest.mark.parametrize(("key", "parts"), [("a", ["a"]), ("a.b-c.d_1", ["a", "b-c", "d_1"]), ("a . b", ["a", "b"])])
 def test_keys_are_split_at_their_dots(key, parts):
     assert split_key(key) == parts
 
@@ -222,9 +218,7 @@ def test_a_misspelt_key_or_choice_gets_its_closest_match_at_any_depth(document, 
 
 
 def test_a_wrong_value_is_shown_at_its_line(document):
-    with pytest.raises(
-        BadInput, match=r"input should be a valid integer.*lab\.toml:5, train\.epochs\): found 'x'"
-    ):
+    with pytest.raises(BadInput, match=r"input should be a valid integer.*lab\.toml:5, train\.epochs\): found 'x'"):
         validate(Section, {"epochs": "x"}, document, "train")
     with pytest.raises(BadInput, match=r"greater than or equal to 1.*train\.epochs\): found 0"):
         validate(Section, {"epochs": 0}, document, "train")

@@ -103,16 +103,14 @@ def test_allowed_names_may_come_from_any_iterable():
 
 
 @pytest.mark.parametrize(
-    ("name", "closest"),
-    [("linaer", "linear"), ("LINEAR", "linear"), ("relu6", "ReLU"), ("conv", None), ("", None)],
+    ("name", "closest"), [("linaer", "linear"), ("LINEAR", "linear"), ("relu6", "ReLU"), ("conv", None), ("", None)]
 )
 def test_the_closest_match_ignores_case_and_is_none_when_nothing_is_near(name, closest):
     assert closest_match(name, ["linear", "ReLU"]) == closest
 
 
 @pytest.mark.parametrize(
-    ("kind", "code"),
-    [(ParetoBitError, 1), (MetricError, 1), (StudyError, 1), (BadInput, 2), (CheckpointMismatch, 2)],
+    ("kind", "code"), [(ParetoBitError, 1), (MetricError, 1), (StudyError, 1), (BadInput, 2), (CheckpointMismatch, 2)]
 )
 def test_exit_codes_follow_the_tree(kind, code):
     assert kind("x").exit_code == code

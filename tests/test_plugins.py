@@ -65,9 +65,7 @@ def test_a_file_is_imported_once_under_the_name_of_its_place(halves, tmp_path):
     assert plugins.load(["halves.py"]) == plugins.load([str(halves)]) == [str(halves)]
     assert times_imported(tmp_path) == 1
     assert FORMATS["halves"].__module__ == users_module(halves)
-    assert load_function(f"{halves}:Halves") is FORMATS["halves"], (
-        "a reference to the file means the same module"
-    )
+    assert load_function(f"{halves}:Halves") is FORMATS["halves"], "a reference to the file means the same module"
     assert times_imported(tmp_path) == 1
     digest = hashlib.sha256(HALVES.encode()).hexdigest()
     assert plugins.loaded() == [{"name": str(halves), "file": str(halves), "sha256": digest}]

@@ -67,9 +67,7 @@ def test_what_ci_installs_is_the_lowest_torch():
 
 
 def test_a_requirement_without_a_lower_bound_is_refused(tmp_path):
-    (tmp_path / "p.toml").write_text(
-        '[project]\nname = "p"\ndependencies = ["numpy<3"]\noptional-dependencies = {}\n'
-    )
+    (tmp_path / "p.toml").write_text('[project]\nname = "p"\ndependencies = ["numpy<3"]\noptional-dependencies = {}\n')
     refused = lowest(str(tmp_path / "p.toml"))
     assert refused.returncode == 1
     assert "no lower bound: numpy<3" in refused.stderr

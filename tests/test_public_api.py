@@ -51,10 +51,7 @@ def test_importing_the_package_imports_nothing_heavy():
 
 
 def test_errors_cost_no_torch_either():
-    assert (
-        run("import sys, paretobit as pb; pb.BadInput, pb.__version__; print('torch' in sys.modules)")
-        == "False"
-    )
+    assert run("import sys, paretobit as pb; pb.BadInput, pb.__version__; print('torch' in sys.modules)") == "False"
 
 
 @pytest.mark.parametrize("code", ["pb.search", "import paretobit.spaces", "import paretobit.workflow.api"])

@@ -36,9 +36,7 @@ def test_the_summary_is_given_or_the_first_line_of_the_docstring(filled):
 
 
 def test_an_unknown_name_lists_the_known_and_the_closest(filled):
-    with pytest.raises(
-        BadInput, match=r"unknown step: found 'shfit'; allowed: scale, shift; did you mean 'shift'"
-    ):
+    with pytest.raises(BadInput, match=r"unknown step: found 'shfit'; allowed: scale, shift; did you mean 'shift'"):
         filled["shfit"]
 
 

@@ -10,16 +10,7 @@ import pytest
 from pydantic import Field
 
 from paretobit.errors import BadInput
-from paretobit.schemas import (
-    Entries,
-    FromSignature,
-    OpenSchema,
-    Schema,
-    check,
-    check_fields,
-    schema_of,
-    type_text,
-)
+from paretobit.schemas import Entries, FromSignature, OpenSchema, Schema, check, check_fields, schema_of, type_text
 
 Colour = Literal["red", "green"]
 

@@ -31,11 +31,7 @@ KEYS: Mapping[str, str] = {
 """Old key to new key, in the order in which they move; a table moves with all it holds."""
 
 VALUES: Mapping[str, Mapping[str, str]] = {
-    "model.name": {
-        "JSC_Tiny": "jsc-tiny",
-        "JSC_Custom": "jsc-custom",
-        "JSC_Three_Linear_Layers": "jsc-three-linear",
-    },
+    "model.name": {"JSC_Tiny": "jsc-tiny", "JSC_Custom": "jsc-custom", "JSC_Three_Linear_Layers": "jsc-three-linear"},
     "search.space.name": {
         "graph/quantize/mixed_precision_ptq": "quantize",
         "transform/linear_channel_multiplier": "channel_multiplier",
@@ -111,12 +107,8 @@ def translated(path: str) -> str:
 def aliases() -> list[dict[str, str]]:
     """Every old name and what it is called now."""
     rows = [{"where": "key", "old": old, "new": new} for old, new in KEYS.items()]
-    rows += [
-        {"where": key, "old": old, "new": new} for key, names in VALUES.items() for old, new in names.items()
-    ]
-    rows += [
-        {"where": "key", "old": key, "new": f"(only {', '.join(map(str, a))})"} for key, a in ACCEPTED.items()
-    ]
+    rows += [{"where": key, "old": old, "new": new} for key, names in VALUES.items() for old, new in names.items()]
+    rows += [{"where": "key", "old": key, "new": f"(only {', '.join(map(str, a))})"} for key, a in ACCEPTED.items()]
     return rows + [{"where": "key", "old": key, "new": "(changes nothing)"} for key in WITHOUT_MEANING]
 
 
@@ -143,9 +135,7 @@ def _move(document: Document, old: str, new: str, value: Any) -> None:
     if isinstance(present, dict) and isinstance(value, dict):
         if both := present.keys() & value.keys():
             key = min(both)
-            raise document.error(
-                f"the same is said twice: here and in '{new}'", f"{old}.{key}", found=value[key]
-            )
+            raise document.error(f"the same is said twice: here and in '{new}'", f"{old}.{key}", found=value[key])
         value = {**present, **value}
     elif present is not None:
         raise document.error(f"the same is said twice: here and as '{new}'", old, found=value)

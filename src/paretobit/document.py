@@ -174,9 +174,7 @@ def validate(schema: type[Schema], data: Mapping[str, Any], document: Document, 
             raise document.error("missing key", path, allowed=meaning or None) from None
         if error["type"] == "literal_error":
             choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
-            raise document.error(
-                "not one of the choices", path, found=error["input"], allowed=choices
-            ) from None
+            raise document.error("not one of the choices", path, found=error["input"], allowed=choices) from None
         kind = "list_type" if error.get("ctx", {}).get("class") == "Sequence" else error["type"]
         problem = _NOT.get(kind, error["msg"].removeprefix("Value error, "))
         bounds = {key: text for key, text in _BOUNDS.items() if key in error.get("ctx", {})}

@@ -118,9 +118,7 @@ def _load(name: str, recorded: Mapping[str, str] | None) -> str:
     if expected != plugin.sha256 or known != plugin:
         problem = "the plug-in has changed since this process imported it: start Python anew"
         if known == plugin:
-            problem = (
-                f"the plug-in is not the one that was recorded: add --plugin {name} to go on with this one"
-            )
+            problem = f"the plug-in is not the one that was recorded: add --plugin {name} to go on with this one"
         raise BadInput(problem, source=file, found=name)
     if name not in _LOADED:
         _LOADED[name] = plugin  # before it is imported: it may lead here again

@@ -190,9 +190,7 @@ _SOURCE = "__paretobit_source__"
 def not_imported(error: BaseException) -> BadInput:
     """What an error that a user's code raised while it was imported means, with file and line."""
     frames = [frame for frame in extract_tb(error.__traceback__) if frame.name == "<module>"]
-    file, line, said = next(
-        ((f.filename, f.lineno, str(error)) for f in frames[::-1]), (None, None, str(error))
-    )
+    file, line, said = next(((f.filename, f.lineno, str(error)) for f in frames[::-1]), (None, None, str(error)))
     if isinstance(error, SyntaxError):
         file, line, said = error.filename, error.lineno, error.msg
     if not isinstance(error, BadInput):

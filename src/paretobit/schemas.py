@@ -76,11 +76,7 @@ class Entries:
 
 
 def schema_of(
-    *kinds: type,
-    leave_out: Collection[str] = (),
-    lists: Collection[str] = (),
-    base: type[Schema] = Schema,
-    **more: Any,
+    *kinds: type, leave_out: Collection[str] = (), lists: Collection[str] = (), base: type[Schema] = Schema, **more: Any
 ) -> Any:
     """The schema of what classes take by keyword, several as one table.
 

@@ -195,26 +195,12 @@ def edit(name: str, old: str, new: str, *words: str) -> Any:
         edit("broken TOML", 'by = "type"', 'by = "type', "not valid TOML", "bad.toml:12"),
         edit("a key twice", 'by = "type"', 'by = "type"\nby = "name"', "not valid TOML", "bad.toml:13"),
         edit("unknown section", "[train]", "[trian]", "bad.toml:5", "'trian'", "did you mean 'train'"),
-        edit(
-            "key of model", 'name = "jsc-tiny"', 'nmae = "x"', "bad.toml:2, model.nmae", "did you mean 'name'"
-        ),
+        edit("key of model", 'name = "jsc-tiny"', 'nmae = "x"', "bad.toml:2, model.nmae", "did you mean 'name'"),
         edit("key of data", 'name = "digits"', "limmit = 9", "bad.toml:4, data.limmit", "did you mean 'limit'"),
-        edit(
-            "key of train",
-            "max_epochs",
-            "max_epoch",
-            "bad.toml:6, train.max_epoch",
-            "did you mean 'max_epochs'",
-        ),
-        edit(
-            "key of search", "minimize", "minimise", "bad.toml:10, search.minimise", "did you mean 'minimize'"
-        ),
-        edit(
-            "key of space", 'by = "type"', 'bye = "type"', "bad.toml:12, search.space.bye", "did you mean 'by'"
-        ),
-        edit(
-            "key of entry", WHOLE, "wieght = []", f"bad.toml:16, {SEED}.linear.wieght", "did you mean 'weight'"
-        ),
+        edit("key of train", "max_epochs", "max_epoch", "bad.toml:6, train.max_epoch", "did you mean 'max_epochs'"),
+        edit("key of search", "minimize", "minimise", "bad.toml:10, search.minimise", "did you mean 'minimize'"),
+        edit("key of space", 'by = "type"', 'bye = "type"', "bad.toml:12, search.space.bye", "did you mean 'by'"),
+        edit("key of entry", WHOLE, "wieght = []", f"bad.toml:16, {SEED}.linear.wieght", "did you mean 'weight'"),
         edit("parameter", "data_in_width", "data_in_widht", f"{SEED}.linear.data_in_widht", "'data_in_width'"),
         edit(
             "key of runner",
@@ -231,39 +217,15 @@ def edit(name: str, old: str, new: str, *words: str) -> Any:
             "did you mean 'order'",
         ),
         edit(
-            "wrong type",
-            "max_epochs = 1",
-            'max_epochs = "many"',
-            "bad.toml:6, train.max_epochs",
-            "integer",
-            "'many'",
+            "wrong type", "max_epochs = 1", 'max_epochs = "many"', "bad.toml:6, train.max_epochs", "integer", "'many'"
         ),
         edit(
-            "out of range",
-            "max_epochs = 1",
-            "max_epochs = -1",
-            "bad.toml:6",
-            "greater than or equal to 0",
-            "found -1",
+            "out of range", "max_epochs = 1", "max_epochs = -1", "bad.toml:6", "greater than or equal to 0", "found -1"
         ),
-        edit(
-            "not a table",
-            '[model]\nname = "jsc-tiny"',
-            "model = 3",
-            "bad.toml:1, model",
-            "not a table",
-            "found 3",
-        ),
+        edit("not a table", '[model]\nname = "jsc-tiny"', "model = 3", "bad.toml:1, model", "not a table", "found 3"),
         edit("model", '"jsc-tiny"', '"jsc-tinny"', "bad.toml:2, model.name", "did you mean 'jsc-tiny'"),
         edit("data source", '"digits"', '"digitz"', "bad.toml:4, data.name", "did you mean 'digits'"),
-        edit(
-            "checkpoint",
-            "[data]",
-            'load = "gone.pt"\n[data]',
-            "bad.toml:3, model.load",
-            "no such file",
-            "'gone.pt'",
-        ),
+        edit("checkpoint", "[data]", 'load = "gone.pt"\n[data]', "bad.toml:3, model.load", "no such file", "'gone.pt'"),
         edit(
             "device",
             "max_epochs = 1",
@@ -272,13 +234,7 @@ def edit(name: str, old: str, new: str, *words: str) -> Any:
             "found 'tpu'",
             "cpu, cuda, gpu, auto",
         ),
-        edit(
-            "optimiser",
-            "max_epochs = 1",
-            'optimizer = "adm"',
-            "bad.toml:6, train.optimizer",
-            "did you mean 'adam'",
-        ),
+        edit("optimiser", "max_epochs = 1", 'optimizer = "adm"', "bad.toml:6, train.optimizer", "did you mean 'adam'"),
         edit(
             "by",
             'by = "type"',
@@ -287,24 +243,10 @@ def edit(name: str, old: str, new: str, *words: str) -> Any:
             "type, name, regex",
             "did you mean 'type'",
         ),
-        edit(
-            "type of layer",
-            "seed.linear]",
-            "seed.lineer]",
-            f"bad.toml:13, {SEED}.lineer",
-            "did you mean 'linear'",
-        ),
-        edit(
-            "type that no layer has",
-            "seed.linear]",
-            "seed.conv2d]",
-            "has this type",
-            "batch_norm1d, linear, relu",
-        ),
+        edit("type of layer", "seed.linear]", "seed.lineer]", f"bad.toml:13, {SEED}.lineer", "did you mean 'linear'"),
+        edit("type that no layer has", "seed.linear]", "seed.conv2d]", "has this type", "batch_norm1d, linear, relu"),
         edit("format", '"integer"', '"intger"', f"bad.toml:14, {SEED}.linear.name", "did you mean 'integer'"),
-        edit(
-            "parameter of format", "frac_width = 2", "fracwidth = 2", "bad.toml:16", "did you mean 'frac_width'"
-        ),
+        edit("parameter of format", "frac_width = 2", "fracwidth = 2", "bad.toml:16", "did you mean 'frac_width'"),
         edit(
             "negative width",
             "width = 4, frac",
@@ -314,12 +256,7 @@ def edit(name: str, old: str, new: str, *words: str) -> Any:
             "1 to 64",
         ),
         edit(
-            "negative choice",
-            "[4, 8]",
-            "[4, -8]",
-            f"bad.toml:15, {SEED}.linear.data_in_width",
-            "found -8",
-            "1 to 64",
+            "negative choice", "[4, 8]", "[4, -8]", f"bad.toml:15, {SEED}.linear.data_in_width", "found -8", "1 to 64"
         ),
         edit("a list in a list", "[4, 8]", "[[4]]", "bad.toml:15", "width is not an integer", "found [4]"),
         edit(
@@ -331,13 +268,7 @@ def edit(name: str, old: str, new: str, *words: str) -> Any:
         ),
         edit("no choice", "[4, 8]", "[]", "bad.toml:15", "at least one option", "found []"),
         edit("a choice twice", "[4, 8]", "[4, 8, 4]", "bad.toml:15", "listed twice", "found 4"),
-        edit(
-            "a slot twice",
-            "data_in_width",
-            "weight_width",
-            f"{SEED}.linear.weight",
-            "both whole and by parameter",
-        ),
+        edit("a slot twice", "data_in_width", "weight_width", f"{SEED}.linear.weight", "both whole and by parameter"),
         edit(
             "no seed",
             LAB[LAB.index("[search.space.seed") :],
@@ -354,9 +285,7 @@ def edit(name: str, old: str, new: str, *words: str) -> Any:
             "unknown metric",
             "did you mean 'accuracy'",
         ),
-        edit(
-            "metric without runner", '"accuracy"', '"latency"', "bad.toml:9, search.maximize", "add 'latency'"
-        ),
+        edit("metric without runner", '"accuracy"', '"latency"', "bad.toml:9, search.maximize", "add 'latency'"),
         edit(
             "maximised and minimised",
             '"bitops"',
@@ -382,10 +311,7 @@ def edit(name: str, old: str, new: str, *words: str) -> Any:
             "given twice",
         ),
         edit(
-            "sum of nothing",
-            "[search.space]",
-            "sum_scaled_metrics = true\n[search.space]",
-            "needs a table of metrics",
+            "sum of nothing", "[search.space]", "sum_scaled_metrics = true\n[search.space]", "needs a table of metrics"
         ),
         edit(
             "scale",
@@ -471,12 +397,7 @@ def edit(name: str, old: str, new: str, *words: str) -> Any:
             "a sum below 1",
         ),
         edit(
-            "another task",
-            "[model]",
-            'task = "nlp"\n[model]',
-            "bad.toml:1, task",
-            "found 'nlp'",
-            "cls, classification",
+            "another task", "[model]", 'task = "nlp"\n[model]', "bad.toml:1, task", "found 'nlp'", "cls, classification"
         ),
         edit(
             "another load_type",
@@ -539,32 +460,18 @@ def layers(by: str, seed: str) -> tuple[str, ...]:
     [
         pytest.param(("search", "-c", "gone.toml"), ("no such file", "'gone.toml'"), id="missing"),
         pytest.param(("search", "-c", "empty"), ("cannot read", "Is a directory", "'empty'"), id="a directory"),
-        pytest.param(
-            ("search", "jsc-tiny", "digits"), ("nothing may vary", "search.space"), id="nothing varies"
-        ),
-        pytest.param(
-            ("plan", "jsc-tiny", "digits"), ("nothing may vary", "search.space"), id="nothing to plan"
-        ),
-        pytest.param(
-            sets("nonsense"), ("not an assignment (--set)", "'nonsense'", "key.path=value"), id="--set"
-        ),
-        pytest.param(
-            sets("train.lr=[1,"), ("not a TOML value (--set)", "'train.lr=[1,'"), id="--set half a list"
-        ),
-        pytest.param(
-            sets("train.max_epochs.more=3"), ("lab.toml:6, train.max_epochs", "found 1"), id="--set through"
-        ),
-        pytest.param(
-            sets("search.space=quantize"), ("search.space", "a table", "'quantize'"), id="--set no table"
-        ),
+        pytest.param(("search", "jsc-tiny", "digits"), ("nothing may vary", "search.space"), id="nothing varies"),
+        pytest.param(("plan", "jsc-tiny", "digits"), ("nothing may vary", "search.space"), id="nothing to plan"),
+        pytest.param(sets("nonsense"), ("not an assignment (--set)", "'nonsense'", "key.path=value"), id="--set"),
+        pytest.param(sets("train.lr=[1,"), ("not a TOML value (--set)", "'train.lr=[1,'"), id="--set half a list"),
+        pytest.param(sets("train.max_epochs.more=3"), ("lab.toml:6, train.max_epochs", "found 1"), id="--set through"),
+        pytest.param(sets("search.space=quantize"), ("search.space", "a table", "'quantize'"), id="--set no table"),
         pytest.param((*SEARCH, "--seed", "-1"), ("(seed)", "greater than or equal to 0", "-1"), id="seed"),
         pytest.param((*SEARCH, "--trials", "0"), ("search.n_trials", "1 or more", "found 0"), id="zero trials"),
         pytest.param((*SEARCH, "--trials", "-3"), ("search.n_trials", "found -3"), id="negative trials"),
         pytest.param((*SEARCH, "--timeout", "nan"), ("search.timeout", "found nan"), id="timeout"),
         pytest.param((*SEARCH, "--workers", "0"), ("search.workers", "found 0"), id="zero workers"),
-        pytest.param(
-            (*SEARCH, "--strategy", "tp"), ("search.strategy.name", "did you mean 'tpe'"), id="--strategy"
-        ),
+        pytest.param((*SEARCH, "--strategy", "tp"), ("search.strategy.name", "did you mean 'tpe'"), id="--strategy"),
         pytest.param((*SEARCH, "--task", "nlp"), ("(task)", "'nlp'", "cls, classification"), id="--task"),
         pytest.param((*SEARCH, "--load-type", "h5"), ("(load_type)", "'h5'", "pl, pt, mz"), id="--load-type"),
         pytest.param((*SEARCH, "--accelerator", "tpu"), ("train.device", "'tpu'", "cpu"), id="--accelerator"),
@@ -639,38 +546,26 @@ def layers(by: str, seed: str) -> tuple[str, ...]:
         ),
         *(
             pytest.param(
-                (
-                    *sets(f"{SEED}.linear={{name = ['integer', 'NA'], weight_width = [4, 8]}}"),
-                    "--strategy",
-                    name,
-                ),
+                (*sets(f"{SEED}.linear={{name = ['integer', 'NA'], weight_width = [4, 8]}}"), "--strategy", name),
                 (f"'{name}' cannot use the knob 'seq_blocks_2.name'", "decides which others", "allowed: tpe"),
                 id=f"{name} with conditional knobs",
             )
             for name in ("grid", "gp")
         ),
-        pytest.param(
-            ("train", "jsc-tiny", "digitz"), ("data.name", "did you mean 'digits'"), id="data to train on"
-        ),
+        pytest.param(("train", "jsc-tiny", "digitz"), ("data.name", "did you mean 'digits'"), id="data to train on"),
         pytest.param(
             ("train", "jsc-tiny", "parquet:x"), ("data.name", "'parquet'", "allowed: digits, npz"), id="source"
         ),
         pytest.param(
             (*TRAIN, "--set", "data.limit=5"), ("data.limit", "5 of 1797", "30 to 1797 rows"), id="too few rows"
         ),
-        pytest.param(
-            (*TRAIN, "--batch-size", "1"), ("train.batch_size", "BatchNorm", "2 or more"), id="batch of one"
-        ),
+        pytest.param((*TRAIN, "--batch-size", "1"), ("train.batch_size", "BatchNorm", "2 or more"), id="batch of one"),
         pytest.param((*TRAIN, "--accelerator", "meta"), ("train.device", "'meta'"), id="device to train on"),
-        pytest.param(
-            (*TRAIN, "--set", "train.optimizer=muon"), ("optimizer_settings", "Muon refuses"), id="muon"
-        ),
+        pytest.param((*TRAIN, "--set", "train.optimizer=muon"), ("optimizer_settings", "Muon refuses"), id="muon"),
         pytest.param((*TRAIN, "-o", "full"), ("(--out)", "not empty"), id="training into a folder in use"),
         pytest.param(TRANSFORM, ("no passes", "(passes)"), id="no passes"),
         pytest.param(
-            (*TRANSFORM, "--set", "passes.quantise.by=type"),
-            ("passes.quantise", "did you mean 'quantize'"),
-            id="pass",
+            (*TRANSFORM, "--set", "passes.quantise.by=type"), ("passes.quantise", "did you mean 'quantize'"), id="pass"
         ),
         pytest.param(
             (*TRANSFORM, "--set", "passes.quantize.linear.weight_width=[4, 8]"),
@@ -700,9 +595,7 @@ def layers(by: str, seed: str) -> tuple[str, ...]:
         pytest.param(
             (*TRANSFORM, "--set", "passes.quantize.by=type"), ("passes.quantize", "no layers"), id="idle pass"
         ),
-        pytest.param(
-            ("plan", "-c", "lab.toml", "--trials", "0"), ("search.n_trials", "found 0"), id="plan no trials"
-        ),
+        pytest.param(("plan", "-c", "lab.toml", "--trials", "0"), ("search.n_trials", "found 0"), id="plan no trials"),
         pytest.param(
             ("plan", "-c", "lab.toml", "--set", "search.maximize=acuracy"),
             ("search.maximize", "did you mean 'accuracy'"),
@@ -712,44 +605,32 @@ def layers(by: str, seed: str) -> tuple[str, ...]:
         pytest.param(("show", "empty"), ("no study here", "'empty'"), id="show a folder without study"),
         pytest.param(("show", "empty", "--layers"), ("no saved model here", "'empty'"), id="layers of nothing"),
         pytest.param(("show", "searched", "--trial", "99"), ("(trial)", "found 99", "0 to 3"), id="trial"),
-        pytest.param(
-            ("show", "searched", "--trial", "-1"), ("(trial)", "found -1", "0 to 3"), id="negative trial"
-        ),
+        pytest.param(("show", "searched", "--trial", "-1"), ("(trial)", "found -1", "0 to 3"), id="negative trial"),
         pytest.param(
             ("show", "searched", "--best", "min bitops s.t. accuracy >= 2"),
             ("no trial satisfies it (4 feasible trials)", "accuracy >= 2"),
             id="question that nobody satisfies",
         ),
         pytest.param(
-            ("show", "searched", "--best", "least bitops"),
-            ("not a question", "(min|max) METRIC"),
-            id="no question",
+            ("show", "searched", "--best", "least bitops"), ("not a question", "(min|max) METRIC"), id="no question"
         ),
         pytest.param(
             ("show", "searched", "--best", "min bitopps"),
             ("(question)", "did you mean 'bitops'"),
             id="metric of --best",
         ),
-        pytest.param(
-            ("test", "gone"), ("no weights to test", "'gone'", "a model with --load"), id="test nothing"
-        ),
+        pytest.param(("test", "gone"), ("no weights to test", "'gone'", "a model with --load"), id="test nothing"),
         pytest.param(("test", "empty"), ("no saved model here", "'empty'"), id="test a folder without model"),
         pytest.param(("test", "damaged"), ("not a saved model", "damaged/best/model.json"), id="damaged page"),
         pytest.param(
-            ("test", "sourceless"),
-            ("model.json, source", "input_shape, name, num_classes"),
-            id="page without source",
+            ("test", "sourceless"), ("model.json, source", "input_shape, name, num_classes"), id="page without source"
         ),
         pytest.param(("test", "trained", "--split", "tset"), ("(split)", "did you mean 'test'"), id="split"),
         pytest.param(
-            ("test", "trained", "npz:good.npz"),
-            ("does not run on this data", "(1, 16)"),
-            id="test on other data",
+            ("test", "trained", "npz:good.npz"), ("does not run on this data", "(1, 16)"), id="test on other data"
         ),
         pytest.param(
-            ("test", "trained", "--load", "tiny.safetensors"),
-            ("(--load)", "weights of its own"),
-            id="weights twice",
+            ("test", "trained", "--load", "tiny.safetensors"), ("(--load)", "weights of its own"), id="weights twice"
         ),
         pytest.param(
             ("test", "jsc-tiny", "digits", "--load", "custom.safetensors"),
@@ -757,33 +638,21 @@ def layers(by: str, seed: str) -> tuple[str, ...]:
             id="test weights of another model",
         ),
         pytest.param(
-            ("inspect", "jsc-tiny", "--input-shape", "3xx"),
-            ("(--input-shape)", "'3xx'", "16 or 3x32x32"),
-            id="shape",
+            ("inspect", "jsc-tiny", "--input-shape", "3xx"), ("(--input-shape)", "'3xx'", "16 or 3x32x32"), id="shape"
         ),
-        pytest.param(
-            ("inspect", "jsc-tiny", "--input-shape", "0"), ("(--input-shape)", "'0'"), id="shape of nothing"
-        ),
-        pytest.param(
-            ("inspect", "jsc-tiny", "--input-shape", "9" * 20), ("too large", "values"), id="shape too large"
-        ),
+        pytest.param(("inspect", "jsc-tiny", "--input-shape", "0"), ("(--input-shape)", "'0'"), id="shape of nothing"),
+        pytest.param(("inspect", "jsc-tiny", "--input-shape", "9" * 20), ("too large", "values"), id="shape too large"),
         pytest.param(
             ("inspect", "digits-cnn", "--input-shape", "16"),
             ("'digits-cnn'", "found (16,)", "(channels, height, width)"),
             id="features for an image model",
         ),
         pytest.param(
-            ("inspect", "jsc-tiny", "--input-shape", "16", "--classes", "0"),
-            ("(--classes)", "found 0"),
-            id="no class",
+            ("inspect", "jsc-tiny", "--input-shape", "16", "--classes", "0"), ("(--classes)", "found 0"), id="no class"
         ),
-        pytest.param(
-            ("inspect", "jsc-tiny", "--convention", "lab9"), ("'lab9'", "standard, lab2"), id="convention"
-        ),
+        pytest.param(("inspect", "jsc-tiny", "--convention", "lab9"), ("'lab9'", "standard, lab2"), id="convention"),
         pytest.param(("inspect", "jsc-tiny", "--batch", "0"), ("(--batch)", "found 0"), id="batch of nothing"),
-        pytest.param(
-            ("inspect", "jsc-tinny"), ("model.name", "did you mean 'jsc-tiny'"), id="model to inspect"
-        ),
+        pytest.param(("inspect", "jsc-tinny"), ("model.name", "did you mean 'jsc-tiny'"), id="model to inspect"),
         pytest.param(("list", "format"), ("(KIND)", "did you mean 'formats'"), id="list"),
     ],
 )
@@ -800,9 +669,7 @@ def test_a_bad_command_line_is_refused(here: Path, arguments: tuple[str, ...], w
         pytest.param(("show",), "Missing argument", id="missing argument"),
     ],
 )
-def test_what_the_shell_got_wrong_is_said_with_the_usage(
-    here: Path, arguments: tuple[str, ...], word: str
-) -> None:
+def test_what_the_shell_got_wrong_is_said_with_the_usage(here: Path, arguments: tuple[str, ...], word: str) -> None:
     before = tree(here)
     result = call(*arguments)
     assert result.exit_code == 2
@@ -871,13 +738,7 @@ def test_a_bad_model_is_refused_before_training(
         (("train", "models.py:nothing_to_train", "digits"), ("no parameter to train",)),
         (("train", "digits-cnn", "npz:good.npz"), ("'digits-cnn'", "(16,)", "(channels, height, width)")),
         (
-            (
-                *TRANSFORM[:1],
-                "models.py:few_classes",
-                "digits",
-                "--set",
-                "passes.quantize.linear.weight_width=8",
-            ),
+            (*TRANSFORM[:1], "models.py:few_classes", "digits", "--set", "passes.quantize.linear.weight_width=8"),
             ("labels outside the model's classes", "0 to 2"),
         ),
     ],
@@ -904,9 +765,7 @@ def test_a_model_that_does_not_fit_the_data_is_refused(
         ("runs_code.pt", ("runs_code.pt", "would run code", "system")),
     ],
 )
-def test_a_bad_checkpoint_is_refused(
-    here: Path, command: tuple[str, ...], name: str, words: tuple[str, ...]
-) -> None:
+def test_a_bad_checkpoint_is_refused(here: Path, command: tuple[str, ...], name: str, words: tuple[str, ...]) -> None:
     refused(here, (*command, "--load", name), words)
     assert not (here / "pwned").exists()
 
@@ -916,10 +775,7 @@ def test_a_bad_checkpoint_is_refused(
     [
         (("show", "corrupt"), ("corrupt/study.db", "not a database")),
         (("search", "-o", "corrupt", "--resume"), ("corrupt/study.db", "not a database")),
-        (
-            ("search", "-o", "searched", "--resume", "--set", "search.maximize=loss"),
-            ("another search", "objectives"),
-        ),
+        (("search", "-o", "searched", "--resume", "--set", "search.maximize=loss"), ("another search", "objectives")),
         (
             ("search", "-o", "searched", "--resume", "--set", f"{SEED}.linear.data_in_width=[2, 3]"),
             ("another search", "space", "--extend"),
@@ -952,12 +808,8 @@ def measuring(result: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        pytest.param(
-            {"val": (X, Y + 3)}, ("labels outside the model's classes", "3 to 5", "0 to 2"), id="labels"
-        ),
-        pytest.param(
-            {"val": (X, Y - 1)}, ("labels outside the model's classes", "-1 to 1"), id="negative labels"
-        ),
+        pytest.param({"val": (X, Y + 3)}, ("labels outside the model's classes", "3 to 5", "0 to 2"), id="labels"),
+        pytest.param({"val": (X, Y - 1)}, ("labels outside the model's classes", "-1 to 1"), id="negative labels"),
         pytest.param({"val": (X, Y.float())}, ("class labels", "float32", "evaluate="), id="float labels"),
         pytest.param({"val": (X, Y[:9])}, ("val", "differ in length", "[30, 9]"), id="lengths"),
         pytest.param({"val": (X[:0], Y[:0])}, ("val", "empty split"), id="empty split"),
@@ -989,9 +841,7 @@ def measuring(result: Any) -> dict[str, Any]:
         ),
         pytest.param({"best": "least bitops"}, ("not a question", "(min|max) METRIC"), id="question"),
         pytest.param({"val": None, "evaluate": 3}, ("evaluate", "not a function"), id="no function"),
-        pytest.param(
-            {**measuring(0), "evaluate": raises}, ("RuntimeError: no luck", "unmodified model"), id="raises"
-        ),
+        pytest.param({**measuring(0), "evaluate": raises}, ("RuntimeError: no luck", "unmodified model"), id="raises"),
         pytest.param(measuring(42), ("evaluate", "found 42", "{name: number}"), id="no metrics"),
         pytest.param(measuring({"score": "high"}), ("evaluate", "{'score': 'high'}"), id="text for a number"),
         pytest.param(measuring({"scor": 1.0}), ("unknown metric", "did you mean 'scor'"), id="other metric"),

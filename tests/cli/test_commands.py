@@ -165,15 +165,7 @@ def test_plan_names_knobs_without_effect(here: Path) -> None:
         "    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes, bias=False))\n"
     )
     planned = json.loads(
-        ok(
-            "plan",
-            "m.py:make",
-            "-c",
-            "search.toml",
-            "--set",
-            "search.space.seed.linear.bias_width=[4, 8]",
-            "--json",
-        )
+        ok("plan", "m.py:make", "-c", "search.toml", "--set", "search.space.seed.linear.bias_width=[4, 8]", "--json")
     )
     assert planned["dropped"] == {"1.bias_width": "the layer has no bias"}
     assert planned["configurations"] == "4"
@@ -193,9 +185,7 @@ def test_show_answers_in_all_its_ways(searched: Path) -> None:
     }
     assert "LinearInteger" in ok("show", searched, "--layers")
     layers = json.loads(ok("show", searched, "--layers", "--json"))
-    assert {"Original type": "Linear", "OP": "linear", "Total": 1, "Changed": 1, "Unchanged": 0} in layers[
-        "types"
-    ]
+    assert {"Original type": "Linear", "OP": "linear", "Total": 1, "Changed": 1, "Unchanged": 0} in layers["types"]
     assert "0 of 4 trials failed" in ok("show", searched, "--failures")
     assert json.loads(ok("show", searched, "--json"))["trials"]["complete"] == 4
 
@@ -249,9 +239,7 @@ def test_a_folder_in_use_is_not_overwritten(searched: Path) -> None:
 def test_resume_with_another_space_is_refused(searched: Path) -> None:
     before = (searched / "study.db").read_bytes()
     changed = "search.space.seed.linear.weight_width=[2, 3]"
-    result = run(
-        "search", "-o", searched, "--resume", "--set", "search.space.seed.linear.weight=8", "--set", changed
-    )
+    result = run("search", "-o", searched, "--resume", "--set", "search.space.seed.linear.weight=8", "--set", changed)
     assert result.exit_code != 0
     result = run("search", "-o", searched, "--resume", "--set", "search.maximize=loss")
     assert result.exit_code == 1

@@ -68,9 +68,7 @@ def test_a_vit_is_trained_tested_searched_transformed_and_inspected(
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])
-def test_token_ids_are_classified_by_a_transformer(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_token_ids_are_classified_by_a_transformer(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     x = np.random.default_rng(0).integers(1, 30, (80, 6))
     np.savez("tokens.npz", X=x, y=(x > 20).any(1).astype(int))

@@ -51,18 +51,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ok("search", "-c", folder / "search.toml", "-o", folder / name, "-q", *more)
     ok("search", "-c", folder / "single.toml", "-o", folder / "single", "-q")
     for size in (64, 512):
-        ok(
-            "train",
-            "jsc-tiny",
-            "digits",
-            "--max-epochs",
-            3,
-            "--batch-size",
-            size,
-            "-o",
-            folder / f"t-{size}",
-            "-q",
-        )
+        ok("train", "jsc-tiny", "digits", "--max-epochs", 3, "--batch-size", size, "-o", folder / f"t-{size}", "-q")
     return folder
 
 
@@ -133,10 +122,7 @@ def test_trainings_have_learning_curves_with_what_tells_them_apart(place: Path, 
     best = json.loads((place / "t-64" / "best" / "metrics.json").read_text())
     one = json.loads(ok("report", place / "t-64", "--json").stdout)["figures"][0]["reading"]
     assert f"Best of 3 epochs: {best['number']}" in one
-    assert (
-        f"accuracy {cell(best['train_accuracy'])} in training, {cell(best['val_accuracy'])} in validation"
-        in one
-    )
+    assert f"accuracy {cell(best['train_accuracy'])} in training, {cell(best['val_accuracy'])} in validation" in one
 
 
 def test_one_figure_as_asked_for(place: Path, here: Path) -> None:
@@ -169,10 +155,7 @@ def test_the_figures_are_listed() -> None:
         (("single", "--knob", "weigth_width"), ("no such knob", "did you mean 'weight_width'?", "--knob")),
         (("single", "--by", "nothing"), ("no such knob", "--by")),
         (("single", "--trial", "8"), ("no such trial", "0 to 7")),
-        (
-            ("single", "--figure", "bars", "--trial", "2"),
-            ("none of these figures heeds it", "--figure formats"),
-        ),
+        (("single", "--figure", "bars", "--trial", "2"), ("none of these figures heeds it", "--figure formats")),
         (("single", "--format", "pdf"), ("--format", "png, svg")),
         (("single", "single"), ("given twice",)),
         (("single", "random-0"), ("different things", "maximize accuracy")),

@@ -8,9 +8,7 @@ from paretobit.data.calibration import Calibration
 X, Y = torch.arange(40.0).reshape(20, 2), torch.arange(20)
 
 
-@pytest.mark.parametrize(
-    ("rows", "sizes"), [(1000, [20]), (20, [20]), (8, [7, 7, 6]), (1, [1] * 20), (0, [1] * 20)]
-)
+@pytest.mark.parametrize(("rows", "sizes"), [(1000, [20]), (20, [20]), (8, [7, 7, 6]), (1, [1] * 20), (0, [1] * 20)])
 def test_batches_are_of_nearly_the_same_size_and_keep_their_targets(rows, sizes):
     calibration = Calibration.of_rows(X, Y, rows)
     assert [len(batch) for batch in calibration.batches] == sizes
@@ -31,9 +29,7 @@ def test_the_fingerprint_follows_what_matters():
     changed[3, 1] += 1
     assert of() == of(X.clone())
     assert of() == of(y=Y + 1)  # drawn labels do not look at targets
-    assert (
-        len({of(), of(changed), of(X.double()), of(rows=5), of(loss=squared), of(y=Y + 1, loss=squared)}) == 6
-    )
+    assert len({of(), of(changed), of(X.double()), of(rows=5), of(loss=squared), of(y=Y + 1, loss=squared)}) == 6
 
 
 def test_batches_of_names_and_of_positions_have_fingerprints():

@@ -53,9 +53,7 @@ def test_documented_things_are_found_under_their_package(raw: RawData, thing: ob
 
 
 def test_the_first_sentence_is_the_docstrings_own() -> None:
-    source = (
-        'def f():\n    """Sum of `a` and ``b``,\n    as torch.add says.  Not this.\n\n    Nor this.\n    """'
-    )
+    source = 'def f():\n    """Sum of `a` and ``b``,\n    as torch.add says.  Not this.\n\n    Nor this.\n    """'
     text = ast.get_docstring(ast.parse(source).body[0])  # type: ignore[arg-type]
     assert first_sentence(text or "") == "Sum of a and b, as add says."
     assert first_sentence("Half of x, e.g. y. And more.") == "Half of x, e.g. y."
@@ -74,9 +72,7 @@ def test_the_same_again_and_through_the_tokenizer_of_text() -> None:
     assert "loss" in again(data.preprocessing).own.decode(row.tolist())
 
 
-def test_it_stands_in_where_no_file_of_sentences_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_stands_in_where_no_file_of_sentences_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PARETOBIT_TEST_DATA", raising=False)
     assert DataSettings(name=[FILES, "docstrings"]).name == "docstrings"  # type: ignore[arg-type]
     monkeypatch.setenv("PARETOBIT_TEST_DATA", str(tmp_path))

@@ -69,9 +69,7 @@ def sentences(data: Data) -> list[str]:
 
 def test_a_task_of_glue_is_loaded_by_name(offer: Offer) -> None:
     hidden = {**rows(10, "sentence"), "label": [-1] * 10}
-    asked = offer(
-        ["negative", "positive"], train=rows(60, "sentence"), validation=rows(8, "sentence"), test=hidden
-    )
+    asked = offer(["negative", "positive"], train=rows(60, "sentence"), validation=rows(8, "sentence"), test=hidden)
     data = loaded("glue:sst2", test_fraction=0.2)
     assert asked == [("nyu-mll/glue", "sst2")]
     assert data.classes == ("negative", "positive")
@@ -109,26 +107,12 @@ def test_any_set_is_loaded_with_its_columns_named(offer: Offer, tmp_path: Path) 
         ("glue:sst3", {}, r"no such task of GLUE.*did you mean 'sst2'"),
         ("glue", {}, r"'glue' needs a name.*glue:sst2"),
         ("datasets:a", {"test": rows(4, "text")}, r"no training rows.*found \['test'\]"),
-        (
-            "datasets:a",
-            {"train": {"text": ["a", None], "label": [0, 1]}},
-            r"no sentence in a row.*a:2.*NoneType",
-        ),
-        (
-            "datasets:a",
-            {"train": {"text": ["a", "b"], "label": [0, -1]}},
-            r"a row of the train set has no label",
-        ),
-        (
-            "imdb",
-            {"train": rows(4, "text"), "test": rows(4, "words")},
-            r"no such column in the test set.*'text'",
-        ),
+        ("datasets:a", {"train": {"text": ["a", None], "label": [0, 1]}}, r"no sentence in a row.*a:2.*NoneType"),
+        ("datasets:a", {"train": {"text": ["a", "b"], "label": [0, -1]}}, r"a row of the train set has no label"),
+        ("imdb", {"train": rows(4, "text"), "test": rows(4, "words")}, r"no such column in the test set.*'text'"),
     ],
 )
-def test_what_cannot_be_sentences_is_refused(
-    offer: Offer, name: str, sets: dict[str, Rows], message: str
-) -> None:
+def test_what_cannot_be_sentences_is_refused(offer: Offer, name: str, sets: dict[str, Rows], message: str) -> None:
     offer(None, **sets)
     with pytest.raises(BadInput, match=message):
         loaded(name)
@@ -141,18 +125,14 @@ def test_what_the_package_objects_to_is_said(monkeypatch: pytest.MonkeyPatch) ->
     package = ModuleType("datasets")
     package.load_dataset = load_dataset  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "datasets", package)
-    with pytest.raises(
-        BadInput, match=r"datasets cannot load it: ConnectionError: no network.*nyu-mll/glue sst2"
-    ):
+    with pytest.raises(BadInput, match=r"datasets cannot load it: ConnectionError: no network.*nyu-mll/glue sst2"):
         loaded("glue:sst2")
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     for name in ("glue:sst2", "imdb", "datasets:some/where"):
-        with pytest.raises(
-            MissingExtra, match=r"needs the package 'datasets': pip install 'paretobit\[text\]'"
-        ):
+        with pytest.raises(MissingExtra, match=r"needs the package 'datasets': pip install 'paretobit\[text\]'"):
             loaded(name)
 
 

@@ -132,12 +132,7 @@ def test_a_given_validation_set_is_not_redrawn(npz: Any) -> None:
 
 @pytest.mark.parametrize(
     ("stored", "loaded"),
-    [
-        ((40, 6, 6), (1, 6, 6)),
-        ((40, 6, 7, 3), (3, 6, 7)),
-        ((40, 3, 6, 6), (3, 6, 6)),
-        ((40, 4, 4, 4), (4, 4, 4)),
-    ],
+    [((40, 6, 6), (1, 6, 6)), ((40, 6, 7, 3), (3, 6, 7)), ((40, 3, 6, 6), (3, 6, 6)), ((40, 4, 4, 4), (4, 4, 4))],
 )
 def test_uint8_images_become_channels_first_between_zero_and_one(npz: Any, stored: Any, loaded: Any) -> None:
     data = npz(images(*stored))
@@ -156,9 +151,7 @@ def test_mean_and_std_apply_per_channel_after_scaling(npz: Any) -> None:
     arrays = images(40, 5, 5, 3)
     plain = npz(arrays).val.x
     data = npz(arrays, mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7])
-    expected = (plain - torch.tensor([0.1, 0.2, 0.3])[:, None, None]) / torch.tensor([0.5, 0.6, 0.7])[
-        :, None, None
-    ]
+    expected = (plain - torch.tensor([0.1, 0.2, 0.3])[:, None, None]) / torch.tensor([0.5, 0.6, 0.7])[:, None, None]
     assert torch.allclose(data.val.x, expected, atol=1e-6)
 
 

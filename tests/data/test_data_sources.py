@@ -16,18 +16,7 @@ from paretobit.errors import BadInput
 
 
 def test_every_source_says_what_it_is() -> None:
-    assert SOURCES.names() == [
-        "digits",
-        "npz",
-        "csv",
-        "tsv",
-        "jsc",
-        "text",
-        "docstrings",
-        "glue",
-        "imdb",
-        "datasets",
-    ]
+    assert SOURCES.names() == ["digits", "npz", "csv", "tsv", "jsc", "text", "docstrings", "glue", "imdb", "datasets"]
     assert all(entry.summary for entry in SOURCES)
 
 

@@ -31,9 +31,7 @@ def test_every_link_within_the_project_leads_somewhere(page):
 
 
 def test_the_map_lists_every_decision_by_its_title():
-    listed = re.findall(
-        r"^- \[(.+)\]\(decisions/(.+)\)$", (ROOT / "docs/design/README.md").read_text(), re.MULTILINE
-    )
+    listed = re.findall(r"^- \[(.+)\]\(decisions/(.+)\)$", (ROOT / "docs/design/README.md").read_text(), re.MULTILINE)
     titles = {path.name: path.read_text(encoding="utf-8").splitlines()[0] for path in DECISIONS}
     assert {name: f"# {title}" for title, name in listed} == titles
     assert len(titles) >= 8

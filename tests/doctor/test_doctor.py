@@ -203,9 +203,7 @@ def test_a_metric_of_the_process_is_told_in_a_worker(patient_of):
 
 def test_what_cannot_travel_to_a_worker_is_not_a_failure(patient_of):
     lock = threading.Lock()
-    finding = found(
-        "a worker process agrees", patient_of(extra(lambda runner, candidate: float(lock.locked())))
-    )
+    finding = found("a worker process agrees", patient_of(extra(lambda runner, candidate: float(lock.locked()))))
     assert finding.state == "not applicable"
     assert "cannot be sent to worker processes" in finding.said
 
@@ -465,9 +463,7 @@ def test_a_users_function_is_examined_as_well(patient_of, sound):
             return {"share": float((model(x).argmax(1) == y).double().mean())}
 
     patient = patient_of(
-        lambda evidence: FunctionRunner(evidence, evaluate, {"share": "maximize"}),
-        known=KNOWN[1:],
-        maximize="share",
+        lambda evidence: FunctionRunner(evidence, evaluate, {"share": "maximize"}), known=KNOWN[1:], maximize="share"
     )
     states = {check.name: check.state for check in examined(patient)}
     assert states.pop("validation can tell") == "not applicable"

@@ -75,9 +75,7 @@ def test_one_level_is_binary_times_its_mean(bipolar, per):
 def test_every_level_leaves_less(bipolar):
     x = torch.from_numpy(data((16, 256)))
     x = x if bipolar else x.abs()
-    errors = [
-        (BinaryResidual(bipolar, levels=levels).quantize(x) - x).square().sum().item() for levels in range(1, 9)
-    ]
+    errors = [(BinaryResidual(bipolar, levels=levels).quantize(x) - x).square().sum().item() for levels in range(1, 9)]
     assert all(more < fewer for fewer, more in pairwise(errors))
     assert errors[-1] < errors[0] / 2
 
@@ -119,15 +117,11 @@ def test_scales_of_drawn_levels_are_those_of_levels_not_drawn():
 
 
 @pytest.mark.parametrize("stochastic", [True, False])
-@pytest.mark.parametrize(
-    "f", [BinaryScaling(), BinaryResidual(levels=3), BinaryScaling(bipolar=False)], ids=str
-)
+@pytest.mark.parametrize("f", [BinaryScaling(), BinaryResidual(levels=3), BinaryScaling(bipolar=False)], ids=str)
 def test_parts_of_zeros_and_of_huge_numbers_are_finite(f, stochastic):
     f = make(**{**f.to_dict(), "stochastic": stochastic})
     largest = torch.finfo(torch.float32).max
-    x = torch.tensor(
-        [[0.0, -0.0, 0.0], [largest, -largest, 3e38], [math.inf, 1.0, -math.inf], [1e-45, 0.0, -1e-45]]
-    )
+    x = torch.tensor([[0.0, -0.0, 0.0], [largest, -largest, 3e38], [math.inf, 1.0, -math.inf], [1e-45, 0.0, -1e-45]])
     for dtype in (torch.float32, torch.float64):
         y = f.quantize(x.to(dtype))
         assert y.isfinite().all()

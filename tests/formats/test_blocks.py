@@ -147,18 +147,10 @@ def test_what_is_no_block_size_is_refused(size):
         ("block_fp", {"width": 8, "exponent_bias": 0.5}, r"\(exponent_bias\): found 0\.5"),
         ("block_fp", {"width": 8, "axis": "last"}, r"axis is not an integer \(axis\): found 'last'"),
         ("block_fp", {"width": 8, "gradient": "none"}, r"unknown gradient.*allowed: pass, mask"),
-        (
-            "block_fp",
-            {"width": 8, "bias_width": 8},
-            r"unknown parameter of format 'block_fp': found 'bias_width'",
-        ),
+        ("block_fp", {"width": 8, "bias_width": 8}, r"unknown parameter of format 'block_fp': found 'bias_width'"),
         ("block_minifloat", {"width": 8}, r"needs the parameter 'exponent_width'"),
         ("block_minifloat", {"width": 4, "exponent_width": 4}, r"\(width\): found 4; allowed: 5 to 32"),
-        (
-            "block_minifloat",
-            {"width": 8, "exponent_width": 4, "exponent_bias_width": 9},
-            r"\(exponent_bias_width\)",
-        ),
+        ("block_minifloat", {"width": 8, "exponent_width": 4, "exponent_bias_width": 9}, r"\(exponent_bias_width\)"),
         ("block_log", {"width": 1}, r"\(width\): found 1; allowed: 2 to 32"),
         ("block_log", {"width": 8, "exponent_bias_width": 0}, r"\(exponent_bias_width\): found 0"),
         ("mxfp4", {"width": 4}, r"unknown parameter of format 'mxfp4': found 'width'"),
@@ -259,9 +251,7 @@ DEFINITIONS = [
 def test_a_block_takes_the_nearest_values_of_the_definition(f, values_of, args, dtype):
     rows = [data((16,), seed) for seed in range(12)]
     rows += [data((16,), 20) * 2.0**k for k in (-100, -30, -7, 7, 30, 90)]
-    rows += [
-        torch.tensor([2.0**k, 1.5 * 2.0**k, -1.25 * 2.0**k, 0.75 * 2.0**k, 0.4, 3.0]) for k in range(-4, 5)
-    ]
+    rows += [torch.tensor([2.0**k, 1.5 * 2.0**k, -1.25 * 2.0**k, 0.75 * 2.0**k, 0.4, 3.0]) for k in range(-4, 5)]
     for row in rows:
         x = row.to(dtype)
         values = values_of(max(Fraction(v) for v in x.abs().tolist()), *args)

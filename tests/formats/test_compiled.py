@@ -93,12 +93,7 @@ def test_one_compiled_format_takes_other_shapes_and_types():
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "text",
-    [
-        "mxfp4",
-        "block_minifloat(width=6, exponent_width=3)",
-        "scaled_integer(width=4, per=group, group_size=32)",
-    ],
+    "text", ["mxfp4", "block_minifloat(width=6, exponent_width=3)", "scaled_integer(width=4, per=group, group_size=32)"]
 )
 @pytest.mark.parametrize("columns", [33, 125])  # 1 and 29 elements; above, 45 columns leave 13
 def test_short_blocks_at_the_end_of_a_row_are_not_forgotten(text, columns):
@@ -108,9 +103,7 @@ def test_short_blocks_at_the_end_of_a_row_are_not_forgotten(text, columns):
 
 def test_without_a_compiler_the_refusal_says_what_is_missing(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(
-        ParetoBitError, match=r"torch\.compile needs a C\+\+ compiler, and none was found: set CXX"
-    ):
+    with pytest.raises(ParetoBitError, match=r"torch\.compile needs a C\+\+ compiler, and none was found: set CXX"):
         compiled(parse("fp8_e4m3"))
 
 

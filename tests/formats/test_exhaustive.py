@@ -220,9 +220,7 @@ def test_a_sign_is_that_of_the_number_and_zero_counts_as_positive(dtype):
     assert Binary(bipolar=False).codes().tolist() == [0, 1]
 
 
-@pytest.mark.parametrize(
-    "f", [Integer(13), MinifloatIEEE(13, 5), Log(13), FP16(), BF16(), ScaledInteger(8)], ids=str
-)
+@pytest.mark.parametrize("f", [Integer(13), MinifloatIEEE(13, 5), Log(13), FP16(), BF16(), ScaledInteger(8)], ids=str)
 def test_what_is_too_long_or_depends_on_the_data_is_not_enumerated(f):
     with pytest.raises(BadInput, match="cannot be enumerated"):
         f.codes()
@@ -230,12 +228,7 @@ def test_what_is_too_long_or_depends_on_the_data_is_not_enumerated(f):
 
 @pytest.mark.parametrize(
     ("family", "args"),
-    [
-        (MinifloatIEEE, (4, 2, 200)),
-        (MinifloatDenorm, (8, 2, 150)),
-        (Log, (4, 400)),
-        (MinifloatIEEE, (5, 1, -126 - 3)),
-    ],
+    [(MinifloatIEEE, (4, 2, 200)), (MinifloatDenorm, (8, 2, 150)), (Log, (4, 400)), (MinifloatIEEE, (5, 1, -126 - 3))],
 )
 def test_a_format_without_a_value_that_float32_holds_is_refused(family, args):
     with pytest.raises(BadInput, match=r"\(exponent_bias\)"):

@@ -43,9 +43,7 @@ def test_spaces_do_not_matter(text):
     assert parse(text) == Integer(8, 4)
 
 
-@pytest.mark.parametrize(
-    "text", ["integer(width=8", "integer(8)", "integer", "integer()", "integr(width=8)", "", 8]
-)
+@pytest.mark.parametrize("text", ["integer(width=8", "integer(8)", "integer", "integer()", "integr(width=8)", "", 8])
 def test_what_is_no_format_is_refused(text):
     with pytest.raises(BadInput):
         parse(text)

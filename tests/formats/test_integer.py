@@ -67,9 +67,7 @@ def same_bits(left, right):
     ("width", "frac_width", "signed", "rounding"),
     list(product([1, 2, 3, 4, 7, 8], [-3, 0, 2, 4, 8, 11], [True, False], ["nearest", "floor"])),
 )
-def test_every_code_every_midpoint_and_their_neighbours_go_where_the_grid_says(
-    width, frac_width, signed, rounding
-):
+def test_every_code_every_midpoint_and_their_neighbours_go_where_the_grid_says(width, frac_width, signed, rounding):
     f = Integer(width, frac_width, signed, rounding)
     low, high = codes_of(f)
     codes = torch.arange(2 * low - 3, 2 * high + 4, dtype=torch.float64) / 2  # codes, midpoints and beyond

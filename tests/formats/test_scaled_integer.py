@@ -81,9 +81,7 @@ def test_tensors_channels_and_groups_each_have_the_scale_of_their_range(width, s
 
 def test_channels_are_rows_unless_told_otherwise_and_groups_lie_along_the_last_dimension():
     x = torch.from_numpy(data((6, 10)))
-    assert torch.equal(
-        ScaledInteger(4, per="channel").quantize(x), ScaledInteger(4, per="channel", axis=0).quantize(x)
-    )
+    assert torch.equal(ScaledInteger(4, per="channel").quantize(x), ScaledInteger(4, per="channel", axis=0).quantize(x))
     group, last = (ScaledInteger(4, per="group", group_size=5, axis=axis).quantize(x) for axis in (None, -1))
     assert torch.equal(group, last)
     vector = x[0]
@@ -255,10 +253,7 @@ def test_storage_counts_every_scale_and_zero_point(f, bits):
         ({"width": 8, "scale": -0.1}, r"\(scale\): found -0\.1"),
         ({"width": 8, "scale": math.inf}, r"\(scale\): found inf"),
         ({"width": 8, "scale": [0.1, None]}, r"\(scale\): found None"),
-        (
-            {"width": 8, "zero_point": 3},
-            r"one zero point a scale, any other format none \(zero_point\): found 3",
-        ),
+        ({"width": 8, "zero_point": 3}, r"one zero point a scale, any other format none \(zero_point\): found 3"),
         ({"width": 8, "scale": 0.1, "zero_point": 3}, r"any other format none \(zero_point\): found 3"),
         ({"width": 8, "symmetric": False, "scale": 0.1}, r"one zero point a scale.*found None"),
         ({"width": 8, "symmetric": False, "zero_point": 3}, r"one zero point a scale.*found 3"),
@@ -282,9 +277,7 @@ def test_what_a_fixed_scale_gave_stays_the_same(width, signed):
     rng = np.random.default_rng(width)
     low, high = code_range(width, signed, True)
     codes = np.unique(
-        np.concatenate(
-            [rng.integers(low, high, 5000, endpoint=True), np.arange(max(high - 5000, low), high + 1)]
-        )
+        np.concatenate([rng.integers(low, high, 5000, endpoint=True), np.arange(max(high - 5000, low), high + 1)])
     )
     for scale in [0.1, 0.3, 1 / 3, *rng.uniform(1e-3, 10, 20)]:
         f = ScaledInteger(width, signed, scale=float(scale))

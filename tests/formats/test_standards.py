@@ -52,26 +52,7 @@ BLOCK_IDS = [f.name for f, _, _ in BLOCKS]
 def inputs():
     """Random, heavy-tailed and edge numbers, float32."""
     rng = np.random.default_rng(0)
-    edge = [
-        448,
-        464,
-        480,
-        57344,
-        61440,
-        65504,
-        65519,
-        65520,
-        7.5,
-        7.75,
-        28,
-        30,
-        6,
-        7,
-        2**-9,
-        2**-10,
-        0.25,
-        0.75,
-    ]
+    edge = [448, 464, 480, 57344, 61440, 65504, 65519, 65520, 7.5, 7.75, 28, 30, 6, 7, 2**-9, 2**-10, 0.25, 0.75]
     edge += [1e-45, 2e-38, 3e38, np.finfo(np.float32).max, np.inf, 0.0]
     heavy = rng.standard_t(1.5, 20000) * 10.0 ** rng.integers(-6, 6, 20000)
     edges = np.array([*edge, *np.negative(edge)])
@@ -147,11 +128,7 @@ def test_where_others_round_to_infinity_ours_saturates(f, dtype, first):
 
 @pytest.mark.parametrize(
     ("f", "dtype"),
-    [
-        (FP6E3M2(), ml_dtypes.float6_e3m2fn),
-        (FP6E2M3(), ml_dtypes.float6_e2m3fn),
-        (FP4E2M1(), ml_dtypes.float4_e2m1fn),
-    ],
+    [(FP6E3M2(), ml_dtypes.float6_e3m2fn), (FP6E2M3(), ml_dtypes.float6_e2m3fn), (FP4E2M1(), ml_dtypes.float4_e2m1fn)],
     ids=["fp6_e3m2", "fp6_e2m3", "fp4_e2m1"],
 )
 def test_formats_without_nan_keep_it_here_where_ml_dtypes_has_a_zero(f, dtype):
@@ -163,9 +140,7 @@ def test_formats_without_nan_keep_it_here_where_ml_dtypes_has_a_zero(f, dtype):
     assert agree(ours(f, beyond), beyond.astype(dtype).astype(np.float32))
 
 
-@pytest.mark.parametrize(
-    ("f", "dtype"), [(FP16(), torch.float16), (BF16(), torch.bfloat16)], ids=["fp16", "bf16"]
-)
+@pytest.mark.parametrize(("f", "dtype"), [(FP16(), torch.float16), (BF16(), torch.bfloat16)], ids=["fp16", "bf16"])
 @pytest.mark.parametrize("source", [torch.float32, torch.float64], ids=str)
 def test_sixteen_bits_are_those_of_the_casts_of_torch(f, dtype, source):
     x = torch.from_numpy(inputs()).to(source)

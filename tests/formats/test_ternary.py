@@ -17,17 +17,9 @@ def data(shape, seed=0):
 def ternary(part, threshold=None, scaling=True):
     """Means in float64, kept as float32."""
     magnitude = np.abs(part)
-    t = (
-        np.float32(np.float32(magnitude.mean(dtype=np.float64)) * np.float32(0.7))
-        if threshold is None
-        else threshold
-    )
+    t = np.float32(np.float32(magnitude.mean(dtype=np.float64)) * np.float32(0.7)) if threshold is None else threshold
     above = magnitude > np.float32(t)
-    s = (
-        np.float32(magnitude[above].mean(dtype=np.float64))
-        if scaling and above.any()
-        else np.float32(scaling is False)
-    )
+    s = np.float32(magnitude[above].mean(dtype=np.float64)) if scaling and above.any() else np.float32(scaling is False)
     return np.where(above, np.sign(part) * s, 0).astype(np.float32)
 
 
@@ -53,11 +45,7 @@ def test_what_equals_the_threshold_is_zero():
     above = math.nextafter(0.5, 1)
     x = torch.tensor([-0.5, 0.5, above, -above, 0.0, math.inf, -math.inf], dtype=torch.float64)
     assert f.quantize(x).tolist() == [0, 0, 1, -1, 0, 1, -1]
-    assert Ternary(threshold=0, scaling=False).quantize(torch.tensor([0.0, 1e-45, -1e-45])).tolist() == [
-        0,
-        1,
-        -1,
-    ]
+    assert Ternary(threshold=0, scaling=False).quantize(torch.tensor([0.0, 1e-45, -1e-45])).tolist() == [0, 1, -1]
 
 
 def test_there_are_three_values_and_the_scale_is_their_mean_magnitude():

@@ -38,22 +38,9 @@ def _rests():
         *((), (1,), (0, 1), (2,), (square.clone(),), (square.clone(), table), (batch.clone(),)),
         *((batch.clone(), batch.clone()), (row.clone(),), (row.clone(), row.clone()), (1, 2), ((1, 0),)),
         *(((2, 8),), (1, (2, 2)), (1, index), (1, index, square.clone()), (flags,), (flags, 0.5), ((1, 1),)),
-        *(
-            (mean, variance),
-            ((4,),),
-            (0.5, False),
-            (1, whole, 0.5),
-            (1, whole, square.clone()),
-            (torch.float64,),
-        ),
+        *((mean, variance), ((4,),), (0.5, False), (1, whole, 0.5), (1, whole, square.clone()), (torch.float64,)),
         *((0, 1, 2), (2, 1), (kernel,), (kernel[..., 0],), (kernel[0],), (4,), (0.5, 1, 2), (0.1, 0.3, False)),
-        *(
-            (row.clone(), square.clone(), pairs[:, :2].clone()),
-            (4, 4),
-            ((4, 4), (4, 1)),
-            (pairs,),
-            (0, 1, 1, 1),
-        ),
+        *((row.clone(), square.clone(), pairs[:, :2].clone()), (4, 4), ((4, 4), (4, 1)), (pairs,), (0, 1, 1, 1)),
         *((torch.rand(4, 4, 3, 3, 3),), (kernel, mean), (2, (0.5, 0.5)), ("ij,jk->ik", square), (4, 0.5)),
     )
 
@@ -311,9 +298,7 @@ def test_every_name_leads_to_one_row():
     assert all(OPERATIONS.find(alias) is ROWS[name] for name, row in ROWS.items() for alias in row.aliases)
 
 
-@pytest.mark.parametrize(
-    "name", ["moveaxis", "swapdims", "ravel", "hsplit", "swapaxes", "diagonal", "atleast_2d"]
-)
+@pytest.mark.parametrize("name", ["moveaxis", "swapdims", "ravel", "hsplit", "swapaxes", "diagonal", "atleast_2d"])
 def test_no_spelling_of_a_view_is_said_to_be_unquantisable(name):
     from paretobit.passes.layers.quantizable import unsupported
 

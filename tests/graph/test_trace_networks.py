@@ -151,11 +151,7 @@ def case(name):
     if name in HF:
         shape, config = HF[name]
         model = build(name, shape, 5, config=config)
-        x = (
-            torch.randn(2, *shape)
-            if input_dtype(model).is_floating_point
-            else torch.randint(1, 50, (2, *shape))
-        )
+        x = torch.randn(2, *shape) if input_dtype(model).is_floating_point else torch.randint(1, 50, (2, *shape))
         return model.eval(), (x,)
     if name in MODELS:
         shape = (3, 8, 8) if name in IMAGES else (16,)

@@ -118,14 +118,7 @@ def test_inputs_and_outputs_are_frozen_and_say_so():
     assert groups["x"].width == 3
     rows = groups.rows()
     assert [row["group"] for row in rows] == ["x", "a", "c"]
-    assert rows[1] == {
-        "group": "a",
-        "width": 4,
-        "multiple of": 1,
-        "made by": "a, b",
-        "taken by": "c",
-        "frozen": "",
-    }
+    assert rows[1] == {"group": "a", "width": 4, "multiple of": 1, "made by": "a, b", "taken by": "c", "frozen": ""}
 
 
 def test_a_layer_added_to_the_input_is_frozen_by_it():
@@ -187,9 +180,7 @@ def test_recurrent_layers_and_attention_modules_are_frozen():
 
 
 def test_weights_that_are_computed_are_frozen():
-    model = nn.Sequential(
-        nn.Linear(3, 4), nn.utils.parametrizations.weight_norm(nn.Linear(4, 5)), nn.Linear(5, 2)
-    )
+    model = nn.Sequential(nn.Linear(3, 4), nn.utils.parametrizations.weight_norm(nn.Linear(4, 5)), nn.Linear(5, 2))
     groups = width_groups(trace(model, torch.randn(2, 3)))
     assert groups.free == ()
 

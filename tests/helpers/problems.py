@@ -16,8 +16,7 @@ from paretobit.wanted.objectives import Constraint, Objective
 def mixed_tree():
     """Numbers, words, and a choice that owns knobs: 4 × 3 × (1 + 2 × 2) = 60 configurations."""
     name = Knob(
-        "name",
-        (Option("float"), Option("integer", (Knob.of("width", [4, 8]), Knob.of("signed", [True, False])))),
+        "name", (Option("float"), Option("integer", (Knob.of("width", [4, 8]), Knob.of("signed", [True, False]))))
     )
     return Tree((Knob.of("depth", [1, 2, 4, 8]), Knob.of("kind", ["x", "y", None]), name))
 

@@ -13,17 +13,7 @@ from paretobit.data import DataSettings
 from paretobit.data import load as load_data
 from paretobit.errors import BadInput, MissingExtra
 from paretobit.formats import ScaledInteger
-from paretobit.models import (
-    ModelSettings,
-    build,
-    input_dtype,
-    layout,
-    load,
-    load_state,
-    read_state,
-    save,
-    source_of,
-)
+from paretobit.models import ModelSettings, build, input_dtype, layout, load, load_state, read_state, save, source_of
 from paretobit.passes.layers.assignment import apply_assignment
 from paretobit.training import TrainSettings, evaluate, fit
 
@@ -99,13 +89,7 @@ def test_a_saved_model_is_loaded_bit_for_bit(kind, tmp_path):
 
 
 def test_a_configuration_file_is_no_longer_needed_once_the_model_is_saved(tmp_path):
-    page = {
-        "model_type": "vit",
-        "architectures": ["ViTModel"],
-        "id2label": {"0": "cat"},
-        **VIT,
-        "patch_size": 2,
-    }
+    page = {"model_type": "vit", "architectures": ["ViTModel"], "id2label": {"0": "cat"}, **VIT, "patch_size": 2}
     path = tmp_path / "config.json"
     path.write_text(json.dumps(page))
     for name in (f"hf:{path}", f"hf:{tmp_path}"):

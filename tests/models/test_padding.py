@@ -116,9 +116,7 @@ def test_the_macs_of_a_typical_row_are_those_of_the_sentence_without_padding(kin
 def test_an_example_of_a_model_has_all_its_tokens(pad):
     model = build("hf:bert", (LONGEST,), 3, config=KINDS["bert"][1], tokens={"vocab_size": 60, "pad": pad})
     assert trace(model, example_input(model, (LONGEST,))).batch == 1
-    embedded = next(
-        node for node in trace(model, example_input(model, (LONGEST,), 2)) if node.op == "embedding"
-    )
+    embedded = next(node for node in trace(model, example_input(model, (LONGEST,), 2)) if node.op == "embedding")
     assert embedded.output_shape == (2, LONGEST, 32)
 
 

@@ -34,9 +34,7 @@ def published(real_data):
 
 @torch.no_grad()
 def accuracy(model, split):
-    right = [
-        (model(x).argmax(1) == y).sum() for x, y in zip(split.x.split(256), split.y.split(256), strict=True)
-    ]
+    right = [(model(x).argmax(1) == y).sum() for x, y in zip(split.x.split(256), split.y.split(256), strict=True)]
     return float(sum(right)) / len(split)
 
 
@@ -47,9 +45,7 @@ def test_the_settings_give_the_official_test_images_and_split_the_others(images)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("width", "figure"), [(8, 0.915), (6, 0.918), (5, 0.917), (4, 0.906), (3, 0.730), (2, 0.093)]
-)
+@pytest.mark.parametrize(("width", "figure"), [(8, 0.915), (6, 0.918), (5, 0.917), (4, 0.906), (3, 0.730), (2, 0.093)])
 def test_weights_in_few_bits_lose_what_was_measured(width, figure, images, real_data):
     graph = trace(published(real_data), torch.zeros(1, 3, 32, 32))
     entry = {"weight": str(ScaledInteger(width, per="channel"))}

@@ -28,11 +28,7 @@ def trained(quantised):
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) / 10)
     if quantised:
-        formats = {
-            "data_in": Integer(8, 4),
-            "weight": Integer(5, 3, rounding="floor"),
-            "bias": Integer(64, 120),
-        }
+        formats = {"data_in": Integer(8, 4), "weight": Integer(5, 3, rounding="floor"), "bias": Integer(64, 120)}
         relu = {"data_in": Integer(6, 3, signed=False)}
         apply_assignment(model, {"seq_blocks.2": formats, "seq_blocks.4": relu, "seq_blocks.11": formats})
     return model.eval()
@@ -161,10 +157,7 @@ def test_damaged_weights_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (
-            lambda: nn.Sequential(nn.Linear(16, 9), nn.ReLU(), nn.Linear(9, 5)),
-            r"of another shape: .*0\.weight 8x16",
-        ),
+        (lambda: nn.Sequential(nn.Linear(16, 9), nn.ReLU(), nn.Linear(9, 5)), r"of another shape: .*0\.weight 8x16"),
         (lambda: nn.Sequential(nn.Linear(16, 8), nn.ReLU()), r"unexpected: .*2\.weight 5x8"),
         (lambda: nn.Sequential(*from_python(), nn.Linear(5, 5)), r"missing: .*3\.weight 5x5"),
     ],

@@ -92,10 +92,7 @@ def test_a_functions_weights_are_decided_by_the_seed_too(mine):
         ("failing", r"the function raised ValueError: no such width \(.*mine\.py:failing\)"),
         ("text", r"returned no model.*found 'str'; allowed: nn\.Module"),
         ("NUMBER", r"not a function \(.*mine\.py:NUMBER\): found 5"),
-        (
-            "demanding",
-            r"not offered.*found \['temperature', 'depth'\]; allowed: input_shape, in_features, num_cl",
-        ),
+        ("demanding", r"not offered.*found \['temperature', 'depth'\]; allowed: input_shape, in_features, num_cl"),
         ("taggr", r"found 'taggr'.*did you mean 'Tagger'"),
     ],
 )
@@ -110,9 +107,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_an_unknown_model_lists_the_zoo_and_the_other_way():
-    with pytest.raises(
-        BadInput, match=r"unknown model \(model\.name\).*path/to/file\.py:function.*'jsc-tiny'\?"
-    ):
+    with pytest.raises(BadInput, match=r"unknown model \(model\.name\).*path/to/file\.py:function.*'jsc-tiny'\?"):
         build("jsc-tny", (16,), 5)
 
 

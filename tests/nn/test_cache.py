@@ -86,9 +86,7 @@ def step(layer, value):
     torch.optim.SGD(layer.parameters(), 1.0).step()
 
 
-@pytest.mark.parametrize(
-    "change", [change_in_place, replace, replace_twice, load, load_assigning, new_data, step]
-)
+@pytest.mark.parametrize("change", [change_in_place, replace, replace_twice, load, load_assigning, new_data, step])
 def test_cached_weights_are_never_stale(layer, change):
     for i in range(40):
         change(layer, float(i % 7))

@@ -185,9 +185,7 @@ def test_a_table_is_looked_up_in_quantised_form():
     assert torch.equal(site(indices, table, function=F.embedding), WEIGHT.quantize(table)[indices])
     bag = QuantizedFunction("embedding_bag", 0, "", TensorCache())
     bag.set_slots({W: WEIGHT})
-    assert torch.equal(
-        bag(indices[None], table, function=F.embedding_bag)[0], WEIGHT.quantize(table)[indices].mean(0)
-    )
+    assert torch.equal(bag(indices[None], table, function=F.embedding_bag)[0], WEIGHT.quantize(table)[indices].mean(0))
 
 
 def test_a_division_is_of_quantised_numbers():

@@ -11,16 +11,7 @@ from torch.nn import functional as F
 
 from paretobit.errors import BadInput
 from paretobit.formats import FULL, Integer, ScaledInteger
-from paretobit.nn import (
-    LAYERS,
-    Quantized,
-    TensorCache,
-    dot_product,
-    dot_terms,
-    instrument,
-    slots_of,
-    weight_rows,
-)
+from paretobit.nn import LAYERS, Quantized, TensorCache, dot_product, dot_terms, instrument, slots_of, weight_rows
 from paretobit.runtime import one_thread
 
 DATA, WEIGHT, BIAS = Integer(8, 5), Integer(6, 4), Integer(5, 3, rounding="floor")
@@ -431,9 +422,7 @@ def test_a_type_without_a_quantised_layer_is_refused():
         """A subclass may compute something else."""
 
     for module in (nn.Flatten(), nn.LSTM(2, 2), Mine(2, 2)):
-        with pytest.raises(
-            BadInput, match=rf"cannot be quantised: found '{type(module).__name__}'; allowed: Linear"
-        ):
+        with pytest.raises(BadInput, match=rf"cannot be quantised: found '{type(module).__name__}'; allowed: Linear"):
             instrument(module, TensorCache())
         assert slots_of(module) == ()
 
@@ -508,9 +497,7 @@ def test_training_through_quantised_layers_moves_the_weights_and_lowers_the_loss
     y = (x @ torch.randn(8, 3)).argmax(1)
     model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(inplace=True), nn.Linear(16, 3))
     for layer in model:
-        in_all(
-            instrument(layer, TensorCache()), data_in=Integer(8, 5), weight=Integer(6, 4), bias=Integer(6, 4)
-        )
+        in_all(instrument(layer, TensorCache()), data_in=Integer(8, 5), weight=Integer(6, 4), bias=Integer(6, 4))
     before = [p.detach().clone() for p in model.parameters()]
     optimizer = torch.optim.Adam(model.parameters(), 0.02)
     losses = []

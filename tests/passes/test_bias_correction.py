@@ -100,9 +100,7 @@ def test_layers_give_the_float_models_means_afterwards(batches):
     for name in shifts:
         torch.testing.assert_close(after[name], wanted[name], atol=1e-5, rtol=1e-5)
     assert max(float((before[n] - wanted[n]).abs().max()) for n in shifts) > 1e-2
-    assert shifts["conv"] == pytest.approx(
-        float((model.conv.bias - net.conv.bias).detach().abs().max()), rel=1e-4
-    )
+    assert shifts["conv"] == pytest.approx(float((model.conv.bias - net.conv.bias).detach().abs().max()), rel=1e-4)
 
 
 def test_over_several_batches_the_means_come_close(several):

@@ -57,9 +57,7 @@ def test_the_maximum_is_exact(net, number_format):
 def test_percentiles_are_right_to_half_a_bin(net, axis, error, symmetric, percentile):
     x = data()
     per = "tensor" if axis is None else "channel"
-    f = ScaledInteger(
-        8, per=per, axis=axis, calibration="percentile", percentile=percentile, symmetric=symmetric
-    )
+    f = ScaledInteger(8, per=per, axis=axis, calibration="percentile", percentile=percentile, symmetric=symmetric)
     found, exact = streamed(net, x, [f])[f], f.calibrated(x)
     for a, b in zip(*(torch.tensor(g.scale).flatten() for g in (found, exact)), strict=True):
         assert a.item() == pytest.approx(b.item(), rel=2 * error)  # a range has two ends

@@ -99,8 +99,7 @@ def test_types_multiply_what_can_change_and_list_what_cannot():
 
 
 @pytest.mark.parametrize(
-    ("multiplier", "width"),
-    [(0.25, 4), ("1/4", 4), (Fraction(1, 2), 8), ("3/2", 24), (1, 16), (8, 128), (1.1, 18)],
+    ("multiplier", "width"), [(0.25, 4), ("1/4", 4), (Fraction(1, 2), 8), ("3/2", 24), (1, 16), (8, 128), (1.1, 18)]
 )
 def test_multipliers_go_from_a_quarter_to_eight(multiplier, width):
     graph, _ = multiply(traced(), by="group", seq_blocks_2=multiplier)

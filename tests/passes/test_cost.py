@@ -165,10 +165,7 @@ def test_the_published_macs_of_resnet20():
 
 def test_bitops_are_macs_times_data_bits_times_weight_bits():
     model, shape = cnn()
-    formats = {
-        "0": {"data_in": Integer(8), "weight": Integer(4)},
-        "9": {"weight": Integer(3), "bias": Integer(2)},
-    }
+    formats = {"0": {"data_in": Integer(8), "weight": Integer(4)}, "9": {"weight": Integer(3), "bias": Integer(2)}}
     rows = {row.node: row for row in cost(trace(model, torch.zeros(2, *shape)), formats=formats).rows}
     assert rows["0"].forward_bitops == (8 * 8 * 8) * (4 // 2 * 9) * 8 * 4
     assert rows["3"].forward_bitops == (8 * 8 * 8) * 3 * 32 * 32
@@ -178,9 +175,7 @@ def test_bitops_are_macs_times_data_bits_times_weight_bits():
 
 def test_formats_given_stand_in_place_of_those_carried():
     graph = trace(MODELS["jsc-tiny"].build((16,), 5), torch.zeros(1, 16))
-    quantised, _ = quantize(
-        graph, QuantizeSettings("type", {"linear": {"data_in_width": 8, "weight_width": 4}})
-    )
+    quantised, _ = quantize(graph, QuantizeSettings("type", {"linear": {"data_in_width": 8, "weight_width": 4}}))
     assert cost(quantised).total("forward_bitops") == 80 * 8 * 4
     assert cost(quantised, formats={}).total("forward_bitops") == 80 * 32 * 32
 
@@ -226,9 +221,7 @@ def test_attention_is_not_missed_where_only_one_run_is_known():
 
 def test_costs_need_shapes_and_a_known_convention():
     model = MODELS["jsc-tiny"].build((16,), 5)
-    with pytest.raises(
-        BadInput, match=r"shapes of layer 'seq_blocks_0' are unknown: costs need example inputs"
-    ):
+    with pytest.raises(BadInput, match=r"shapes of layer 'seq_blocks_0' are unknown: costs need example inputs"):
         cost(trace(model))
     with pytest.raises(BadInput, match=r"unknown cost convention.*found 'lab22'.*did you mean 'lab2'"):
         cost(trace(model, torch.zeros(1, 16)), convention="lab22")

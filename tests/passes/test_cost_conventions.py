@@ -28,8 +28,7 @@ def widths(layers, **slots):
 
 
 @pytest.mark.parametrize(
-    ("width", "bops"),
-    [(32, 4_652_832), (16, 1_526_560), (8, 583_968), (6, 412_960), (4, 267_808), (2, 148_512)],
+    ("width", "bops"), [(32, 4_652_832), (16, 1_526_560), (8, 583_968), (6, 412_960), (4, 267_808), (2, 148_512)]
 )
 def test_the_published_bops_of_the_reference_tagger(width, bops):
     formats = widths(LAYERS, data_in=width, weight=width)

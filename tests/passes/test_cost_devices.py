@@ -94,8 +94,7 @@ def test_an_embedding_reads_the_rows_it_looks_up(device):
 
 
 @pytest.mark.parametrize(
-    ("pair", "peak"),
-    [((8, 8), 4e6), ((8, 4), 8e6), ((4, 4), 8e6), ((4, 5), 4e6), ((9, 2), 1e6), ((32, 32), 1e6)],
+    ("pair", "peak"), [((8, 8), 4e6), ((8, 4), 8e6), ((4, 4), 8e6), ((4, 5), 4e6), ((9, 2), 1e6), ((32, 32), 1e6)]
 )
 def test_a_pair_that_is_not_listed_runs_as_the_next_wider_one(device, pair, peak):
     assert device.peak_for(*pair) == peak
@@ -103,9 +102,7 @@ def test_a_pair_that_is_not_listed_runs_as_the_next_wider_one(device, pair, peak
 
 def test_a_pair_that_is_too_wide_is_an_error_naming_the_operation(graph):
     device = Device(bandwidth=1.0, peak={"16x16": 1.0})
-    with pytest.raises(
-        BadInput, match=r"wide enough for '0' \(linear\) \(peak\): found '32x32'; allowed: 16x16"
-    ):
+    with pytest.raises(BadInput, match=r"wide enough for '0' \(linear\) \(peak\): found '32x32'; allowed: 16x16"):
         roofline(graph, device)
 
 

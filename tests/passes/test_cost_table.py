@@ -28,9 +28,7 @@ def read(tmp_path):
 
 @pytest.fixture
 def graph():
-    layers = nn.Sequential(
-        nn.Conv1d(1, 2, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8, 5), nn.Linear(5, 2)
-    )
+    layers = nn.Sequential(nn.Conv1d(1, 2, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8, 5), nn.Linear(5, 2))
     return trace(layers, torch.zeros(3, 1, 4))
 
 

@@ -57,9 +57,7 @@ class Residual(nn.Module):
         self.option = option if before != after else None
         self.extra = (after - before) // 2
         if self.option == "B":
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after)
-            )
+            self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
 
     def forward(self, x):
         y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
@@ -74,9 +72,7 @@ class ResNet(nn.Module):
     def __init__(self, option):
         super().__init__()
         self.conv, self.bn = nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
-        self.blocks = nn.Sequential(
-            Residual(4, 4, 1, option), Residual(4, 8, 2, option), Residual(8, 8, 1, option)
-        )
+        self.blocks = nn.Sequential(Residual(4, 4, 1, option), Residual(4, 8, 2, option), Residual(8, 8, 1, option))
         self.fc = nn.Linear(8, 4)
 
     def forward(self, x):
@@ -440,9 +436,7 @@ def test_copies_do_not_stay_copies_in_training():
     wide(torch.randn(16, 3)).square().sum().backward()
     gradients = wide[0].weight.grad
     assert len({tuple(row) for row in wide[0].weight.tolist()}) == 4
-    assert not any(
-        torch.allclose(gradients[i], gradients[j]) for i in range(8) for j in range(i) if gradients[i].any()
-    )
+    assert not any(torch.allclose(gradients[i], gradients[j]) for i in range(8) for j in range(i) if gradients[i].any())
 
 
 def test_type_mode_and_frozen_parameters_are_kept():

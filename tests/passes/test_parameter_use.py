@@ -193,10 +193,7 @@ class Odd(nn.Module):
     def __init__(self):
         super().__init__()
         self.table, self.lstm = nn.Embedding(9, WIDTH), nn.LSTM(WIDTH, WIDTH, batch_first=True)
-        self.conv, self.experts = (
-            weight_norm(nn.Conv1d(WIDTH, 4, 1)),
-            nn.Parameter(torch.randn(2, WIDTH, WIDTH)),
-        )
+        self.conv, self.experts = (weight_norm(nn.Conv1d(WIDTH, 4, 1)), nn.Parameter(torch.randn(2, WIDTH, WIDTH)))
 
     def forward(self, ids):
         x = self.lstm(self.table(ids))[0]
@@ -212,9 +209,7 @@ def test_what_no_format_reaches_is_said_by_name_and_counts_as_float():
     assert why["conv.parametrizations.weight.original1"] == "the function weight_norm has no slot for it"
     assert why["conv.bias"] is None
     few = {"table": {"weight": parse("integer(width=4, frac_width=2)")}}
-    assert cost(graph, formats=few).total("stored_bytes") == 4 * sum(
-        p.numel() for p in graph.model.parameters()
-    )
+    assert cost(graph, formats=few).total("stored_bytes") == 4 * sum(p.numel() for p in graph.model.parameters())
 
 
 def test_a_layer_that_is_not_called_does_not_decide_for_the_function_that_reads_its_weight():

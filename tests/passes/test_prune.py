@@ -209,12 +209,7 @@ def test_of_every_row_exactly_the_smallest_go(rows, elements, fraction, seed, co
 
 
 @settings(deadline=None, max_examples=40)
-@given(
-    st.integers(1, 3),
-    st.integers(1, 3),
-    st.sampled_from([(1, 2), (2, 4), (1, 4), (4, 8), (3, 3)]),
-    st.booleans(),
-)
+@given(st.integers(1, 3), st.integers(1, 3), st.sampled_from([(1, 2), (2, 4), (1, 4), (4, 8), (3, 3)]), st.booleans())
 def test_of_every_m_neighbours_exactly_n_stay(rows, groups, pattern, ties):
     kept_of, group = pattern
     scores = torch.rand(groups * group, rows, 2)
@@ -353,9 +348,7 @@ def test_a_group_loses_the_same_channels_everywhere_norms_included():
             return self.head((x + self.inner(x)).mean((2, 3)))
 
     graph = trace(Block(), torch.zeros(1, 3, 4, 4))
-    model, info = weights(
-        graph, sparsity=0.5, granularity="channel", groups={"trunk": ["stem", "norm", "inner"]}
-    )
+    model, info = weights(graph, sparsity=0.5, granularity="channel", groups={"trunk": ["stem", "norm", "inner"]})
     score = sum(getattr(graph.model, n).weight.detach().abs().flatten(1).sum(1) for n in ("stem", "inner"))
     gone = score.argsort()[:4].sort().values
     assert list(info["layers"]) == ["stem", "inner"]
@@ -598,9 +591,7 @@ def curve(graph, split, method, sparsities, **keys):
 @pytest.fixture(scope="module")
 def tagger(real_data):
     """`jsc-hls4ml`, trained on pendigits, and its data."""
-    data = load_data(
-        DataSettings(name=f"npz:{real_data / 'pendigits.npz'}", val_fraction=0.1, test_fraction=0.2)
-    )
+    data = load_data(DataSettings(name=f"npz:{real_data / 'pendigits.npz'}", val_fraction=0.1, test_fraction=0.2))
     model = build("jsc-hls4ml", (16,), 10, 0)
     fit(model, (data.train.x, data.train.y), None, SCHEDULE)
     return trace(model, data.val.x[:1]), data
@@ -644,9 +635,7 @@ def test_fine_tuning_recovers_a_pruned_model_and_revives_nothing(tagger):
 @pytest.mark.slow
 def test_resnet20_forgives_half_its_weights_by_l1_and_a_fifth_at_random_ruins_it(real_data):
     stem = DataSettings(
-        name=f"npz:{real_data / 'cifar10_lossless_subset.npz'}",
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
+        name=f"npz:{real_data / 'cifar10_lossless_subset.npz'}", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
     )
     images = load_data(stem).test
     model = build("resnet20", (3, 32, 32), 10)

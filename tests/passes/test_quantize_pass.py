@@ -150,8 +150,7 @@ def test_the_default_is_for_every_layer_that_no_key_chooses():
     settings = QuantizeSettings("name", {"seq_blocks_2": {"weight_width": 4}}, default={"data_in_width": 8})
     graph, _ = quantize(traced("jsc-custom"), settings)
     carried = {
-        path: {s for s, f in slots.items() if f is not FULL}
-        for path, slots in assignment_of(graph.model).items()
+        path: {s for s, f in slots.items() if f is not FULL} for path, slots in assignment_of(graph.model).items()
     }
     assert carried.pop("seq_blocks.2") == {"weight"}
     assert set(carried) == {f"seq_blocks.{i}" for i in (0, 1, 3, 4, 6, 7, 8, 10, 11, 12)}
@@ -374,9 +373,7 @@ NARROW = {"data_in": "integer(width=4)", "weight": "integer(width=4)"}
 
 def widths(graph, **settings):
     _, info = quantize(graph, QuantizeSettings(**{"by": "type", **settings}))
-    return {
-        path: parse(slots["weight"]).width for path, slots in info["assignment"].items() if "weight" in slots
-    }
+    return {path: parse(slots["weight"]).width for path, slots in info["assignment"].items() if "weight" in slots}
 
 
 def test_the_first_and_the_last_layer_with_weights_have_entries_of_their_own(net):
@@ -408,9 +405,7 @@ def test_a_device_refuses_pairs_of_formats_it_does_not_multiply(net):
     norm = {"data_in": bits(16), "weight": bits(16)}  # multiplies nothing with weights
     assert widths(net, entries={"linear": mixed, "group_norm": norm}, first=WIDE, allowed=pairs)["norm"] == 16
     assert widths(net, entries={"linear": mixed}, allowed=[["*", "int*"]])["middle"] == 4
-    message = (
-        r"'middle' has a pair of formats that is not allowed .*found 'integer\(width=4.*integer\(width=8\) x"
-    )
+    message = r"'middle' has a pair of formats that is not allowed .*found 'integer\(width=4.*integer\(width=8\) x"
     with pytest.raises(BadInput, match=message):
         quantize(net, QuantizeSettings("type", {"linear": NARROW}, allowed=pairs))
     with pytest.raises(BadInput, match="x float'"):
@@ -427,10 +422,7 @@ def test_a_device_refuses_pairs_of_formats_it_does_not_multiply(net):
         ({"skip": ["conv"], "first": WIDE}, "is to be skipped and is the first"),
         ({"skip": ["conv"], "entries": {"conv2d": WIDE}}, "everything this key means is skipped"),
         ({"by": "name", "skip": ["conv"], "entries": {"conv": WIDE}}, "'conv' is named and is to be skipped"),
-        (
-            {"by": "name", "first": WIDE, "entries": {"conv": WIDE}},
-            r"chosen twice \(conv\): found \['first', 'conv'\]",
-        ),
+        ({"by": "name", "first": WIDE, "entries": {"conv": WIDE}}, r"chosen twice \(conv\): found \['first', 'conv'\]"),
         ({"first": {"weight_widht": 8}}, r"\(first\.weight.*did you mean 'width'"),
         ({"allowed": [["integer"]]}, r"not a pair of formats \(allowed\)"),
         ({"allowed": []}, r"not a list of pairs \(allowed\)"),

@@ -101,9 +101,9 @@ def test_a_copy_of_a_quantised_transformer_computes_the_same(build, travel):
     arrived = travel(new.model)
     assert torch.equal(logits(arrived, example), logits(new.model, example))
     assert assignment_of(arrived) == assignment_of(new.model)
-    assert {
-        p for p, slots in assignment_of(arrived).items() if any(f is not FULL for f in slots.values())
-    } == set(info["assignment"])
+    assert {p for p, slots in assignment_of(arrived).items() if any(f is not FULL for f in slots.values())} == set(
+        info["assignment"]
+    )
 
 
 @models

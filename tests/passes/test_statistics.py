@@ -21,9 +21,7 @@ from paretobit.passes.streaming import Magnitudes, Moments, decibels
 @pytest.fixture
 def net():
     torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(144, 5)
-    )
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(144, 5))
     return trace(model, torch.zeros(2, 1, 8, 8))
 
 
@@ -194,9 +192,7 @@ def test_memory_has_a_bound_for_all_of_float32():
 
 @given(
     st.lists(
-        st.floats(-(2.0**100), 2.0**100, width=32).filter(lambda x: not 0 < abs(x) < 2.0**-126),
-        min_size=1,
-        max_size=60,
+        st.floats(-(2.0**100), 2.0**100, width=32).filter(lambda x: not 0 < abs(x) < 2.0**-126), min_size=1, max_size=60
     ),
     st.integers(1, 8),
 )

@@ -47,12 +47,7 @@ def search(net: nn.Module, digits: dict[str, Rows]) -> Callable[..., pb.Study]:
 @pytest.fixture(scope="session")
 def layers(search: Callable[..., pb.Study]) -> pb.Study:
     """Every configuration of two layers with 2 × 3 widths each: 36 trials, 6 of them uniform."""
-    entry = {
-        "data_in_width": [3, 8],
-        "data_in_frac_width": 3,
-        "weight_width": [2, 4, 8],
-        "weight_frac_width": 3,
-    }
+    entry = {"data_in_width": [3, 8], "data_in_frac_width": 3, "weight_width": [2, 4, 8], "weight_frac_width": 3}
     return search({"name": "integer", **entry})
 
 
@@ -79,19 +74,12 @@ def three(search: Callable[..., pb.Study]) -> pb.Study:
     """Three objectives and a constraint that some trials break."""
     entry = {"data_in_width": 8, "data_in_frac_width": 4, "weight_width": [2, 3, 4, 8], "weight_frac_width": 3}
     return search(
-        {"name": "integer", **entry},
-        minimize=["bitops", "model_size"],
-        subject_to="accuracy >= baseline - 0.05",
+        {"name": "integer", **entry}, minimize=["bitops", "model_size"], subject_to="accuracy >= baseline - 0.05"
     )
 
 
 @pytest.fixture(scope="session")
 def single(search: Callable[..., pb.Study]) -> pb.Study:
     """One objective."""
-    entry = {
-        "data_in_width": 8,
-        "data_in_frac_width": 4,
-        "weight_width": [2, 3, 4, 8],
-        "weight_frac_width": [2, 3],
-    }
+    entry = {"data_in_width": 8, "data_in_frac_width": 4, "weight_width": [2, 3, 4, 8], "weight_frac_width": [2, 3]}
     return search({"name": "integer", **entry}, minimize=[], strategy="random", n_trials=20)

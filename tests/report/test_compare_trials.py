@@ -52,12 +52,7 @@ def test_a_trial_that_was_not_tested_has_no_test_number(layers: pb.Study) -> Non
 
 @pytest.mark.parametrize(
     ("a", "b", "told"),
-    [
-        ("0", "36", "0 to 35"),
-        ("-1", "3", "0 to 35"),
-        ("first", "3", "best or float"),
-        ("3", "3", "with another one"),
-    ],
+    [("0", "36", "0 to 35"), ("-1", "3", "0 to 35"), ("first", "3", "best or float"), ("3", "3", "with another one")],
 )
 def test_what_is_no_pair_of_trials_is_refused(layers: pb.Study, a: str, b: str, told: str) -> None:
     with pytest.raises(BadInput) as refused:

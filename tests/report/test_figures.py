@@ -185,12 +185,7 @@ def test_the_hypervolume_of_three_objectives_ends_where_all_trials_do(three: pb.
 
 
 def test_runs_that_differ_only_in_their_seed_are_one_band(search) -> None:  # type: ignore[no-untyped-def]
-    entry = {
-        "data_in_width": [3, 8],
-        "data_in_frac_width": 3,
-        "weight_width": [2, 4, 8],
-        "weight_frac_width": 3,
-    }
+    entry = {"data_in_width": [3, 8], "data_in_frac_width": 3, "weight_width": [2, 4, 8], "weight_frac_width": 3}
     studies = [
         search({"name": "integer", **entry}, strategy=strategy, n_trials=n, seed=seed)
         for strategy, n in (("random", 8), ("tpe", 6))
@@ -271,11 +266,7 @@ def test_a_heatmap_has_the_median_of_every_cell_and_a_panel_per_metric(grid: pb.
 def test_cells_of_layers_with_knobs_of_their_own_hold_medians(layers: pb.Study) -> None:
     figure = draw("heatmap", layers, metric="accuracy", knob="0.weight_width", by="2.weight_width")
     table = np.asarray(figure.axes[0].images[0].get_array())
-    cell = [
-        t.metrics["accuracy"]
-        for t in layers
-        if (t.config["0.weight_width"], t.config["2.weight_width"]) == (4, 8)
-    ]
+    cell = [t.metrics["accuracy"] for t in layers if (t.config["0.weight_width"], t.config["2.weight_width"]) == (4, 8)]
     assert len(cell) == 4
     assert table[2, 1] == statistics.median(cell)
 
@@ -366,9 +357,7 @@ def test_shades_run_from_dark_to_light_in_grey() -> None:
 
 @pytest.mark.parametrize("name", [n for n in FIGURES.names() if n not in OF_TRAININGS])
 @pytest.mark.parametrize("suffix", ["png", "svg"])
-def test_every_figure_is_a_file_and_the_same_twice(
-    families: pb.Study, tmp_path: Path, name: str, suffix: str
-) -> None:
+def test_every_figure_is_a_file_and_the_same_twice(families: pb.Study, tmp_path: Path, name: str, suffix: str) -> None:
     files = [tmp_path / f"{i}.{suffix}" for i in range(2)]
     for file in files:
         save(picture(name, families), file)
@@ -380,9 +369,7 @@ def test_every_figure_is_a_file_and_the_same_twice(
 
 
 @pytest.mark.parametrize("name", [n for n in FIGURES.names() if n not in OF_TRAININGS])
-def test_the_legend_is_inside_the_picture_and_covers_no_data(
-    families: pb.Study, layers: pb.Study, name: str
-) -> None:
+def test_the_legend_is_inside_the_picture_and_covers_no_data(families: pb.Study, layers: pb.Study, name: str) -> None:
     for study in (families, layers) if name != "running_best_by_format" else (families,):
         figure = draw(name, study)
         figure.draw_without_rendering()
@@ -409,9 +396,7 @@ def test_the_legend_is_inside_the_picture_and_covers_no_data(
         ("trial_curves", {}, "no trial of this search trained"),
     ],
 )
-def test_what_cannot_be_drawn_says_why(
-    single: pb.Study, name: str, asked: dict[str, object], told: str
-) -> None:
+def test_what_cannot_be_drawn_says_why(single: pb.Study, name: str, asked: dict[str, object], told: str) -> None:
     with pytest.raises(BadInput) as refused:
         picture(name, single, **asked)
     assert told in str(refused.value)
@@ -427,9 +412,7 @@ def test_runs_with_different_objectives_are_refused(layers: pb.Study, single: pb
         Runs([Run("a", layers), Run("b", single)])
 
 
-def test_the_two_functions_of_the_first_issue_still_draw(
-    layers: pb.Study, single: pb.Study, tmp_path: Path
-) -> None:
+def test_the_two_functions_of_the_first_issue_still_draw(layers: pb.Study, single: pb.Study, tmp_path: Path) -> None:
     draw_front(layers, tmp_path / "front.png")
     draw_front(single, tmp_path / "one.svg")
     draw_best_error({"a": layers, "b": single}, tmp_path / "error.png")

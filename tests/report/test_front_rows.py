@@ -9,15 +9,7 @@ from paretobit.spaces.knobs import Config
 from paretobit.studies.study import Study
 from paretobit.studies.trial import Trial
 
-CHANGE = {
-    "difference": -0.0123,
-    "error": 0.0041,
-    "low": -0.02,
-    "high": -0.004,
-    "p": 0.003,
-    "worse": 9,
-    "better": 2,
-}
+CHANGE = {"difference": -0.0123, "error": 0.0041, "low": -0.02, "high": -0.004, "p": 0.003, "worse": 9, "better": 2}
 LOSS = {"difference": 0.2, "error": 0.05, "low": 0.1, "high": 0.3}
 
 

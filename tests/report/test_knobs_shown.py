@@ -48,20 +48,14 @@ def test_uniform_trials_are_those_that_treat_all_layers_alike(layers: pb.Study, 
 
 def test_formats_of_a_choice_count_as_uniform_only_with_their_parameters(families: pb.Study) -> None:
     for trial in uniform_trials(families, families.trials):
-        by_layer = [
-            {k.partition(".")[2]: v for k, v in trial.config.items() if k.startswith(f"{i}.")} for i in (0, 2)
-        ]
+        by_layer = [{k.partition(".")[2]: v for k, v in trial.config.items() if k.startswith(f"{i}.")} for i in (0, 2)]
         assert by_layer[0] == by_layer[1]
     assert len(uniform_trials(families, families.trials)) == 5  # integer 4 and 8, log 4 and 8, float
 
 
 def test_values_come_in_the_order_a_reader_expects(grid: pb.Study) -> None:
     data = knob_named(grid, "linear.data_in")
-    assert [short(v) for v in values_of(data, grid.trials)] == [
-        "integer(4, 2)",
-        "integer(8, 4)",
-        "integer(16, 8)",
-    ]
+    assert [short(v) for v in values_of(data, grid.trials)] == ["integer(4, 2)", "integer(8, 4)", "integer(16, 8)"]
     assert values_of(knob_named(grid, "weight_width"), grid.trials) == [2, 4, 8, 16]
     assert {knob.name for knob in varying(grid, grid.trials)} == {"linear.data_in", "linear.weight_width"}
 

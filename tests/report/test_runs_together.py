@@ -67,10 +67,7 @@ def test_one_seed_on_two_models_is_no_repetition(layers: pb.Study) -> None:
 
 
 def test_learning_curves_are_read_as_they_were_written(tmp_path: Path) -> None:
-    epochs = [
-        Epoch(1, 2.5, 0.25, None, None, 1e-3, 0.125, True),
-        Epoch(2, 0.1, None, 0.2, 1.0, 1e-4, 3.0, False),
-    ]
+    epochs = [Epoch(1, 2.5, 0.25, None, None, 1e-3, 0.125, True), Epoch(2, 0.1, None, 0.2, 1.0, 1e-4, 3.0, False)]
     TrainingFolder(tmp_path).write_curves(epochs)
     assert list(read_curves(tmp_path / CURVES)) == epochs
     (tmp_path / CURVES).write_text("number,loss\n1,x\n")
@@ -80,14 +77,9 @@ def test_learning_curves_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 def test_trainings_are_named_by_the_settings_that_differ() -> None:
     epoch = Epoch(1, 2.5, 0.25, 2.0, 0.3, 1e-3, 0.125, True)
-    settings = [
-        {"train.batch_size": b, "train.learning_rate": 0.1, "seed": s} for b in (32, 64) for s in (0, 1)
-    ]
+    settings = [{"train.batch_size": b, "train.learning_rate": 0.1, "seed": s} for b in (32, 64) for s in (0, 1)]
     runs = Runs([Run(str(i), None, (epoch,), one) for i, one in enumerate(settings)])
-    assert {label: len(group) for label, group in runs.groups.items()} == {
-        "batch_size = 32": 2,
-        "batch_size = 64": 2,
-    }
+    assert {label: len(group) for label, group in runs.groups.items()} == {"batch_size = 32": 2, "batch_size = 64": 2}
 
 
 def test_a_search_and_a_training_have_nothing_in_common(layers: pb.Study) -> None:

@@ -29,9 +29,7 @@ def test_sensitivity_has_a_row_a_trial_and_groups_what_was_skipped_by_reason():
     assert (row["Layer"], row["OP"], row["Format"]) == ("a", "linear", "scaled_integer(width=4)")
     assert row["Slots"] == "data_in, weight"
     assert row["SQNR model (dB)"] == report.rows[0].model_sqnr
-    assert {
-        "Reason": "the function add is tried where a key names it",
-        "Count": 2,
-        "Not measured": "add, add_1",
-    } in (skipped_rows(report))
+    assert {"Reason": "the function add is tried where a key names it", "Count": 2, "Not measured": "add, add_1"} in (
+        skipped_rows(report)
+    )
     assert sum(line["Count"] for line in skipped_rows(report)) == len(report.skipped)

@@ -80,14 +80,7 @@ def test_a_trial_is_spelt_out_in_the_words_of_the_reports(study: pb.Study) -> No
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [
-        (None, ""),
-        (3.0, "3"),
-        (1234567, "1,234,567"),
-        (0.123456, "0.12346"),
-        (1.5e-9, "1.5e-09"),
-        (True, "True"),
-    ],
+    [(None, ""), (3.0, "3"), (1234567, "1,234,567"), (0.123456, "0.12346"), (1.5e-9, "1.5e-09"), (True, "True")],
 )
 def test_cells_are_short_and_exact_where_they_can_be(value: object, shown: str) -> None:
     assert cell(value) == shown

@@ -56,9 +56,7 @@ def test_stages_are_lines_over_a_knob_with_the_values_of_their_metrics(trained: 
     }.items():
         xs, ys = line(axes, label)
         assert xs == [2, 3, 4]
-        assert ys == [
-            t.metrics[metric] for t in sorted(trained[0], key=lambda t: t.config["linear.weight_width"])
-        ]
+        assert ys == [t.metrics[metric] for t in sorted(trained[0], key=lambda t: t.config["linear.weight_width"])]
         assert f"{label} {ys[0]:.5g} at 2 and {ys[-1]:.5g} at 4" in reading
 
 
@@ -67,9 +65,7 @@ def test_runs_that_differ_in_their_seed_are_one_line_of_medians_over_a_knob(trai
     (axes,) = figure.axes
     (median,) = [one for one in axes.get_lines() if len(one.get_xdata()) == 3]
     by_width = [
-        statistics.median(
-            t.metrics["accuracy"] for s in trained for t in s if t.config["linear.weight_width"] == w
-        )
+        statistics.median(t.metrics["accuracy"] for s in trained for t in s if t.config["linear.weight_width"] == w)
         for w in (2, 3, 4)
     ]
     assert list(map(float, median.get_ydata())) == by_width

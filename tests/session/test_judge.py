@@ -98,9 +98,7 @@ def test_both_numbers_and_the_comparison_are_those_of_plain_torch(search: Sessio
     assert max(change["accuracy"]["worse"] for change in paired.values()) > 5  # the test has something to see
 
 
-def test_what_was_judged_is_kept_and_only_new_points_are_run(
-    search: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_judged_is_kept_and_only_new_points_are_run(search: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[int] = []
     told: list[tuple[int, int]] = []
 
@@ -126,9 +124,7 @@ def test_what_was_judged_is_kept_and_only_new_points_are_run(
     assert study.facts == before
 
     dropped = str(study.front()[-1].number)
-    study.record(
-        **{fact: {k: v for k, v in before[fact].items() if k != dropped} for fact in ("test", "paired")}
-    )
+    study.record(**{fact: {k: v for k, v in before[fact].items() if k != dropped} for fact in ("test", "paired")})
     judge(search, study)
     assert len(ran) == 2  # the baseline to compare with, and the new point
     assert study.facts["test"] == before["test"]
@@ -167,9 +163,7 @@ def test_a_winner_beside_the_front_is_judged_as_well(search: Session) -> None:
     assert str(winner.number) in study.facts["paired"]
 
 
-def test_the_mode_of_the_measurement_is_that_of_the_trials(
-    search: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_mode_of_the_measurement_is_that_of_the_trials(search: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     modes: list[bool] = []
 
     def seen(model: nn.Module, *arguments: object) -> RowResults:

@@ -58,8 +58,7 @@ def seed_of(config):
 def plain(study):
     """A study without its times."""
     return [
-        (t.number, t.config, t.state, dict(t.metrics), t.error, t.duplicate_of, t.seed, t.asked_after)
-        for t in study
+        (t.number, t.config, t.state, dict(t.metrics), t.error, t.duplicate_of, t.seed, t.asked_after) for t in study
     ]
 
 

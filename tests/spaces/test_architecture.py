@@ -28,13 +28,7 @@ BERT = {
     "max_position_embeddings": 12,
 }
 DISTILBERT = {"dim": 16, "n_layers": 2, "n_heads": 4, "hidden_dim": 24, "vocab_size": 50}
-VIT = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 24,
-    "patch_size": 4,
-}
+VIT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24, "patch_size": 4}
 GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 4, "vocab_size": 50}
 TEXT, IMAGES, CLASSES = (9,), (3, 8, 8), 3
 
@@ -203,12 +197,7 @@ def test_a_model_that_was_traced_without_inputs_is_refused(bert):
 
 OTHERS = {
     "distilbert": ("hf:distilbert", TEXT, DISTILBERT, ("n_layers", "n_heads", "dim", "hidden_dim")),
-    "vit": (
-        "hf:vit",
-        IMAGES,
-        VIT,
-        ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size"),
-    ),
+    "vit": ("hf:vit", IMAGES, VIT, ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size")),
     "gpt2": ("hf:gpt2", TEXT, GPT2, ("n_layer", "n_head", "n_embd", "n_inner")),
 }
 

@@ -72,9 +72,7 @@ def test_groups_and_the_default_have_knobs_and_a_scalar_has_none(three_linear):
 
 
 def test_multipliers_that_round_to_one_width_are_one_option(three_linear):
-    bound = ChannelMultiplier(by="group", seed={"seq_blocks_2": [1, 1.25, 1.5, 2]}, divisor=8).bind(
-        three_linear
-    )
+    bound = ChannelMultiplier(by="group", seed={"seq_blocks_2": [1, 1.25, 1.5, 2]}, divisor=8).bind(three_linear)
     assert bound.tree.knobs[0].values == (1, 1.25, 2)
     assert [(d.knob, d.reason) for d in bound.dropped] == [
         ("seq_blocks_2.multiplier", "multiplier 1.5 gives the widths of 1.25")
@@ -99,11 +97,7 @@ def test_applying_leaves_the_prepared_copy_and_the_callers_model_alone(three_lin
         ({"seed": {}}, "seed", "names no widths"),
         ({"seed": REPORT, "share": "nmae"}, "share", "did you mean 'name'"),
         ({"seed": REPORT, "by": "nmae"}, "by", "did you mean 'name'"),
-        (
-            {"seed": {"seq_blocks_2": sided("output_only", output_multiplier=[])}},
-            "seed.seq_blocks_2",
-            "at least one",
-        ),
+        ({"seed": {"seq_blocks_2": sided("output_only", output_multiplier=[])}}, "seed.seq_blocks_2", "at least one"),
         ({"seed": {"seq_blocks_2": sided("output_only", output_multiplier=[9])}}, "seed.seq_blocks_2", "not a"),
         ({"seed": {"seq_blocks_2": sided("both", channel_multiplier=[1, 2])}}, "seed.seq_blocks_2", "input x"),
         ({"seed": {"seq_blocks_2": [0.5, 1]}, "by": "group", "inherit": "net2wider"}, None, "only widens"),

@@ -23,9 +23,7 @@ COARSE = {"default": {"weight": ["integer(width=3, frac_width=2)", "NA"]}}
 @pytest.fixture
 def net():
     torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(64, 3)
-    )
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(64, 3))
     model.train()(torch.randn(64, 2, 6, 6))
     return model.eval()
 
@@ -117,9 +115,7 @@ def test_one_correction_alone_is_always_made(net, calibration):
 
 def test_what_has_no_effect_is_dropped_and_named(calibration):
     bare = nn.Sequential(nn.Flatten(), nn.Linear(72, 3, bias=False))
-    bound = Correct(options=["none", "batch_norm", "bias"]).bind(
-        pb.trace(bare, calibration.batches[0]), calibration
-    )
+    bound = Correct(options=["none", "batch_norm", "bias"]).bind(pb.trace(bare, calibration.batches[0]), calibration)
     assert bound.tree.size == 1
     assert [(d.knob, d.reason) for d in bound.dropped] == [
         ("correction.batch_norm", "the model has no BatchNorm with running statistics"),

@@ -104,18 +104,9 @@ def propose(strategy, bound, count):
 @pytest.mark.parametrize("objectives", [("loss",), ("loss", "cost")])
 @pytest.mark.parametrize(
     ("sampler", "settings"),
-    [
-        ("tpe", {}),
-        ("tpe", {"group": True}),
-        ("random", {}),
-        ("nsgaii", {}),
-        ("nsgaiii", {}),
-        ("bruteforce", {}),
-    ],
+    [("tpe", {}), ("tpe", {"group": True}), ("random", {}), ("nsgaii", {}), ("nsgaiii", {}), ("bruteforce", {})],
 )
-def test_optunas_samplers_search_families_with_lists_of_their_own(
-    problem_of, bound, sampler, settings, objectives
-):
+def test_optunas_samplers_search_families_with_lists_of_their_own(problem_of, bound, sampler, settings, objectives):
     settings = {**settings, "population_size": 10} if sampler.startswith("nsga") else settings
     problem = problem_of(bound.tree, objectives=objectives)
     made = OptunaStrategy(problem, 0, OptunaSettings(sampler=sampler, sampler_settings=settings))
@@ -123,17 +114,9 @@ def test_optunas_samplers_search_families_with_lists_of_their_own(
         warnings.simplefilter("error")
         proposals = propose(made, bound, 120)
     assert all(bound.tree.check(config) == config for config in proposals)
-    assert {config["0.name"] for config in proposals} == {
-        "integer",
-        "minifloat_ieee",
-        "block_fp",
-        "log",
-        "float",
-    }
+    assert {config["0.name"] for config in proposals} == {"integer", "minifloat_ieee", "block_fp", "log", "float"}
     if sampler == "bruteforce":
-        assert sorted(map(dict.__repr__, map(dict, proposals))) == sorted(
-            map(dict.__repr__, map(dict, every(bound)))
-        )
+        assert sorted(map(dict.__repr__, map(dict, proposals))) == sorted(map(dict.__repr__, map(dict, every(bound))))
     elif sampler == "tpe" and len(objectives) == 1:
         assert [config["0.name"] for config in proposals[-40:]].count("log") >= 16  # at random it is 8
 
@@ -200,16 +183,8 @@ BOTH = {"name": ["integer", "log"], "integer": {"weight_width": 8}}
     [
         ({"name": ["integer"], "log": {"weight_width": 8}}, "log", "does not choose this format"),
         ({"weight_width": 8, "log": {"weight_width": 8}}, "log", "does not choose this format"),
-        (
-            {"name": ["integer", "log"], "log": {"weight_frac_width": 2}},
-            "log.weight_frac_width",
-            "has the param",
-        ),
-        (
-            {"name": ["integer", "log"], "log": {"wieght_width": 2}},
-            "log.wieght_width",
-            "did you mean 'weight_w",
-        ),
+        ({"name": ["integer", "log"], "log": {"weight_frac_width": 2}}, "log.weight_frac_width", "has the param"),
+        ({"name": ["integer", "log"], "log": {"wieght_width": 2}}, "log.wieght_width", "did you mean 'weight_w"),
         ({"name": ["integer", "log"], "log": {"name": "log"}}, "log.name", "no name of its own"),
         ({"name": ["integer", "log"], "log": 8}, "log", "not a table"),
         ({**BOTH, "log": {"weight_width": [8, -1]}}, "log.weight_width", "found -1"),

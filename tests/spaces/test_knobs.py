@@ -45,9 +45,7 @@ def enumerate_by_product(knobs):
 
     def of(knob):
         return [
-            [(knob.name, option.value), *rest]
-            for option in knob.options
-            for rest in enumerate_by_product(option.knobs)
+            [(knob.name, option.value), *rest] for option in knob.options for rest in enumerate_by_product(option.knobs)
         ]
 
     return [list(itertools.chain(*parts)) for parts in itertools.product(*map(of, knobs))]

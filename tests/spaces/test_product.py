@@ -152,10 +152,7 @@ def test_the_parts_are_bound_to_the_shape_of_a_configuration(graph, space):
 
 
 DEPTHS = {"num_hidden_layers": [1, 2]}
-PER_LAYER, ELSEWHERE = (
-    6,
-    2,
-)  # linear layers of BERT: query, key, value, output, two of the block; pooler, classifier
+PER_LAYER, ELSEWHERE = (6, 2)  # linear layers of BERT: query, key, value, output, two of the block; pooler, classifier
 TIED = {"by": "type", "share": "type", "seed": {"linear": {"sparsity": [0.25, 0.5]}}}
 QUERY = "bert_encoder_layer_1_attention_self_query"
 
@@ -202,8 +199,7 @@ WIDER = {"by": "name", "seed": {f"bert_encoder_layer_{i}_intermediate_dense": [1
 
 def both_sides(spec):
     entries = {
-        key: {"config": {"name": "output_only", "channel_multiplier": values}}
-        for key, values in spec["seed"].items()
+        key: {"config": {"name": "output_only", "channel_multiplier": values}} for key, values in spec["seed"].items()
     }
     return {**spec, "seed": entries}
 
@@ -241,10 +237,7 @@ def test_a_key_that_names_a_layer_of_the_deeper_networks_counts_there_only(bert)
         {"num_hidden_layers": 2, f"{QUERY}.weight_width": 4},
         {"num_hidden_layers": 2, f"{QUERY}.weight_width": 8},
     ]
-    assert [list(bound.parts(bound.tree.at(i))) for i in (0, 1)] == [
-        ["architecture"],
-        ["architecture", "quantize"],
-    ]
+    assert [list(bound.parts(bound.tree.at(i))) for i in (0, 1)] == [["architecture"], ["architecture", "quantize"]]
     assert bound.formats(bound.tree.at(0)) == {}
     with pytest.raises(BadInput, match="did you mean"):
         (Architecture(seed=DEPTHS) * Quantize(by="name", seed={f"{QUERY}x": entry})).bind(bert)

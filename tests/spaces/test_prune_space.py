@@ -193,10 +193,7 @@ def test_settings_and_explanations_are_json(graph):
     ("keys", "message"),
     [
         ({"by": "typ", "seed": {"linear": {"sparsity": 0.5}}}, "did you mean 'type'"),
-        (
-            {"share": "all", "seed": {"linear": {"sparsity": 0.5}}},
-            r"not one of the choices \(share\): found 'all'",
-        ),
+        ({"share": "all", "seed": {"linear": {"sparsity": 0.5}}}, r"not one of the choices \(share\): found 'all'"),
         ({"seed": {}}, "the seed names no layers"),
         ({"seed": {"liner": {"sparsity": 0.5}}}, r"seed\.liner.*did you mean 'linear'"),
         ({"seed": {"relu": {"sparsity": 0.5}}}, r"'1' is a ReLU, which cannot be pruned \(seed\.relu\)"),
@@ -209,10 +206,7 @@ def test_settings_and_explanations_are_json(graph):
             {"seed": {"linear": {"sparsity": 0.5, "seed": [1, 2]}}},
             r"valid integer \(seed\.linear\.seed\): found \[1, 2\]",
         ),
-        (
-            {"seed": {"linear": {"sparsity": [0, 0.5], "method": ["l2"]}}},
-            r"not one of the choices \(seed\.0\.method\)",
-        ),
+        ({"seed": {"linear": {"sparsity": [0, 0.5], "method": ["l2"]}}}, r"not one of the choices \(seed\.0\.method\)"),
         ({"seed": {"linear": {"sparsity": 0.5, "scope": "global"}}}, r"share = \"type\""),
         ({"seed": {"linear": {"pattern": ["dense", "2:4"]}}}, r"layer '4' does not fit"),
         ({"by": "name", "seed": {"0": {"sparsity": 0.5}, "default": 3}}, r"not a table \(seed\.default\)"),

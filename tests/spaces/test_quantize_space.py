@@ -26,12 +26,7 @@ def three_linear():
 def branched():
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv1d(2, 4, 3, bias=False),
-        nn.ReLU(),
-        nn.Conv1d(4, 4, 3),
-        nn.MaxPool1d(2),
-        nn.Flatten(),
-        nn.Linear(8, 3),
+        nn.Conv1d(2, 4, 3, bias=False), nn.ReLU(), nn.Conv1d(4, 4, 3), nn.MaxPool1d(2), nn.Flatten(), nn.Linear(8, 3)
     )
     return pb.trace(model, torch.randn(1, 2, 8))
 
@@ -50,26 +45,15 @@ def test_whole_formats_are_one_knob_a_slot(three_linear):
     assert bound.tree.knobs[0].values == ("integer(width=16, frac_width=8)", "integer(width=8, frac_width=4)")
     formats = bound.formats(bound.tree.at(1))
     assert list(formats) == ["seq_blocks.2", "seq_blocks.4", "seq_blocks.6"]
-    assert formats["seq_blocks.6"] == {
-        "data_in": Integer(16, 8),
-        "weight": Integer(8, 4),
-        "bias": Integer(28, 12),
-    }
+    assert formats["seq_blocks.6"] == {"data_in": Integer(16, 8), "weight": Integer(8, 4), "bias": Integer(28, 12)}
     same = {"data_in": Integer(16, 8), "weight": Integer(16, 8)}
     assert formats["seq_blocks.2"] == same | {"bias": Integer(36, 16)}  # an unset bias is the accumulator's
 
 
 def test_separate_lists_are_separate_knobs(three_linear):
-    entry = {
-        "data_in_width": [4, 8],
-        "data_in_frac_width": [2, 3, 4],
-        "weight_width": [8, 16],
-        "bias_width": 32,
-    }
+    entry = {"data_in_width": [4, 8], "data_in_frac_width": [2, 3, 4], "weight_width": [8, 16], "bias_width": 32}
     bound = Quantize(by="name", seed={"seq_blocks_4": entry}).bind(three_linear)
-    assert names(bound) == [
-        f"seq_blocks_4.{p}" for p in ("data_in_width", "data_in_frac_width", "weight_width")
-    ]
+    assert names(bound) == [f"seq_blocks_4.{p}" for p in ("data_in_width", "data_in_frac_width", "weight_width")]
     assert all(knob.ordered for knob in bound.tree.knobs)
     found = [bound.formats(bound.tree.at(i))["seq_blocks.4"] for i in range(bound.tree.size)]
     assert found == [
@@ -89,11 +73,7 @@ def test_layers_of_a_type_can_share_their_knobs(three_linear):
 
 
 def test_knobs_stand_in_the_order_in_which_the_layers_run(three_linear):
-    seed = {
-        "seq_blocks_6": {"weight": PAIRS},
-        "seq_blocks_1": {"data_in": PAIRS},
-        "seq_blocks_4": {"weight": PAIRS},
-    }
+    seed = {"seq_blocks_6": {"weight": PAIRS}, "seq_blocks_1": {"data_in": PAIRS}, "seq_blocks_4": {"weight": PAIRS}}
     bound = Quantize(by="name", seed=seed).bind(three_linear)
     assert names(bound) == ["seq_blocks_1.data_in", "seq_blocks_4.weight", "seq_blocks_6.weight"]
     assert bound.matched == ("seq_blocks_1", "seq_blocks_4", "seq_blocks_6")
@@ -132,9 +112,7 @@ def test_a_choice_of_formats_owns_the_knobs_of_each(three_linear):
 
 
 def test_na_among_whole_formats_is_full_precision(three_linear):
-    bound = Quantize(by="name", seed={"seq_blocks_2": {"weight": [*PAIRS, "NA"], "data_in": "NA"}}).bind(
-        three_linear
-    )
+    bound = Quantize(by="name", seed={"seq_blocks_2": {"weight": [*PAIRS, "NA"], "data_in": "NA"}}).bind(three_linear)
     assert bound.tree.knobs[0].values[-1] == "float"
     assert bound.formats(bound.tree.at(2)) == {"seq_blocks.2": {}}
 
@@ -219,12 +197,7 @@ def refused(graph, seed, by="type", **more):
         ("type", {"linear": {"weight": [{"width": 8}, {"width": 8, "frac_width": 4}]}}, None, "listed twice"),
         ("type", {"linear": {"weight": [8]}}, "seed.linear.weight", "not a format"),
         ("type", {"linear": {"weight_frac_width": [4]}}, None, "needs the parameter 'width'"),
-        (
-            "type",
-            {"linear": {"name": ["NA", "integer"], "weight_frac_width": [4]}},
-            None,
-            "needs the parameter",
-        ),
+        ("type", {"linear": {"name": ["NA", "integer"], "weight_frac_width": [4]}}, None, "needs the parameter"),
         ("type", {"linear": {"weight": PAIRS, "weight_width": 8}}, "seed.linear.weight", "both whole and by"),
         ("type", {"relu": {"weight": PAIRS}}, "seed.relu", "a relu layer has no slot 'weight'"),
         ("type", {"relu": {"bias_width": 8}}, "seed.relu", "a relu layer has no slot 'bias'"),
@@ -378,9 +351,9 @@ def test_families_share_the_knobs_of_parameters_they_share(three_linear):
 
 def test_whole_tables_under_several_names_are_a_knob_for_each(three_linear):
     widths = [{"width": 8}, {"width": 6}]
-    bound = Quantize(
-        by="name", seed={"seq_blocks_2": {"name": ["integer", "log", "NA"], "weight": widths}}
-    ).bind(three_linear)
+    bound = Quantize(by="name", seed={"seq_blocks_2": {"name": ["integer", "log", "NA"], "weight": widths}}).bind(
+        three_linear
+    )
     assert [k.name for k in bound.tree.all_knobs()] == [
         "seq_blocks_2.name",
         "seq_blocks_2.weight.integer",
@@ -399,17 +372,8 @@ def test_parameters_that_do_not_go_together_are_refused_before_any_work(three_li
 
 
 def test_formats_of_every_family_are_options_of_one_knob(three_linear):
-    whole = [
-        "integer(width=8)",
-        "fp8_e4m3",
-        "mxfp4",
-        "nvfp4",
-        "ternary",
-        "scaled_integer(width=4, per=channel)",
-    ]
-    bound = Quantize(by="type", seed={"linear": {"weight": whole, "data_in": [*whole, "NA"]}}).bind(
-        three_linear
-    )
+    whole = ["integer(width=8)", "fp8_e4m3", "mxfp4", "nvfp4", "ternary", "scaled_integer(width=4, per=channel)"]
+    bound = Quantize(by="type", seed={"linear": {"weight": whole, "data_in": [*whole, "NA"]}}).bind(three_linear)
     assert bound.tree.size == (6 * 7) ** 3
     formats = bound.formats(bound.tree.at(bound.tree.size - 1))["seq_blocks.2"]
     assert {slot: f.name for slot, f in formats.items()} == {"weight": "scaled_integer"}
@@ -434,11 +398,7 @@ def residual():
 
 
 def test_functions_have_knobs_like_layers(residual):
-    seed = {
-        "add": {"data_in": PAIRS},
-        "linear": {"weight": PAIRS},
-        "matmul": {"data_in": PAIRS, "weight": PAIRS},
-    }
+    seed = {"add": {"data_in": PAIRS}, "linear": {"weight": PAIRS}, "matmul": {"data_in": PAIRS, "weight": PAIRS}}
     bound = Quantize(seed=seed).bind(residual)
     assert names(bound) == ["first.weight", "second.weight", "add.data_in", "matmul.data_in", "matmul.weight"]
     assert bound.matched == ("first", "second", "add", "matmul")

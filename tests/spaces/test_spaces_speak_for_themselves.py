@@ -28,9 +28,7 @@ def asked_for(path, text=None):
         elif isinstance(node, ast.ImportFrom) and node.module and path.name not in PUBLIC:
             own = node.module.rpartition(".")[2] in CONCRETE and ".spaces." in node.module
             names = {alias.name for alias in node.names}
-            found += sorted(
-                name for name in names if own or name in CLASSES or name.removeprefix("Bound") in CLASSES
-            )
+            found += sorted(name for name in names if own or name in CLASSES or name.removeprefix("Bound") in CLASSES)
     return found
 
 

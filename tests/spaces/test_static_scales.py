@@ -21,9 +21,7 @@ FORMATS = [
     ScaledInteger(5, per="channel", axis=1),
 ]
 SPACE = pb.Quantize(
-    seed={
-        "linear": {"data_in": [str(f) for f in FORMATS], "weight": [str(ScaledInteger(4, per="channel")), "NA"]}
-    }
+    seed={"linear": {"data_in": [str(f) for f in FORMATS], "weight": [str(ScaledInteger(4, per="channel")), "NA"]}}
 )
 
 
@@ -165,8 +163,6 @@ def test_workers_measure_what_one_process_does(net, workers):
         study = pb.search(
             net, space=SPACE, val=rows, minimize=["loss", "bitops"], strategy="random", n_trials=8, **more
         )
-        return [
-            (dict(t.config), {k: v for k, v in t.metrics.items() if "latency" not in k}) for t in study.trials
-        ]
+        return [(dict(t.config), {k: v for k, v in t.metrics.items() if "latency" not in k}) for t in study.trials]
 
     assert metrics() == metrics(workers=workers)

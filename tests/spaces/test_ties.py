@@ -52,9 +52,7 @@ def refused(graph, **arguments):
 # By hand
 
 
-@pytest.mark.parametrize(
-    "tie", [["a_0", "b_0"], ["a.0", "b.0"], ["b_0", "regex:a.0"], [r"regex:[ab]\.0"], [r"[ab]_0"]]
-)
+@pytest.mark.parametrize("tie", [["a_0", "b_0"], ["a.0", "b.0"], ["b_0", "regex:a.0"], [r"regex:[ab]\.0"], [r"[ab]_0"]])
 def test_tied_layers_share_one_set_of_knobs_under_the_first_name(blocks, tie):
     bound = Quantize(seed={"linear": WIDTHS}, tie=[tie]).bind(blocks)
     prefixes = ["stem", "a_0", "a_2", "b_2"]
@@ -129,9 +127,7 @@ def test_sparsities_are_tied_like_formats(blocks):
     assert set(bound.sparsity(bound.tree.at(1)).items()) == {
         ("stem", 0.0), *((path, 0.5) for path in ("a.0", "a.2", "b.0", "b.2")),
     }  # fmt: skip
-    assert {spelt["config"]["sparsity"] for name, spelt in explained(bound, 1).items() if name != "stem"} == {
-        0.5
-    }
+    assert {spelt["config"]["sparsity"] for name, spelt in explained(bound, 1).items() if name != "stem"} == {0.5}
     with pytest.raises(BadInput, match="not a list"):
         Prune(seed={"linear": {"sparsity": [0.0]}}, tie="inputs")
 

@@ -172,9 +172,7 @@ def test_an_unknown_sampler_is_refused_with_the_closest_match():
     ],
     ids=["unknown", "text for a number", "truth value for a number", "refused by Optuna"],
 )
-def test_settings_that_a_sampler_lacks_or_refuses_are_refused_by_name(
-    problem_of, mixed_tree, settings, key, message
-):
+def test_settings_that_a_sampler_lacks_or_refuses_are_refused_by_name(problem_of, mixed_tree, settings, key, message):
     with pytest.raises(BadInput, match=message) as refused:
         strategy(problem_of(mixed_tree), 0, **settings)
     assert refused.value.key == key

@@ -61,8 +61,7 @@ class TestGuided(StrategyConformance):
         space = pb.Quantize(seed={"linear": entry}).bind(graph)
         evidence = Evidence(graph, {"val": (x, y)}, Calibration.of_rows(x, y, 40))
         runners = [
-            RUNNERS[name](evidence, RUNNERS[name].Settings())
-            for name in ("basic_evaluation", "basic_computation")
+            RUNNERS[name](evidence, RUNNERS[name].Settings()) for name in ("basic_evaluation", "basic_computation")
         ]
         bench = Bench(space, runners, 0)
         wanted = Wanted.of(minimize=["loss", "bitops"])

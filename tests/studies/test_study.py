@@ -130,9 +130,7 @@ with Study(sys.argv[1]) as study:
 def test_a_kill_loses_no_committed_trial(tmp_path):
     path, committed = tmp_path / "s.db", -1
     for _ in range(2):
-        with subprocess.Popen(
-            [sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, text=True
-        ) as writer:
+        with subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, text=True) as writer:
             for line in writer.stdout:
                 committed = int(line)
                 if committed % 300 == 299:
@@ -342,9 +340,7 @@ def test_a_trial_read_without_its_model_says_how_to_load_it():
 
 def test_thousands_of_trials_open_quickly_and_stay_small(tmp_path):
     path, count = tmp_path / "s.db", 5000
-    config = {
-        f"seq_blocks_{i}.{slot}_{p}": 8 for i in (2, 4, 6) for slot in ("data_in", "weight") for p in "wf"
-    }
+    config = {f"seq_blocks_{i}.{slot}_{p}": 8 for i in (2, 4, 6) for slot in ("data_in", "weight") for p in "wf"}
     with Study(path) as study:
         for i in range(count):
             metrics = dict.fromkeys(("accuracy", "loss", "total_bitops", "total_flops", "model_size"), i / 7)
@@ -373,10 +369,7 @@ def test_a_row_with_words_that_are_not_there_is_named_when_it_is_asked_for(tmp_p
         for i in range(3):
             study.add(trial(i, m=1.0))
     spoil_with("DELETE FROM words WHERE number = 0")(path)
-    with (
-        Study.open(path) as study,
-        pytest.raises(StudyError, match=r"s\.db cannot be used: trial 0 is damaged"),
-    ):
+    with Study.open(path) as study, pytest.raises(StudyError, match=r"s\.db cannot be used: trial 0 is damaged"):
         study[0]
 
 

@@ -422,9 +422,7 @@ def test_one_fixture_is_all_that_a_user_writes(pytester, monkeypatch, flaw, fail
 
 
 def test_a_class_without_the_fixture_says_what_is_missing(pytester):
-    pytester.makepyfile(
-        "from paretobit.testing import FormatConformance\nclass TestMine(FormatConformance): pass"
-    )
+    pytester.makepyfile("from paretobit.testing import FormatConformance\nclass TestMine(FormatConformance): pass")
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-x")
     result.stdout.fnmatch_lines(["*TestMine needs a fixture `number_format` that returns a format*"])
 

@@ -35,11 +35,7 @@ def failures(suite, given):
         if not name.startswith("test_"):
             continue
         wanted = [key for key in inspect.signature(test).parameters if key != "trials"]
-        more = (
-            [{"trials": t} for t in ("one", "failed")]
-            if "trials" in inspect.signature(test).parameters
-            else [{}]
-        )
+        more = [{"trials": t} for t in ("one", "failed")] if "trials" in inspect.signature(test).parameters else [{}]
         for extra in more:
             try:
                 test(**{key: given[key]() for key in wanted}, **extra)
@@ -529,8 +525,6 @@ def test_a_broken_figure_fails(tmp_path, make, broken):
     runs = Runs([Run("many", small_study())])
     with mpl.rc_context():
         check(
-            failures(
-                FigureConformance(), {"kind": lambda: kind, "runs": lambda: runs, "tmp_path": lambda: tmp_path}
-            ),
+            failures(FigureConformance(), {"kind": lambda: kind, "runs": lambda: runs, "tmp_path": lambda: tmp_path}),
             broken,
         )

@@ -35,11 +35,7 @@ SHORT = {"max_epochs": 3, "batch_size": 50, "learning_rate": 0.01}
 
 
 def test_the_distance_is_the_sum_over_classes_written_out():
-    student, teacher, t = (
-        torch.tensor([[1.0, 2.0, -1.0], [0.0, 0.5, 3.0]]),
-        torch.tensor([[0.0, 1.0, 4.0]] * 2),
-        3,
-    )
+    student, teacher, t = (torch.tensor([[1.0, 2.0, -1.0], [0.0, 0.5, 3.0]]), torch.tensor([[0.0, 1.0, 4.0]] * 2), 3)
 
     def softmax(row):
         powers = [math.exp(value / t) for value in row]

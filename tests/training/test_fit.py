@@ -52,9 +52,7 @@ def test_the_model_is_left_with_the_first_of_the_best_epochs():
     kept, model = {}, net()
     val = blobs(60, seed=1)
     settings = TrainSettings(**{**SHORT, "max_epochs": 12, "learning_rate": 0.3})
-    history = fit(
-        model, blobs(), val, settings, on_epoch=lambda epoch: kept.update({epoch.number: weights(model)})
-    )
+    history = fit(model, blobs(), val, settings, on_epoch=lambda epoch: kept.update({epoch.number: weights(model)}))
     best = max(epoch.val_accuracy for epoch in history.epochs)
     first = next(epoch for epoch in history.epochs if epoch.val_accuracy == best)
     assert history.best == first
@@ -98,13 +96,7 @@ def test_the_callers_random_state_is_not_touched():
 
 def test_data_are_not_touched():
     train, val = blobs(), blobs(seed=1)
-    fit(
-        net(),
-        train,
-        val,
-        TrainSettings(**SHORT),
-        augment=lambda x, draws: x + torch.rand(x.shape, generator=draws),
-    )
+    fit(net(), train, val, TrainSettings(**SHORT), augment=lambda x, draws: x + torch.rand(x.shape, generator=draws))
     assert torch.equal(train[0], blobs()[0])
     assert torch.equal(val[0], blobs(seed=1)[0])
 
@@ -167,9 +159,7 @@ def test_a_loss_of_ones_own_keeps_the_accuracy_of_classes():
     assert history.best_value > 0.9
 
 
-@pytest.mark.parametrize(
-    "name", ["onecycle", "cosine", "step", "plateau", "polynomial", "cyclic", "exponential"]
-)
+@pytest.mark.parametrize("name", ["onecycle", "cosine", "step", "plateau", "polynomial", "cyclic", "exponential"])
 def test_schedules_move_the_learning_rate(name):
     settings = TrainSettings(max_epochs=6, batch_size=100, scheduler=name)
     if name == "plateau":
@@ -192,14 +182,10 @@ def test_gradients_are_clipped():
     def moved(clip):
         model = net()
         before = weights(model)
-        settings = TrainSettings(
-            max_epochs=1, batch_size=300, optimizer="sgd", learning_rate=1, gradient_clip=clip
-        )
+        settings = TrainSettings(max_epochs=1, batch_size=300, optimizer="sgd", learning_rate=1, gradient_clip=clip)
         fit(model, blobs(), None, settings)
         parameters = [name for name, _ in model.named_parameters()]
-        return (
-            sum(float((model.state_dict()[name] - before[name]).square().sum()) for name in parameters) ** 0.5
-        )
+        return sum(float((model.state_dict()[name] - before[name]).square().sum()) for name in parameters) ** 0.5
 
     assert moved(0.01) == pytest.approx(0.01, rel=1e-3)
     assert moved(None) > 0.1
@@ -222,9 +208,7 @@ def test_a_loss_that_explodes_is_named_and_the_best_kept():
     def keep(epoch):
         kept[epoch.number] = weights(model)
 
-    with pytest.raises(
-        ParetoBitError, match=r"loss is nan in epoch 3, batch 1, at a learning rate of 0\.01"
-    ) as error:
+    with pytest.raises(ParetoBitError, match=r"loss is nan in epoch 3, batch 1, at a learning rate of 0\.01") as error:
         fit(model, train, blobs(seed=1), TrainSettings(**SHORT), augment=poison, on_epoch=keep)
     assert not isinstance(error.value, BadInput)
     assert any(same(weights(model), state) for state in kept.values())
@@ -292,12 +276,8 @@ def test_the_reference_tagger_reads_pen_digits():
     from sklearn.model_selection import train_test_split
 
     data = np.load(Path(os.environ["PARETOBIT_TEST_DATA"]) / "pendigits.npz")
-    x, x_rest, y, y_rest = train_test_split(
-        data["X"], data["y"], test_size=0.3, stratify=data["y"], random_state=0
-    )
-    x_val, x_test, y_val, y_test = train_test_split(
-        x_rest, y_rest, test_size=0.5, stratify=y_rest, random_state=0
-    )
+    x, x_rest, y, y_rest = train_test_split(data["X"], data["y"], test_size=0.3, stratify=data["y"], random_state=0)
+    x_val, x_test, y_val, y_test = train_test_split(x_rest, y_rest, test_size=0.5, stratify=y_rest, random_state=0)
     mean, deviation = x.mean(0), x.std(0)
 
     def split(x, y):

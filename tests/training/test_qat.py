@@ -163,8 +163,7 @@ def test_a_fresh_model_with_the_trained_weights_says_the_same(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "learned"),
-    [("scaled_integer(width=3)", False), ("scaled_integer(width=3)", True), ("mxfp4", False)],
+    ("text", "learned"), [("scaled_integer(width=3)", False), ("scaled_integer(width=3)", True), ("mxfp4", False)]
 )
 def test_masks_stay(text, learned):
     model = quantised(mlp(), weight=text)
@@ -276,9 +275,7 @@ def test_weights_decay_and_scales_do_not():
         with torch.no_grad():
             model[0].weight.copy_(torch.tensor([[0.5, -0.5, 0.25, 0.75]]))
         settings = {"optimizer": "adamw", "optimizer_settings": {"weight_decay": decay}, "batch_size": 20}
-        fit(
-            model, (x, y), None, TrainSettings(max_epochs=3, learning_rate=0.1, learned_scales=True, **settings)
-        )
+        fit(model, (x, y), None, TrainSettings(max_epochs=3, learning_rate=0.1, learned_scales=True, **settings))
         return model[0].weight.detach(), model[0].slots["weight"].scale
 
     (decayed, scale), (left, same_scale) = trained(0.5), trained(0.0)

@@ -132,11 +132,7 @@ def test_what_a_kill_left_half_written_goes_away(tmp_path):
     settings = TrainSettings(**SETTINGS)
     with pytest.raises(Killed):
         train(tmp_path, settings, on_epoch=stop_after(2))
-    halves = [
-        ".learning_curves.csv.ab.tmp",
-        "best/.weights.safetensors.ab.tmp",
-        "last/weights-000009.safetensors",
-    ]
+    halves = [".learning_curves.csv.ab.tmp", "best/.weights.safetensors.ab.tmp", "last/weights-000009.safetensors"]
     for name in halves:
         (tmp_path / name).write_bytes(b"half")
     (tmp_path / "notes.txt").write_text("mine")
@@ -196,9 +192,7 @@ def test_a_new_training_replaces_what_the_folder_held(tmp_path):
     assert_same_run(train(None, settings), interrupted_and_resumed(tmp_path, settings, 1))
 
 
-@pytest.mark.parametrize(
-    "change", [{"seed": 4}, {"batch_size": 21}, {"optimizer": "sgd"}, {"scheduler": "cosine"}]
-)
+@pytest.mark.parametrize("change", [{"seed": 4}, {"batch_size": 21}, {"optimizer": "sgd"}, {"scheduler": "cosine"}])
 def test_other_settings_are_refused_by_name(tmp_path, change):
     train(tmp_path, TrainSettings(**SETTINGS))
     (key,) = change

@@ -58,8 +58,7 @@ def test_optimisers_go_by_any_case(name):
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["cosine", "CosineAnnealingLR", "cosine_annealing", "one-cycle", "plateau", "Step", "reduce_lr_on_plateau"],
+    "name", ["cosine", "CosineAnnealingLR", "cosine_annealing", "one-cycle", "plateau", "Step", "reduce_lr_on_plateau"]
 )
 def test_schedulers_go_by_any_spelling(name):
     assert TrainSettings(scheduler=name).scheduler == name

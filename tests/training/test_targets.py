@@ -23,9 +23,7 @@ def test_loss_and_correct_rows_are_those_of_cross_entropy_and_argmax(classes, ti
     for _ in range(2):
         loss, correct = targets.loss_and_correct(logits)
         assert correct.item() == (logits.argmax(1) == labels).sum().item()
-        assert loss.item() == pytest.approx(
-            F.cross_entropy(logits.double(), labels, reduction="sum").item(), 1e-6
-        )
+        assert loss.item() == pytest.approx(F.cross_entropy(logits.double(), labels, reduction="sum").item(), 1e-6)
         assert loss.dtype == torch.float64
     assert torch.equal(logits, before)
 

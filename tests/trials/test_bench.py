@@ -202,9 +202,7 @@ def test_the_users_function_gets_the_model_in_evaluation_mode_with_gradients_all
         (lambda: [][0], "IndexError"),
     ],
 )
-def test_a_trial_whose_function_misbehaves_is_recorded_and_the_search_goes_on(
-    net, rows, linear_space, result, message
-):
+def test_a_trial_whose_function_misbehaves_is_recorded_and_the_search_goes_on(net, rows, linear_space, result, message):
     calls = []
 
     def evaluate(model):
@@ -231,14 +229,7 @@ def test_a_trial_whose_function_misbehaves_is_recorded_and_the_search_goes_on(
 )
 def test_a_function_that_fails_on_the_baseline_ends_the_search_at_once(net, rows, linear_space, result, error):
     with pytest.raises(error):
-        pb.search(
-            net,
-            evaluate=lambda model: result,
-            example=rows[0][:1],
-            space=linear_space,
-            minimize="m",
-            n_trials=4,
-        )
+        pb.search(net, evaluate=lambda model: result, example=rows[0][:1], space=linear_space, minimize="m", n_trials=4)
 
 
 @pytest.mark.parametrize("value", [3, True, np.float32(0.5), np.int64(4), torch.tensor(2.5), torch.ones(1, 1)])
@@ -286,9 +277,7 @@ def by_hand(net, x, weights):
     net = copy.deepcopy(net).eval()
     with torch.no_grad():
         h = F.linear(F.relu(x), integer(net[1].weight, *weights[0]), net[1].bias)
-        h = F.batch_norm(
-            h, net[2].running_mean, net[2].running_var, net[2].weight, net[2].bias, False, 0.1, net[2].eps
-        )
+        h = F.batch_norm(h, net[2].running_mean, net[2].running_var, net[2].weight, net[2].bias, False, 0.1, net[2].eps)
         return F.linear(F.relu(h), integer(net[4].weight, *weights[1]))
 
 
@@ -353,9 +342,7 @@ def test_a_constraint_on_what_the_model_gives_keeps_the_metrics_of_what_breaks_i
 
 
 def test_a_constraint_relative_to_the_baseline_is_held_against_the_float_model(net, rows, linear_space):
-    study = pb.search(
-        net, val=rows, space=linear_space, minimize="model_size", subject_to="accuracy >= baseline"
-    )
+    study = pb.search(net, val=rows, space=linear_space, minimize="model_size", subject_to="accuracy >= baseline")
     for t in study:
         assert (t.state == "complete") == (t.metrics["accuracy"] >= study.baseline["accuracy"])
     assert study[15].state == "complete"  # full precision is the baseline

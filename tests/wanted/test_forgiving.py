@@ -54,13 +54,7 @@ def test_it_is_said_in_words_and_printed_so(text, delta, rate):
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "accuracy forgiving 8%",
-        "accuracy forgiving per halved bitops",
-        "accuracy forgiving 8% per bitops",
-        "a b",
-    ],
+    "text", ["accuracy forgiving 8%", "accuracy forgiving per halved bitops", "accuracy forgiving 8% per bitops", "a b"]
 )
 def test_nonsense_is_not_an_objective(text):
     with pytest.raises(BadInput, match="not an objective"):
@@ -150,10 +144,7 @@ def test_settings_and_words_mean_the_same():
         ({"forgiving": {"metric": "accuracy", "cost": "bitops"}, "metrics": {"loss": {}}}, "given twice"),
         ({"maximize": "accuracy forgiving 8% per halved bitop"}, "did you mean"),
         ({"maximize": "accuracy", "best": "knee"}, "two objectives or more"),
-        (
-            {"maximize": "accuracy", "minimize": "bitops", "best": "knee s.t. acuracy < 1"},
-            "did you mean 'accuracy'",
-        ),
+        ({"maximize": "accuracy", "minimize": "bitops", "best": "knee s.t. acuracy < 1"}, "did you mean 'accuracy'"),
         ({"maximize": "accuracy", "best": "kneee"}, "not a question"),
     ],
 )

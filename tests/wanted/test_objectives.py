@@ -73,12 +73,7 @@ def test_a_baseline_without_the_metric_is_refused_and_says_what_it_has():
 
 @pytest.mark.parametrize(
     ("relation", "below", "at", "above"),
-    [
-        (">=", False, True, True),
-        (">", False, False, True),
-        ("<=", True, True, False),
-        ("<", True, False, False),
-    ],
+    [(">=", False, True, True), (">", False, False, True), ("<=", True, True, False), ("<", True, False, False)],
 )
 @pytest.mark.parametrize("reference", [0.95, 0.91, 1 / 3, 1000.5])
 def test_a_bound_is_exact_for_the_number_it_was_meant_as(relation, below, at, above, reference):

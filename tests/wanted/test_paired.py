@@ -62,9 +62,7 @@ def score(worse, better, rows, difference):
         return -sum(count * math.log(max(p, 1e-300)) for count, p in parts if count)
 
     least, most = max(0.0, -difference), (1 - difference) / 2
-    only_other = minimize_scalar(
-        lost, (least, most), (least, most), method="bounded", options={"xatol": 1e-12}
-    ).x
+    only_other = minimize_scalar(lost, (least, most), (least, most), method="bounded", options={"xatol": 1e-12}).x
     variance = 2 * only_other + difference - difference**2
     return (better - worse - rows * difference) / math.sqrt(rows * variance)
 
@@ -135,8 +133,7 @@ def test_the_draws_depend_on_the_seed_alone_and_not_on_the_company():
 
 
 @pytest.mark.parametrize(
-    "pair",
-    [(torch.ones(3), torch.ones(4)), (torch.ones(0), torch.ones(0)), (torch.ones(2, 2), torch.ones(2, 2))],
+    "pair", [(torch.ones(3), torch.ones(4)), (torch.ones(0), torch.ones(0)), (torch.ones(2, 2), torch.ones(2, 2))]
 )
 def test_what_is_not_the_same_rows_is_refused(pair):
     with pytest.raises(BadInput, match="same rows"):

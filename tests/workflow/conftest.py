@@ -125,13 +125,9 @@ class Place:
 
     def workers_of(self, process: Process) -> list[int]:
         """Process ids of a coordinator's workers: its children that were started as such."""
-        listed = subprocess.run(
-            ["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
-        )
+        listed = subprocess.run(["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
         fields = [line.split(None, 2) for line in listed.stdout.splitlines()]
-        return [
-            int(pid) for pid, parent, args in fields if int(parent) == process.pid and "engines.worker" in args
-        ]
+        return [int(pid) for pid, parent, args in fields if int(parent) == process.pid and "engines.worker" in args]
 
     def await_the_end_of(self, processes: Sequence[int], seconds: float = 30.0) -> list[int]:
         """Those of the processes that are still there when the time is up."""
@@ -184,9 +180,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 def net() -> nn.Module:
     """Three layers to quantise."""
     torch.manual_seed(3)
-    return nn.Sequential(
-        nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 3, bias=False)
-    ).eval()
+    return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 3, bias=False)).eval()
 
 
 @pytest.fixture

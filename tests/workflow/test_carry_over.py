@@ -117,9 +117,7 @@ def test_an_extended_study_that_was_cut_short_is_resumed_like_any_other(search, 
 
 
 @pytest.mark.parametrize("step", ["copy_to", "begin"])
-def test_a_kill_while_a_study_is_extended_leaves_the_old_one_and_all_its_trials(
-    search, tmp_path, monkeypatch, step
-):
+def test_a_kill_while_a_study_is_extended_leaves_the_old_one_and_all_its_trials(search, tmp_path, monkeypatch, step):
     old = by_config(search())
 
     def dies(*_):

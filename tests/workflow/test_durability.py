@@ -179,18 +179,14 @@ def test_a_full_disk_is_a_clear_error_that_costs_no_committed_trial(here):
     assert here.rows("run") == here.rows("whole")
 
 
-def test_a_disk_that_is_full_for_the_results_names_the_folder_and_keeps_the_study(
-    search, tmp_path, monkeypatch
-):
+def test_a_disk_that_is_full_for_the_results_names_the_folder_and_keeps_the_study(search, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as disk:
         disk.setattr(os, "replace", full)  # what every file but the study goes through in the end
         disk.setattr(RunFolder, "write_config", lambda *_: None)
-        with pytest.raises(
-            ParetoBitError, match=r"cannot write to the run folder .*run: No space left on device"
-        ):
+        with pytest.raises(ParetoBitError, match=r"cannot write to the run folder .*run: No space left on device"):
             search()
     assert len(pb.Study.open(tmp_path / "run")) == 10
     search(resume=True)
@@ -236,9 +232,7 @@ def test_a_read_only_run_is_shown_and_not_searched(search, public_folder, as_som
     assert sorted(path.name for path in run.iterdir()) == files
 
 
-def test_a_read_only_run_is_shown_whole_also_where_a_kill_left_its_log_behind(
-    search, public_folder, as_someone_else
-):
+def test_a_read_only_run_is_shown_whole_also_where_a_kill_left_its_log_behind(search, public_folder, as_someone_else):
     run = public_folder / "run"
 
     def copy(progress):  # what a kill at this moment leaves

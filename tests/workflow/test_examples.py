@@ -38,9 +38,7 @@ def check_grid(study: Study) -> None:
     assert study.trials[15].metrics["loss"] > study.trials[0].metrics["loss"]
 
 
-def test_the_grid_of_the_third_report_on_embedded_digits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_grid_of_the_third_report_on_embedded_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PARETOBIT_TEST_DATA", raising=False)
     study = searched("lab3_grid.toml", tmp_path)
     assert pb.load(tmp_path).seq_blocks[2].in_features == 64

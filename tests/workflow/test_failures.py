@@ -70,9 +70,7 @@ def fail(way):
 
 
 @pytest.mark.slow
-def test_of_200_trials_a_third_fails_in_five_ways_and_the_rest_is_right_and_all_is_explained(
-    net, val, space, tmp_path
-):
+def test_of_200_trials_a_third_fails_in_five_ways_and_the_rest_is_right_and_all_is_explained(net, val, space, tmp_path):
     x, y = val
 
     def measure(model):
@@ -139,13 +137,7 @@ def test_more_failures_than_allowed_end_the_search_and_it_goes_on_when_more_are_
         return {"width": sum(widths)}
 
     space = pb.Quantize(seed={"linear": {"weight_width": [2, 3, 4]}})
-    table = {
-        "space": space,
-        "evaluate": measure,
-        "example": x[:1],
-        "minimize": "width",
-        "out": tmp_path / "run",
-    }
+    table = {"space": space, "evaluate": measure, "example": x[:1], "minimize": "width", "out": tmp_path / "run"}
     with pytest.raises(
         ParetoBitError, match=r"3 trials failed, max_failures is 2; the last: .*too narrow: \[2, 4, 3\]"
     ):

@@ -120,14 +120,7 @@ def test_the_summed_search_of_the_third_report(here: Path) -> None:
 
 def test_the_same_as_two_objectives_has_a_front(here: Path) -> None:
     write_lightning(here / "mase_output/jsc-tiny/software/training_ckpts/best.ckpt", "jsc-tiny")
-    ok(
-        "search",
-        "--config",
-        "lab3_search.toml",
-        "-q",
-        "--set",
-        "search.strategy.setup.sum_scaled_metrics=false",
-    )
+    ok("search", "--config", "lab3_search.toml", "-q", "--set", "search.strategy.setup.sum_scaled_metrics=false")
     study = pb.Study.open(here / "runs/jsc-tiny")
     assert [o.direction for o in study.objectives] == ["maximize", "maximize"]
     points = {(t.metrics["accuracy"], t.metrics["total_bitops"]) for t in study.front()}
@@ -213,8 +206,6 @@ def test_widths_are_searched_with_the_reports_training_runner(here: Path) -> Non
 @pytest.mark.parametrize("side", [["output_only", "both"], [1], 3])
 def test_a_side_that_is_no_side_is_refused(here: Path, side: object) -> None:
     key = "search.space.seed.seq_blocks_2.config.name"
-    said = run(
-        "search", "--config", "lab4_channel_multiplier.toml", "--set", f"{key}={json.dumps(side)}", "-o", "x"
-    )
+    said = run("search", "--config", "lab4_channel_multiplier.toml", "--set", f"{key}={json.dumps(side)}", "-o", "x")
     assert said.exit_code == 2, said.output
     assert not (here / "x").exists()

@@ -54,9 +54,7 @@ def test_trials_that_train_need_no_training_before_them(training):
     assert study.baseline["epochs"] == 3
 
 
-def test_the_winner_and_every_point_of_the_front_load_with_the_weights_that_were_measured(
-    training, monkeypatch
-):
+def test_the_winner_and_every_point_of_the_front_load_with_the_weights_that_were_measured(training, monkeypatch):
     monkeypatch.chdir(training.path)
     training.finish("-c", "search.toml", "-o", "run")
     study = pb.Study.open(training / "run")

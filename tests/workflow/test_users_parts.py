@@ -197,9 +197,7 @@ def there(here, monkeypatch):
 def fresh(there, *arguments):
     """Exit code of a command in a process of its own, and what it said on one line."""
     code = "from paretobit.cli.main import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=there.path, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=there.path, capture_output=True, text=True)
     return done.returncode, " ".join((done.stdout + done.stderr).split())
 
 

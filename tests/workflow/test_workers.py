@@ -124,10 +124,8 @@ def test_a_plain_script_needs_no_guard_and_may_define_or_import_what_it_searches
     elsewhere.mkdir()
     (home / "neighbour.py").write_text(NEIGHBOUR)
     (home / "script.py").write_text(SCRIPT)
-    if given_as == "file":
-        done = python(home / "script.py", 100, cwd=elsewhere)
-    else:
-        done = python("-c", SCRIPT, 100, cwd=home)
+    script, cwd = ((home / "script.py",), elsewhere) if given_as == "file" else (("-c", SCRIPT), home)
+    done = python(*script, 100, cwd=cwd)
     assert "a forward pass" in done.stderr, "what workers print goes to standard error"
 
 

@@ -38,9 +38,7 @@ def benchmark(
         typer.Option("--input-shape", help="Shape of random samples, 16 or 3x32x32, in place of a data set."),
     ] = None,
     classes: Annotated[int, typer.Option("--classes", help="Classes, with --input-shape.")] = 10,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for benchmark.csv and benchmark.png.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for benchmark.csv and benchmark.png.")] = None,
 ) -> None:
     """Time of a forward pass, eager, compiled, by attention and with packed weights; memory; difference."""
     document = options.document()

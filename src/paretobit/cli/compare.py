@@ -34,8 +34,7 @@ def compare(
         typer.Argument(metavar="TABLE_OR_CONFIG...", help="Tables, which are replayed; TOML files, which run."),
     ],
     strategies: Annotated[
-        str | None,
-        typer.Option("--strategies", help="tpe,guided,tpe:n_startup_trials=20 … Default: all samplers."),
+        str | None, typer.Option("--strategies", help="tpe,guided,tpe:n_startup_trials=20 … Default: all samplers.")
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="How many, from 0 on.")] = 20,
     trials: Annotated[int, typer.Option("--trials", help="Unique expensive evaluations of each.")] = 200,

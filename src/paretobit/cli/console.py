@@ -187,9 +187,7 @@ def _import_plugins(document: Document, run: Path | None) -> None:
 def require_space(document: Document) -> None:
     """Refuse a document that says nothing about what may vary."""
     if not document.get("search.space"):
-        raise BadInput(
-            "nothing may vary: there is no [search.space]", source=document.source, key="search.space"
-        )
+        raise BadInput("nothing may vary: there is no [search.space]", source=document.source, key="search.space")
 
 
 class ProgressLines:

@@ -28,9 +28,7 @@ def enumerate_(
     ] = None,
     out: Out = None,
     resume: Resume = False,
-    limit: Annotated[
-        int | None, typer.Option("--limit", help="Configurations at most. Default: 200,000.")
-    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="Configurations at most. Default: 200,000.")] = None,
     test: Annotated[bool, typer.Option("--test", help="Measure on the test split as well.")] = False,
     set_: Set = None,
     quiet: Quiet = False,

@@ -12,9 +12,7 @@ from paretobit.cli.options import Json
 def list_(
     kind: Annotated[
         str | None,
-        typer.Argument(
-            help="formats, models, datasets, spaces, strategies, samplers, runners, metrics or settings."
-        ),
+        typer.Argument(help="formats, models, datasets, spaces, strategies, samplers, runners, metrics or settings."),
     ] = None,
     aliases: Annotated[
         bool, typer.Option("--aliases", help="The reports' names, and what they are called here.")

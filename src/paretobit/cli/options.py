@@ -138,9 +138,7 @@ def with_options(kind: type[ModelOptions]) -> Callable[[Callable[..., None]], Ca
             command(options, **given)
 
         hints = get_type_hints(kind, include_extras=True) | get_type_hints(command, include_extras=True)
-        parameters = [
-            p.replace(kind=p.KEYWORD_ONLY, annotation=hints[p.name]) for p in [*shared.values(), *own]
-        ]
+        parameters = [p.replace(kind=p.KEYWORD_ONLY, annotation=hints[p.name]) for p in [*shared.values(), *own]]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
         del run.__wrapped__  # whose signature is another

@@ -6,15 +6,7 @@ from typing import Annotated
 
 import typer
 
-from paretobit.cli.console import (
-    document_from,
-    escaped,
-    guarded,
-    output,
-    print_json,
-    print_table,
-    require_space,
-)
+from paretobit.cli.console import document_from, escaped, guarded, output, print_json, print_table, require_space
 from paretobit.cli.options import Config, Dataset, DataToo, Json, Load, Model, ModelToo, Set
 
 
@@ -45,9 +37,7 @@ def plan(
     with document.placing():
         planned = make(assemble(Settings.from_document(document), document).session)
     if json_:
-        print_json(
-            {**asdict(planned), "configurations": str(planned.configurations), "seconds": planned.seconds}
-        )
+        print_json({**asdict(planned), "configurations": str(planned.configurations), "seconds": planned.seconds})
         return
     say = output().print
     say(f"{planned.configurations:,} configurations; {planned.trials:,} trials of {planned.strategy}")
@@ -79,13 +69,10 @@ def inspect(
     model_too: ModelToo = None,
     data_too: DataToo = None,
     config: Config = None,
-    convention: Annotated[
-        str, typer.Option("--convention", help="How to count: standard, lab2 or lab3.")
-    ] = "standard",
+    convention: Annotated[str, typer.Option("--convention", help="How to count: standard, lab2 or lab3.")] = "standard",
     batch: Annotated[int, typer.Option("--batch", help="Rows that lab2 and lab3 count.")] = 1,
     shape: Annotated[
-        str | None,
-        typer.Option("--input-shape", help="Shape of a sample, 16 or 3x32x32, in place of a data set."),
+        str | None, typer.Option("--input-shape", help="Shape of a sample, 16 or 3x32x32, in place of a data set.")
     ] = None,
     classes: Annotated[int, typer.Option("--classes", help="Classes, with --input-shape.")] = 10,
     set_: Set = None,

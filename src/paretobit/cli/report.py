@@ -16,8 +16,7 @@ def report(
         list[Path] | None, typer.Argument(metavar="RUN...", help="Run folders: of searches, or of trainings.")
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Folder to write to. Default: report/ in the run's folder."),
+        Path | None, typer.Option("--out", "-o", help="Folder to write to. Default: report/ in the run's folder.")
     ] = None,
     picture_format: Annotated[str, typer.Option("--format", help="png or svg.")] = "png",
     figure: Annotated[

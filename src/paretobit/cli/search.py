@@ -114,8 +114,6 @@ def _print(study: Study, folder: RunFolder, options: RunOptions) -> None:
     chosen = study.facts.get("optimism", {}).get("accuracy", {})
     if len(chosen) == 2:
         front, baseline = chosen["front"], chosen["baseline"]
-        output().print(
-            f"validation is above test by {front:+.4f} on the front, {baseline:+.4f} for the baseline"
-        )
+        output().print(f"validation is above test by {front:+.4f} on the front, {baseline:+.4f} for the baseline")
     if not len(study.front()):
         errors().print("[yellow]warning:[/] no feasible trial: the front is empty")

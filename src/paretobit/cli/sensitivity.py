@@ -22,12 +22,9 @@ def sensitivity(
         ),
     ] = None,
     slots: Annotated[
-        list[str] | None,
-        typer.Option("--slots", help="What to quantise at a time: weight, data or both. Repeatable."),
+        list[str] | None, typer.Option("--slots", help="What to quantise at a time: weight, data or both. Repeatable.")
     ] = None,
-    loss: Annotated[str, typer.Option("--loss", help="cross_entropy, or kl to the float output.")] = (
-        "cross_entropy"
-    ),
+    loss: Annotated[str, typer.Option("--loss", help="cross_entropy, or kl to the float output.")] = ("cross_entropy"),
     split: Annotated[str, typer.Option("--split", help="Where the rows come from.")] = "val",
     rows: Annotated[int, typer.Option("--rows", help="Rows to run, at most.")] = 256,
 ) -> None:
@@ -59,9 +56,7 @@ def sensitivity(
     if options.json_:
         print_json(asdict(found))
     elif not options.quiet:
-        print_table(
-            sensitivity_rows(found), f"{found.samples} rows of {split}; float {loss} {cell(found.loss)}"
-        )
+        print_table(sensitivity_rows(found), f"{found.samples} rows of {split}; float {loss} {cell(found.loss)}")
         if found.skipped:
             output().print("[yellow]not measured:[/]")
             for row in skipped_rows(found):

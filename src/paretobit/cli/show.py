@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 def show(
     run: Annotated[Path, typer.Argument(help="A run folder or a study.db.")],
     trials: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[A B]", help="Two trials to compare: numbers, 'best' or 'float'."),
+        list[str] | None, typer.Argument(metavar="[A B]", help="Two trials to compare: numbers, 'best' or 'float'.")
     ] = None,
     best: Annotated[
         str | None,
@@ -51,12 +50,7 @@ def show(
             _failures(study, json_)
         elif json_:
             print_json(
-                {
-                    "baseline": baseline_row(study),
-                    "front": front_rows(study),
-                    "trials": study.counts(),
-                    **_about(study),
-                }
+                {"baseline": baseline_row(study), "front": front_rows(study), "trials": study.counts(), **_about(study)}
             )
         else:
             _summary(study)
@@ -123,13 +117,7 @@ def _trial(study: Study, trial: Trial, json_: bool) -> None:
     if json_:
         row = best_trial_row(study, trial)
         print_json(
-            {
-                **row,
-                "state": trial.state,
-                "error": trial.error,
-                "knobs": dict(trial.config),
-                "config": spelt_out,
-            }
+            {**row, "state": trial.state, "error": trial.error, "knobs": dict(trial.config), "config": spelt_out}
         )
         return
     _best_table(study, trial, f"Trial {trial.number}: {trial.state}")
@@ -153,9 +141,7 @@ def _failures(study: Study, json_: bool) -> None:
         print_json([{"number": t.number, "config": dict(t.config), "error": t.error} for t in failed])
         return
     for trial in failed:
-        output().print(
-            f"trial {trial.number}: {escaped(str(dict(trial.config)))}\n{escaped(trial.error or '')}"
-        )
+        output().print(f"trial {trial.number}: {escaped(str(dict(trial.config)))}\n{escaped(trial.error or '')}")
     output().print(f"{len(failed)} of {len(study)} trials failed")
 
 

@@ -98,8 +98,7 @@ class Table:
         trials = [study[first[index]] for index in range(tree.size)]
         names = sorted({name for trial in trials for name in trial.metrics})
         columns = {
-            name: np.array([trial.metrics.get(name, math.nan) for trial in trials], dtype=np.float64)
-            for name in names
+            name: np.array([trial.metrics.get(name, math.nan) for trial in trials], dtype=np.float64) for name in names
         }
         states = np.array([_STATES.index(trial.state) for trial in trials], dtype=np.uint8)
         about = {name: study.facts[name] for name in _FACTS if name in study.facts}
@@ -129,9 +128,7 @@ class Table:
         except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile, EOFError) as error:
             raise StudyError(f"{file} is not a table: {error}") from error
         if page.get("format") != FORMAT:
-            raise StudyError(
-                f"{file} is not a table of this version (format {page.get('format')}, not {FORMAT})"
-            )
+            raise StudyError(f"{file} is not a table of this version (format {page.get('format')}, not {FORMAT})")
         tree = tree_from(page["knobs"])
         columns = {name.removeprefix(_METRIC): a for name, a in arrays.items() if name.startswith(_METRIC)}
         for column in (arrays["states"], *columns.values()):
@@ -247,9 +244,7 @@ class _StoredVocabulary(Vocabulary):
         try:
             return super().resolve(name)
         except BadInput as error:
-            raise BadInput(
-                "the table has no such metric", key="metric", found=name, allowed=error.allowed
-            ) from None
+            raise BadInput("the table has no such metric", key="metric", found=name, allowed=error.allowed) from None
 
 
 def rank(tree: Tree, config: Mapping[str, Any]) -> int:

@@ -70,9 +70,7 @@ class Yardstick:
             cheap = [all(metrics[m].cheap for m in o.metrics) for o in self.objectives]
             self.scales = tuple(
                 _scale(values, is_cheap, objective)
-                for values, is_cheap, objective in zip(
-                    zip(*points, strict=True), cheap, self.objectives, strict=True
-                )
+                for values, is_cheap, objective in zip(zip(*points, strict=True), cheap, self.objectives, strict=True)
             )
         self._total = self._volume(self.front)
         if self._total == 0:

@@ -31,9 +31,7 @@ class Augmentation:
         """
         n, channels, height, width = x.shape
         ends, where = 2 * self.crop_padding + 1, generator.device  # the start of each crop, N×1
-        top, left = (
-            torch.randint(ends, (n, 1), generator=generator, device=where).to(x.device) for _ in range(2)
-        )
+        top, left = (torch.randint(ends, (n, 1), generator=generator, device=where).to(x.device) for _ in range(2))
         rows = top + torch.arange(height, device=x.device)
         columns = left + torch.arange(width, device=x.device)
         if self.flip:

@@ -120,9 +120,7 @@ def numbered(reader: Iterable[list[str]], path: Path) -> Iterator[tuple[int, lis
         try:
             cells = next(rows, None)
         except csv.Error as error:
-            raise BadInput(
-                f"not a table: {error}", source=path, line=getattr(reader, "line_num", None)
-            ) from None
+            raise BadInput(f"not a table: {error}", source=path, line=getattr(reader, "line_num", None)) from None
         if cells is None:
             return
         if cells:

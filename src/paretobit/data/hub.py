@@ -110,9 +110,7 @@ def _raw(sets: Mapping[str, Any], text: Sequence[str], label: str, source: str) 
             raise BadInput(f"a row of the {part} set has no label", source=source, line=bad + 1)
         columns_of_text = [list(rows[column]) for column in text]
         for column, sentences in zip(text, columns_of_text, strict=True):
-            bad = next(
-                (place for place, sentence in enumerate(sentences) if not isinstance(sentence, str)), None
-            )
+            bad = next((place for place, sentence in enumerate(sentences) if not isinstance(sentence, str)), None)
             if bad is not None:
                 problem, found = f"no sentence in a row of the {part} set", type(sentences[bad]).__name__
                 raise BadInput(problem, source=source, line=bad + 1, key=f"column '{column}'", found=found)

@@ -21,16 +21,7 @@ from paretobit.runtime import optional
 Lineage = Literal["openml", "hdf5"]
 
 FEATURES = [
-    *(
-        "zlogz",
-        "c1_b0_mmdt",
-        "c1_b1_mmdt",
-        "c1_b2_mmdt",
-        "c2_b1_mmdt",
-        "c2_b2_mmdt",
-        "d2_b1_mmdt",
-        "d2_b2_mmdt",
-    ),
+    *("zlogz", "c1_b0_mmdt", "c1_b1_mmdt", "c1_b2_mmdt", "c2_b1_mmdt", "c2_b2_mmdt", "d2_b1_mmdt", "d2_b2_mmdt"),
     *("d2_a1_b1_mmdt", "d2_a1_b2_mmdt", "m2_b1_mmdt", "m2_b2_mmdt", "n2_b1_mmdt", "n2_b2_mmdt", "mass_mmdt"),
     "multiplicity",
 ]
@@ -40,9 +31,7 @@ DESCRIPTION_URL = "https://www.openml.org/api/v1/json/data/42468"
 CACHED_NAME = "hls4ml_lhc_jets_hlf.arff"
 
 _SUFFIXES: dict[str, Lineage] = {".arff": "openml", ".csv": "openml", ".h5": "hdf5", ".hdf5": "hdf5"}
-_HOW = (
-    "jsc:PATH to the OpenML file (.arff, .csv) or to the HDF5 files (.h5 or their folder), or download = true"
-)
+_HOW = "jsc:PATH to the OpenML file (.arff, .csv) or to the HDF5 files (.h5 or their folder), or download = true"
 
 
 def read(path: Path | None, lineage: Lineage | None = None, download: bool = False) -> RawData:
@@ -74,9 +63,7 @@ def read(path: Path | None, lineage: Lineage | None = None, download: bool = Fal
     return _read_hdf5(files) if found == "hdf5" else _read_openml(path)
 
 
-def download_openml(
-    target: Path, description_url: str = DESCRIPTION_URL, progress: Progress | None = None
-) -> Path:
+def download_openml(target: Path, description_url: str = DESCRIPTION_URL, progress: Progress | None = None) -> Path:
     """Fetch the file that OpenML's description names, verified by the checksum it states.
 
     Raises:
@@ -87,9 +74,7 @@ def download_openml(
         description = json.loads(described.read_text(encoding="utf-8"))["data_set_description"]
         url, md5 = description["url"], description["md5_checksum"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ParetoBitError(
-            f"{description_url} is not a description of an OpenML data set: {error!r}"
-        ) from error
+        raise ParetoBitError(f"{description_url} is not a description of an OpenML data set: {error!r}") from error
     return fetch(url, target, md5, progress)
 
 

@@ -36,13 +36,9 @@ def encode(
             raise BadInput(f"labels of {part} and train differ in kind", source=source, found=str(values.dtype))
         extra = np.setdiff1d(values, seen).tolist()
         if extra:
-            raise BadInput(
-                f"labels of {part} that training lacks", source=source, found=extra, allowed=seen.tolist()
-            )
+            raise BadInput(f"labels of {part} that training lacks", source=source, found=extra, allowed=seen.tolist())
     if len(seen) < 2:
-        raise BadInput(
-            "a single class", source=source, key="labels", found=seen.tolist(), allowed="two or more"
-        )
+        raise BadInput("a single class", source=source, key="labels", found=seen.tolist(), allowed="two or more")
     if classes is None and width > 1:
         classes = range(width)
     names = tuple(str(name) for name in (seen.tolist() if classes is None else classes))
@@ -58,9 +54,7 @@ def _plain(y: Array, part: str, source: str | None) -> Array:
     if y.ndim == 2 and y.shape[1] > 1:
         return _from_one_hot(y, key, source)
     if y.ndim > 1 and y.size != len(y):
-        raise BadInput(
-            "shape of the labels", source=source, key=key, found=y.shape, allowed="N, or N×C one-hot"
-        )
+        raise BadInput("shape of the labels", source=source, key=key, found=y.shape, allowed="N, or N×C one-hot")
     y = y.reshape(len(y))
     if y.dtype.kind == "S":
         return np.asarray(np.char.decode(y, "utf-8", "replace"))

@@ -78,9 +78,7 @@ class RawData:
             raise BadInput(f"the {part} set is empty", source=self.source, found=x.shape)
         if x.shape[1:] != self.x.shape[1:] or x.dtype != self.x.dtype:
             found, allowed = f"{x.shape[1:]} {x.dtype}", f"{self.x.shape[1:]} {self.x.dtype}, as in training"
-            raise BadInput(
-                f"samples of the {part} set differ", source=self.source, found=found, allowed=allowed
-            )
+            raise BadInput(f"samples of the {part} set differ", source=self.source, found=found, allowed=allowed)
 
 
 def from_arrays(
@@ -115,9 +113,7 @@ def from_arrays(
     classes = to_array(read(spelled["classes"]), "classes", source) if "classes" in spelled else None
     if classes is not None and classes.ndim != 1:
         raise BadInput("not a list of class names", source=source, key="classes", found=classes.shape)
-    return RawData(
-        **arrays, classes=None if classes is None else classes.tolist(), source=source, notes=notes or {}
-    )
+    return RawData(**arrays, classes=None if classes is None else classes.tolist(), source=source, notes=notes or {})
 
 
 def to_array(value: Any, key: str, source: str) -> Array:
@@ -134,9 +130,7 @@ def to_array(value: Any, key: str, source: str) -> Array:
     except ValueError:
         array = np.empty(0, dtype=object)
     if array.dtype.kind == "O":
-        raise BadInput(
-            "not an array", source=source, key=key, found=type(value).__name__, allowed="array or tensor"
-        )
+        raise BadInput("not an array", source=source, key=key, found=type(value).__name__, allowed="array or tensor")
     return array
 
 

@@ -45,8 +45,7 @@ class DataSettings(BaseModel):
     label: str | int | None = Field(None, description="label column of a table, by name or index")
     text: str | int | None = Field(None, description="sentence column of a text, by name or index")
     tokenizer: str = Field(
-        WORDPIECE,
-        description="text: wordpiece (trained on the training split), or a folder or name of HuggingFace",
+        WORDPIECE, description="text: wordpiece (trained on the training split), or a folder or name of HuggingFace"
     )
     vocab_size: int = Field(4096, ge=8, description="entries of a trained wordpiece vocabulary at most")
     max_tokens: int = Field(64, ge=1, description="text: longer sentences are cut; marks count")

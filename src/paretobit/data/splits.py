@@ -9,9 +9,7 @@ from paretobit.data.settings import DataSettings
 from paretobit.errors import BadInput
 
 
-def draw(
-    y: Array, classes: tuple[str, ...], settings: DataSettings, given: Collection[str] = ()
-) -> dict[str, Array]:
+def draw(y: Array, classes: tuple[str, ...], settings: DataSettings, given: Collection[str] = ()) -> dict[str, Array]:
     """Row numbers of each set, stratified by label; every class is in every set.
 
     Args:
@@ -72,9 +70,7 @@ def take(
     if most.min() < 1:
         smallest = classes[present[most.argmin()]]
         found, allowed = int(sizes.min()), f"{leave + 1} or more, one for each set"
-        raise BadInput(
-            f"class '{smallest}' has too few rows to be split", key=key, found=found, allowed=allowed
-        )
+        raise BadInput(f"class '{smallest}' has too few rows to be split", key=key, found=found, allowed=allowed)
     fewest = np.minimum(least, most)
     if not fewest.sum() <= count <= most.sum():
         problem = "too few rows for every class to be in every set"

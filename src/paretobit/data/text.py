@@ -239,9 +239,7 @@ def columns(header: list[str], settings: DataSettings, source: str | Path) -> tu
     return text, label
 
 
-def _column(
-    header: list[str], wanted: str | int | None, known: Sequence[str], key: str, source: str | Path
-) -> int:
+def _column(header: list[str], wanted: str | int | None, known: Sequence[str], key: str, source: str | Path) -> int:
     if wanted is None:
         named = [place for place, name in enumerate(header) if name.lower() in known]
         if len(named) == 1:
@@ -253,9 +251,7 @@ def _column(
     try:
         return range(len(header))[int(wanted)]
     except (ValueError, IndexError):
-        raise BadInput(
-            "no such column", source=source, key=f"data.{key}", found=wanted, allowed=header
-        ) from None
+        raise BadInput("no such column", source=source, key=f"data.{key}", found=wanted, allowed=header) from None
 
 
 def _refuse(settings: DataSettings, keys: Sequence[str], problem: str, source: str | None) -> None:

@@ -23,9 +23,7 @@ def splits_share_no_rows(patient: Patient) -> Finding:
     """
     splits = patient.evidence.splits
     digests = {name: _digests(x) for name, (x, _) in splits.items()}
-    evidence: dict[str, Any] = {
-        name: {"rows": len(rows), "distinct": len({*rows})} for name, rows in digests.items()
-    }
+    evidence: dict[str, Any] = {name: {"rows": len(rows), "distinct": len({*rows})} for name, rows in digests.items()}
     said, many = [], False
     for name, other in _PAIRS:
         if name not in digests or other not in digests:
@@ -42,18 +40,12 @@ def splits_share_no_rows(patient: Patient) -> Finding:
 
 def every_split_has_every_class(patient: Patient) -> Finding:
     """Labels of each split: which there are, and how evenly."""
-    splits = {
-        name: y
-        for name, (_, y) in patient.evidence.splits.items()
-        if y.dim() == 1 and not y.is_floating_point()
-    }
+    splits = {name: y for name, (_, y) in patient.evidence.splits.items() if y.dim() == 1 and not y.is_floating_point()}
     if not splits:
         return Finding("not applicable", "the labels are no classes")
     counts = {name: Counter(y.tolist()) for name, y in splits.items()}
     classes = sorted({label for counted in counts.values() for label in counted})
-    absent = [
-        f"{name} lacks {label}" for name, counted in counts.items() for label in classes if not counted[label]
-    ]
+    absent = [f"{name} lacks {label}" for name, counted in counts.items() for label in classes if not counted[label]]
     evidence = {name: {str(label): counted[label] for label in classes} for name, counted in counts.items()}
     if absent:
         return Finding("failed", f"of {len(classes)} classes {', '.join(absent[:8])}", evidence)
@@ -91,14 +83,7 @@ def validation_can_tell(patient: Patient) -> Finding:
     noise = 2 * math.sqrt(p * (1 - p) / n)
     seen = [o.metrics["accuracy"] for o in patient.recorded.values() if "accuracy" in o.metrics]
     slack = {str(bound): bound.number for bound in _bounds(patient) if bound.relative in ("+", "-")}
-    evidence = {
-        "rows": n,
-        "accuracy": p,
-        "noise": noise,
-        "smallest": min(seen),
-        "largest": max(seen),
-        "slack": slack,
-    }
+    evidence = {"rows": n, "accuracy": p, "noise": noise, "smallest": min(seen), "largest": max(seen), "slack": slack}
     said = f"differences of accuracy below {noise:.4f} are noise: {n} rows at {p:.4f}"
     too_fine = [text for text, number in slack.items() if 0 < number < 1 / n]
     if too_fine:

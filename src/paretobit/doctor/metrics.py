@@ -25,9 +25,7 @@ def full_precision_is_the_baseline(patient: Patient) -> Finding:
     config = full_precision(patient.space, patient.evidence.graph)
     evidence = {"different_outputs": rows, "config": None if config is None else dict(config)}
     if rows:
-        return Finding(
-            "failed", f"the prepared copy gives other outputs than the model on {rows} rows", evidence
-        )
+        return Finding("failed", f"the prepared copy gives other outputs than the model on {rows} rows", evidence)
     if config is None:
         said = "no configuration of the space leaves the model as it is"
         if rows is None:
@@ -49,9 +47,7 @@ def _different_outputs(patient: Patient) -> int | None:
     models = (patient.space.apply(patient.space.prepare(), None), patient.space.private_copy())
     with torch.no_grad():
         outputs = [tree_leaves(run_on_view(model, x)) for model in models]
-    pairs = [
-        (a, b) for a, b in zip(*outputs, strict=True) if isinstance(a, Tensor) and a.dim() and len(a) == len(x)
-    ]
+    pairs = [(a, b) for a, b in zip(*outputs, strict=True) if isinstance(a, Tensor) and a.dim() and len(a) == len(x)]
     unlike = [~torch.isclose(a, b, rtol=0, atol=0, equal_nan=True).reshape(len(x), -1).all(1) for a, b in pairs]
     return int(torch.stack(unlike).any(0).sum()) if unlike else None
 

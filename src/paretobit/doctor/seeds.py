@@ -18,9 +18,7 @@ def seeds_reproduce(patient: Patient) -> Finding:
     first, again, other = (rehearsed(patient, seed, asked) for seed in seeds)
     evidence = {"asked": asked, "same": first == again, "other_seed_differs": first != other}
     if first != again:
-        at = next(
-            (k for k, pair in enumerate(zip(first, again, strict=False)) if pair[0] != pair[1]), len(again)
-        )
+        at = next((k for k, pair in enumerate(zip(first, again, strict=False)) if pair[0] != pair[1]), len(again))
         return Finding("failed", f"the same seed proposes something else from trial {at} on", evidence)
     said = f"{len(first)} proposals of {patient.session.strategy} the same twice"
     if first != other:

@@ -29,9 +29,7 @@ def study_gives_back(patient: Patient) -> Finding:
     evidence = {"trials": len(trials), "different": len(different)}
     if different:
         given, stored = different[0]
-        return Finding(
-            "failed", f"{len(different)} of {len(pairs)} differ: {given} came back as {stored}", evidence
-        )
+        return Finding("failed", f"{len(different)} of {len(pairs)} differ: {given} came back as {stored}", evidence)
     return Finding("ok", f"{len(trials)} trials and the baseline the same to the last bit", evidence)
 
 

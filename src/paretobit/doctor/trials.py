@@ -89,9 +89,7 @@ def _compared(patient: Patient, again: Iterable[tuple[Config | None, Outcome]], 
     baseline = " and the baseline" if any(config is None for config, _ in found) else ""
     number = sum(config is not None for config, _ in found)
     plural = "s" if number > 1 else ""
-    return Finding(
-        "ok", f"{number} configuration{plural}{baseline} the same to the last bit {how}{aside}", evidence
-    )
+    return Finding("ok", f"{number} configuration{plural}{baseline} the same to the last bit {how}{aside}", evidence)
 
 
 def _random_states() -> tuple[bytes, str, str]:

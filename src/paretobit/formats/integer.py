@@ -52,9 +52,7 @@ class Integer(WidthFormat, GridFormat):
     def traits(self) -> Traits:
         """Zero is a code; two's complement reaches one code further below zero than above."""
         nearest = self.rounding == "nearest"
-        return Traits(
-            has_zero=True, symmetric=False, deterministic=self.rounding != "stochastic", nearest=nearest
-        )
+        return Traits(has_zero=True, symmetric=False, deterministic=self.rounding != "stochastic", nearest=nearest)
 
     @property
     def step(self) -> float:

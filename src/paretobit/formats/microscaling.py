@@ -96,9 +96,7 @@ def _microscaling(name: str, element: StandardFloat) -> type[Microscaling]:
         "formula": f"2^S · {element.name}, S = floor(log2 max|block|) - {element.grid.highest} shared",
         "element": element,
     }
-    made: type[Microscaling] = dataclass(frozen=True)(
-        type(name.replace("_", "").upper(), (Microscaling,), members)
-    )
+    made: type[Microscaling] = dataclass(frozen=True)(type(name.replace("_", "").upper(), (Microscaling,), members))
     FORMATS.register(name)(made)
     return made
 

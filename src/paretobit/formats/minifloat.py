@@ -144,9 +144,7 @@ def _standard(
         "mantissa_width": mantissa_width,
         "largest": largest,
     }
-    made: type[StandardFloat] = dataclass(frozen=True)(
-        type(name.replace("_", "").upper(), (StandardFloat,), members)
-    )
+    made: type[StandardFloat] = dataclass(frozen=True)(type(name.replace("_", "").upper(), (StandardFloat,), members))
     FORMATS.register(name)(made)
     return made
 

@@ -6,17 +6,7 @@ from typing import Any
 from paretobit.graph.axes import Axis, fixed, size
 from paretobit.graph.axes_layers import shuffle_pixels, spatial_only
 from paretobit.graph.axes_reshape import check_literal, reshape
-from paretobit.graph.axes_walk import (
-    COMPUTED,
-    Axes,
-    Computed,
-    Layer,
-    NotUnderstood,
-    Rule,
-    Walk,
-    shape_of,
-    tensors_in,
-)
+from paretobit.graph.axes_walk import COMPUTED, Axes, Computed, Layer, NotUnderstood, Rule, Walk, shape_of, tensors_in
 from paretobit.graph.model_graph import Node
 
 Args = tuple[Any, ...]

@@ -182,9 +182,7 @@ class Walk:
 
     def obstacle(self, node: Node, axes: Iterable[Axis], allows: Literal["multiples", "nothing"]) -> None:
         """Remember where copies of channels are felt."""
-        self.obstacles += [
-            Obstacle(node.name, node.op, axis, allows) for axis in axes if not self.is_fixed(axis)
-        ]
+        self.obstacles += [Obstacle(node.name, node.op, axis, allows) for axis in axes if not self.is_fixed(axis)]
 
     # --- parameters ------------------------------------------------------------------------------
 

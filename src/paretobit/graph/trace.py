@@ -188,9 +188,7 @@ def _with_refs(value: Any, refs: Mapping[str, Ref]) -> Any:
 def _from_run(model: nn.Module, example: Example | None, reason: str) -> ModelGraph:
     """What one run calls; all leaf modules where nothing can run."""
     if example is None:
-        leaves = [
-            (path, module) for path, module in model.named_modules() if path and not list(module.children())
-        ]
+        leaves = [(path, module) for path, module in model.named_modules() if path and not list(module.children())]
         nodes = tuple(Node(node_name(path), "call_module", op_of(module), path) for path, module in leaves)
         return ModelGraph(model, nodes, "modules", f"{reason}; no example inputs to run it on")
     args, kwargs = _arguments(example)

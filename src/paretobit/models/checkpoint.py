@@ -38,9 +38,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     path = _file(Path(path))
     state = read_tensors(path) if path.suffix == ".safetensors" else _find_state(_unpickle(path))
     if state is None:
-        raise BadInput(
-            "not a checkpoint", source=path, allowed=f"a state dict, or one under {', '.join(WRAPPERS)}"
-        )
+        raise BadInput("not a checkpoint", source=path, allowed=f"a state dict, or one under {', '.join(WRAPPERS)}")
     if not state:
         raise BadInput("no tensors in the checkpoint", source=path)
     return state

@@ -41,9 +41,7 @@ def _initialised(net: nn.Module) -> nn.Module:
     return net
 
 
-@model(
-    "digits-cnn", "image", "three 3x3 convolutions for small images of any size (15,418 parameters for digits)"
-)
+@model("digits-cnn", "image", "three 3x3 convolutions for small images of any size (15,418 parameters for digits)")
 def _digits_cnn(shape: tuple[int, ...], classes: int) -> nn.Module:
     features = nn.Sequential(
         *_convolution(shape[0], 16),

@@ -23,15 +23,7 @@ _SUFFIX = "Logits"
 _NO_TOKEN = -1
 _AT_RUN = ("attn_implementation",)
 """What a configuration takes and does not keep in its file."""
-_NOT_SET_HERE = {
-    "architectures",
-    "id2label",
-    "label2id",
-    "model_type",
-    "num_labels",
-    "problem_type",
-    "return_dict",
-}
+_NOT_SET_HERE = {"architectures", "id2label", "label2id", "model_type", "num_labels", "problem_type", "return_dict"}
 """Keys of a configuration that the data, the name and the head decide."""
 
 
@@ -279,15 +271,11 @@ def _check_size(config: Any, shape: tuple[int, ...]) -> None:
     patch = getattr(config, "patch_size", None)
     if len(shape) == 3 and isinstance(patch, int) and any(side % patch for side in shape[1:]):
         allowed = f"a number that divides {' and '.join(map(str, sorted(set(shape[1:]))))}"
-        raise BadInput(
-            "patches do not fill the image", key="model.config.patch_size", found=patch, allowed=allowed
-        )
+        raise BadInput("patches do not fill the image", key="model.config.patch_size", found=patch, allowed=allowed)
     longest = getattr(config, "max_position_embeddings", None)
     if len(shape) == 1 and isinstance(longest, int) and shape[0] > longest:
         key = "model.config.max_position_embeddings"
-        raise BadInput(
-            "samples are longer than the model", key=key, found=longest, allowed=f"{shape[0]} or more"
-        )
+        raise BadInput("samples are longer than the model", key=key, found=longest, allowed=f"{shape[0]} or more")
 
 
 def _check_positions(model: nn.Module, shape: tuple[int, ...]) -> None:

@@ -14,12 +14,7 @@ from paretobit.errors import BadInput, CheckpointMismatch, first_line
 from paretobit.runtime import optional
 
 CONFIG = "config.json"
-_WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _SHOWN = 6
 _POOLER = re.compile(r"(^|\.)pooler\.")
 _log = logging.getLogger(__name__)
@@ -105,8 +100,7 @@ def from_weights(kind: type[nn.Module], config: Any, weights: str) -> nn.Module:
     body = sorted(name for name in fresh if name.startswith(inside) and not _POOLER.search(name))
     if body:
         listed = [
-            f"{name} {misshapen[name][0]} for {misshapen[name][1]}" if name in misshapen else name
-            for name in body
+            f"{name} {misshapen[name][0]} for {misshapen[name][1]}" if name in misshapen else name for name in body
         ]
         allowed = f"weights of this configuration; hf:PATH/{CONFIG} starts from fresh ones"
         problem = f"the weights do not fit the model: {', '.join(listed[:_SHOWN])}"

@@ -211,9 +211,7 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
         found = sorted(page["source"])
         raise BadInput("keys are missing", source=page_path, key="source", found=found, allowed=sorted(_SOURCE))
     if page.get("version") != VERSION:
-        raise BadInput(
-            "saved by another version", source=page_path, found=page.get("version"), allowed=[str(VERSION)]
-        )
+        raise BadInput("saved by another version", source=page_path, found=page.get("version"), allowed=[str(VERSION)])
     return page
 
 

@@ -9,14 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import nn
 
 from paretobit.errors import BadInput
-from paretobit.models.huggingface import (
-    PREFIX,
-    Head,
-    Tokens,
-    build_transformer,
-    is_huggingface,
-    plain_configuration,
-)
+from paretobit.models.huggingface import PREFIX, Head, Tokens, build_transformer, is_huggingface, plain_configuration
 from paretobit.models.pretrained import origin_of
 from paretobit.models.zoo import MODELS, Layout
 from paretobit.runtime import is_reference, load_function, seeded
@@ -171,7 +164,5 @@ def _call(reference: str, offered: dict[str, Any]) -> nn.Module:
     except (Exception, SystemExit) as error:
         raise BadInput(f"the function raised {type(error).__name__}: {error}", key=reference) from error
     if not isinstance(model, nn.Module):
-        raise BadInput(
-            "the function returned no model", key=reference, found=type(model).__name__, allowed="nn.Module"
-        )
+        raise BadInput("the function returned no model", key=reference, found=type(model).__name__, allowed="nn.Module")
     return model

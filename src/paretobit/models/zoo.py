@@ -49,18 +49,14 @@ def model(name: str, layout: Layout, summary: str) -> Callable[[Build], Build]:
 
 def _check(name: str, layout: Layout, shape: tuple[int, ...], num_classes: int) -> None:
     if num_classes < 1:
-        raise BadInput(
-            f"model '{name}' needs a class", key="num_classes", found=num_classes, allowed="1 or more"
-        )
+        raise BadInput(f"model '{name}' needs a class", key="num_classes", found=num_classes, allowed="1 or more")
     if layout == "features":
         fits, allowed = len(shape) == 1, "(features,): flatten the data first"
     else:
         fits = len(shape) == 3 and min(shape[1:]) >= SMALLEST_IMAGE
         allowed = f"(channels, height, width), {SMALLEST_IMAGE}x{SMALLEST_IMAGE} or larger"
     if not fits or min(shape) < 1:
-        raise BadInput(
-            f"model '{name}' does not take this shape", key="input_shape", found=shape, allowed=allowed
-        )
+        raise BadInput(f"model '{name}' does not take this shape", key="input_shape", found=shape, allowed=allowed)
 
 
 def relu() -> nn.ReLU:

@@ -36,9 +36,7 @@ class QuantizedEmbedding(_QuantizedTable, nn.Embedding):
 class QuantizedEmbeddingBag(_QuantizedTable, nn.EmbeddingBag):
     """`nn.EmbeddingBag` with a slot for its table."""
 
-    def forward(
-        self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
         """Bags of indices to `(bags, embedding_dim)`."""
         return F.embedding_bag(
             input,

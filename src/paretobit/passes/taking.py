@@ -25,9 +25,7 @@ class TablePass:
         self._run, self.Settings = run, settings
         functools.update_wrapper(self, run)
 
-    def __call__(
-        self, graph: ModelGraph, table: Mapping[str, Any] | None = None, *more: Any, **named: Any
-    ) -> Result:
+    def __call__(self, graph: ModelGraph, table: Mapping[str, Any] | None = None, *more: Any, **named: Any) -> Result:
         """Run it.
 
         Raises:

@@ -143,13 +143,7 @@ def _apart(canvas: Figure, comparison: Comparison, rows: int) -> None:
 
 
 def _draw(
-    axes: Axes,
-    entry: Standing,
-    number: int,
-    comparison: Comparison,
-    *,
-    band: bool = True,
-    label: str | None = None,
+    axes: Axes, entry: Standing, number: int, comparison: Comparison, *, band: bool = True, label: str | None = None
 ) -> None:
     low, middle, high = zip(*entry.bands[: entry.last], strict=True)
     xs = range(1, len(middle) + 1)
@@ -203,8 +197,7 @@ def _ordered(comparison: Comparison) -> list[Standing]:
     """Best median first; where medians are alike, the sooner one within reach."""
     sign = 1 if comparison.measure == "regret" else -1
     keys = {
-        e.label: (sign * e.at(comparison.budget)[1], comparison.evaluations_to_best(e)[1])
-        for e in comparison.entries
+        e.label: (sign * e.at(comparison.budget)[1], comparison.evaluations_to_best(e)[1]) for e in comparison.entries
     }
     return sorted(comparison.entries, key=lambda entry: keys[entry.label])
 
@@ -231,13 +224,7 @@ def _whole(values: Quartiles) -> str:
 
 
 def _number(value: float) -> str:
-    return (
-        "none feasible"
-        if math.isinf(value)
-        else f"{value:.3f}"
-        if value >= 1e-3 or value == 0
-        else f"{value:.1e}"
-    )
+    return "none feasible" if math.isinf(value) else f"{value:.3f}" if value >= 1e-3 or value == 0 else f"{value:.1e}"
 
 
 def _short(value: float) -> float:
@@ -252,9 +239,5 @@ def _noise(comparison: Comparison) -> str:
 
 
 def _scales(comparison: Comparison) -> str:
-    logs = [
-        name
-        for name, scale in zip(comparison.objectives, comparison.yardstick.scales, strict=False)
-        if scale.log
-    ]
+    logs = [name for name, scale in zip(comparison.objectives, comparison.yardstick.scales, strict=False) if scale.log]
     return f"On a logarithmic scale: {', '.join(logs)}. " if logs else ""

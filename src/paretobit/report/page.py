@@ -7,16 +7,7 @@ from typing import Any
 from paretobit.errors import BadInput
 from paretobit.report.figures.format_map import best_trial
 from paretobit.report.runs import Run, Runs
-from paretobit.report.tables import (
-    Row,
-    baseline_row,
-    best_trial_row,
-    by_reason,
-    cell,
-    columns,
-    front_rows,
-    to_markdown,
-)
+from paretobit.report.tables import Row, baseline_row, best_trial_row, by_reason, cell, columns, front_rows, to_markdown
 from paretobit.studies.study import Study
 
 _MANY_KNOBS, _MANY_ROWS = 6, 60
@@ -123,8 +114,7 @@ def _several(runs: Runs) -> list[str]:
     parts = [f"# {len(runs)} runs\n", to_markdown(rows)]
     if not runs.measured_alike:
         parts.append(
-            "Runs of the same seed measured different models or other data: "
-            "what differs between lines may be that.\n"
+            "Runs of the same seed measured different models or other data: what differs between lines may be that.\n"
         )
     return parts
 
@@ -133,13 +123,7 @@ def _row(label: str, run: Run) -> Row:
     if run.study is None:
         return {"Line": label, "Folder": run.name, **_of_training(run)}
     study = run.study
-    row: Row = {
-        "Line": label,
-        "Folder": run.name,
-        "Strategy": run.strategy,
-        "Seed": run.seed,
-        "Trials": len(study),
-    }
+    row: Row = {"Line": label, "Folder": run.name, "Strategy": run.strategy, "Seed": run.seed, "Trials": len(study)}
     row |= {"Failed": study.counts()["failed"], "Front": len(study.front())}
     for objective in study.objectives:
         values = [objective.value(t.metrics) for t in study.trials if t.state == "complete"]

@@ -196,8 +196,7 @@ def read_curves(path: Path) -> tuple[Epoch, ...]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return tuple(
-                Epoch(**{key: _read(text, kinds[key]) for key, text in row.items()})
-                for row in csv.DictReader(file)
+                Epoch(**{key: _read(text, kinds[key]) for key, text in row.items()}) for row in csv.DictReader(file)
             )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadInput(f"not the learning curves of a training: {error}", source=path) from None

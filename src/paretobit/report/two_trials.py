@@ -126,9 +126,7 @@ def _metrics(study: Study, one: Side, other: Side) -> list[Row]:
     return rows
 
 
-def _different(
-    one: Side, other: Side, first: Mapping[T, Any], second: Mapping[T, Any]
-) -> tuple[dict[T, Row], int]:
+def _different(one: Side, other: Side, first: Mapping[T, Any], second: Mapping[T, Any]) -> tuple[dict[T, Row], int]:
     """The entries that differ, as a row of both values, and the number of those that do not."""
     names = dict.fromkeys([*first, *second])
     differing = {

@@ -86,9 +86,7 @@ class SearchLoop:
         self._front = Front()
         self._best: float | None = None
 
-    def run(
-        self, n_trials: int, timeout: float | None = None, stopping: Callable[[], bool] = lambda: False
-    ) -> None:
+    def run(self, n_trials: int, timeout: float | None = None, stopping: Callable[[], bool] = lambda: False) -> None:
         """Go on until the study holds `n_trials`, the space is exhausted, or time is up.
 
         Args:
@@ -129,9 +127,7 @@ class SearchLoop:
             self._tell(trial)
             if self._on_trial:
                 rate = (len(self._study) - first) / max(time.perf_counter() - start, 1e-9)
-                self._on_trial(
-                    Progress(trial, len(self._study), total, len(self._front), self._best_value, rate)
-                )
+                self._on_trial(Progress(trial, len(self._study), total, len(self._front), self._best_value, rate))
             self._check_failures(trial)
 
     def _learn(self) -> int:
@@ -202,9 +198,7 @@ class SearchLoop:
         failed = self._study.counts()["failed"] if trial.state == "failed" else 0
         if self._max_failures is not None and failed > self._max_failures:
             last = (trial.error or "").strip().rpartition("\n")[2]
-            raise ParetoBitError(
-                f"{failed} trials failed, max_failures is {self._max_failures}; the last: {last}"
-            )
+            raise ParetoBitError(f"{failed} trials failed, max_failures is {self._max_failures}; the last: {last}")
 
     def _tell(self, trial: Trial) -> None:
         self._strategy.tell([trial])

@@ -70,9 +70,7 @@ def _check(study: Study, identity: Mapping[str, Any]) -> None:
     for name, value in identity.items():
         if name in study.facts and study.facts[name] != value:
             hint = "; --extend keeps the trials that are still valid" if name == SPACE else ""
-            raise StudyError(
-                f"the study is another search's: {_difference(name, study.facts[name], value)}{hint}"
-            )
+            raise StudyError(f"the study is another search's: {_difference(name, study.facts[name], value)}{hint}")
 
 
 def _described(problem: Problem, best: str | None) -> dict[str, Any]:

@@ -26,9 +26,7 @@ from paretobit.spaces.format_knobs import SearchEntry, as_list, beside
 from paretobit.spaces.knobs import Knob, Option
 
 
-def only_allowed(
-    prefix: str, entry: SearchEntry, knobs: tuple[Knob, ...], pairs: AllowedPairs
-) -> tuple[Knob, ...]:
+def only_allowed(prefix: str, entry: SearchEntry, knobs: tuple[Knob, ...], pairs: AllowedPairs) -> tuple[Knob, ...]:
     """The knobs of one target, without what makes a pair that is not allowed.
 
     Raises:

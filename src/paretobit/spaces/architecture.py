@@ -136,9 +136,7 @@ class BoundArchitecture(Networks):
         shape = self._found.shapes[self._row(config)]
         chosen = ((path, self._skipped.get(path, ())) for path in shape.layers)
         return [
-            path
-            for path, kinds in chosen
-            if kinds and config.get(layer_knob(node_name(path)), kinds[0]) == IDENTITY
+            path for path, kinds in chosen if kinds and config.get(layer_knob(node_name(path)), kinds[0]) == IDENTITY
         ]
 
     def graph(self, config: Config) -> ModelGraph:

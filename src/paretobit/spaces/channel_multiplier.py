@@ -182,9 +182,7 @@ class BoundChannelMultiplier(OwnModels):
         ]
         return {"targets": targets}
 
-    def _shared(
-        self, wanted: Sequence[Demand], share: ShareWidths
-    ) -> list[tuple[str, str, Any, list[WidthGroup]]]:
+    def _shared(self, wanted: Sequence[Demand], share: ShareWidths) -> list[tuple[str, str, Any, list[WidthGroup]]]:
         """Name, key, choices and groups of every target."""
         if share == "name":
             return [(demand.group.name, demand.key, demand.value, [demand.group]) for demand in wanted]

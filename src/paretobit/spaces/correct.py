@@ -43,9 +43,7 @@ class Correct(Space):
     def __init__(self, *, options: Sequence[Correction] = ("none", "batch_norm")) -> None:
         self.check(options=options)
         if not options:
-            raise BadInput(
-                "no corrections to choose from", key="options", found=[], allowed=get_args(Correction)
-            )
+            raise BadInput("no corrections to choose from", key="options", found=[], allowed=get_args(Correction))
         self.options = tuple(options)
 
     def bind(self, graph: ModelGraph, calibration: Calibration | None = None) -> BoundCorrect:

@@ -97,9 +97,7 @@ class SearchEntry(LayerEntry):
 
 def _only(entry: LayerEntry, slots: Container[str]) -> LayerEntry:
     whole = {slot: value for slot, value in entry.whole.items() if slot in slots}
-    return LayerEntry(
-        entry.name, whole, {s: v for s, v in entry.parameters.items() if s in slots}, entry.written
-    )
+    return LayerEntry(entry.name, whole, {s: v for s, v in entry.parameters.items() if s in slots}, entry.written)
 
 
 @dataclass(frozen=True)
@@ -157,8 +155,7 @@ def _format_knobs(prefix: str, name: str, entry: SearchEntry) -> tuple[Knob, ...
             known = {p: v for p, v in held.parameters[slot].items() if p in parameter_names(name)}
             lists = {p: v for p, v in known.items() if isinstance(v, list | tuple)}
             knobs += [
-                Knob.of(entry.knob(prefix, name, slot, p), [_value(v) for v in values])
-                for p, values in lists.items()
+                Knob.of(entry.knob(prefix, name, slot, p), [_value(v) for v in values]) for p, values in lists.items()
             ]
             with _of_family(entry, name, slot):
                 _check_combinations(name, slot, known)
@@ -258,10 +255,7 @@ class SearchEntrySettings(EntrySettings):
     Beside those of `EntrySettings`, a table under a format's name is for that format alone.
     """
 
-    more: ClassVar[Mapping[str, str]] = {
-        **EntrySettings.more,
-        "FORMAT": "the slots' keys for that format alone",
-    }
+    more: ClassVar[Mapping[str, str]] = {**EntrySettings.more, "FORMAT": "the slots' keys for that format alone"}
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> None:

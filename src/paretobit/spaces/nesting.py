@@ -53,9 +53,7 @@ class _Nest:
     ) -> None:
         self._names, self._values, self._leaves = names, values, leaves
 
-    def knobs(
-        self, columns: tuple[int, ...], rows: Sequence[Row], deciding: frozenset[int]
-    ) -> tuple[Knob, ...]:
+    def knobs(self, columns: tuple[int, ...], rows: Sequence[Row], deciding: frozenset[int]) -> tuple[Knob, ...]:
         """The knobs of some columns over the rows that are left; `deciding`: what is not yet chosen."""
         return tuple(self._knob(b, rows, deciding & set(b)) for b in _blocks(columns, rows, deciding))
 

@@ -248,11 +248,7 @@ class BoundProduct(BoundSpace):
         return {"parts": {self._networks.name: self._networks.describe()}, "networks": self._described_networks}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            **self.__dict__,
-            "_bound": _PerGraph(),
-            "_models": _PerGraph(),
-        }  # known by objects of this process
+        return {**self.__dict__, "_bound": _PerGraph(), "_models": _PerGraph()}  # known by objects of this process
 
     def _make_tree(self, on_networks: list[tuple[ModelGraph, dict[str, BoundSpace]]]) -> Tree:
         """The knobs side by side; those of layers that only some networks have hang under what decides.

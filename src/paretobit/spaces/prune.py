@@ -38,9 +38,7 @@ _DETAILS = ("method", "scope")
 DENSE = "dense"
 """As a pattern: nothing goes."""
 PruneEntry = schema_of(
-    WeightPruning,
-    leave_out={f.name for f in fields(WeightPruning)}.difference(_KEYS),
-    lists=(*_AMOUNTS, *_DETAILS),
+    WeightPruning, leave_out={f.name for f in fields(WeightPruning)}.difference(_KEYS), lists=(*_AMOUNTS, *_DETAILS)
 )
 
 
@@ -286,9 +284,7 @@ def _knobs(target: _Target) -> tuple[Knob, ...]:
     """How much goes is one knob; what goes first is only asked where something does."""
     entry, prefix = target.entry, target.prefix
     (amount,) = (key for key in _AMOUNTS if key in entry)
-    details = tuple(
-        Knob.of(f"{prefix}.{key}", entry[key]) for key in _DETAILS if isinstance(entry.get(key), list)
-    )
+    details = tuple(Knob.of(f"{prefix}.{key}", entry[key]) for key in _DETAILS if isinstance(entry.get(key), list))
     if not isinstance(entry[amount], list):
         return details if _removes(entry[amount]) else ()
     options = (Option(value, details if _removes(value) else ()) for value in entry[amount])

@@ -99,15 +99,7 @@ class Quantize(Space):
         tie: str | Sequence[str | Sequence[str]] = (),
     ) -> None:
         self.check(
-            by=by,
-            seed=seed,
-            share=share,
-            skip=skip,
-            first=first,
-            last=last,
-            allowed=allowed,
-            scales=scales,
-            tie=tie,
+            by=by, seed=seed, share=share, skip=skip, first=first, last=last, allowed=allowed, scales=scales, tie=tie
         )
         self.by, self.seed, self.share, self.skip, self.scales = by, dict(seed), share, skip, scales
         self.first, self.last = first, last
@@ -136,9 +128,7 @@ class Quantize(Space):
     def explain(described: Mapping[str, Any], config: Config) -> dict[str, Any]:
         """`{"seq_blocks_2": {"config": {"name": "integer", "data_in_width": 8, ...}}}`."""
         formats = {
-            t["prefix"]: decode(
-                Choices(t["prefix"], SearchEntry.from_json(t["entry"]), tuple(t["slots"])), config
-            )
+            t["prefix"]: decode(Choices(t["prefix"], SearchEntry.from_json(t["entry"]), tuple(t["slots"])), config)
             for t in described["targets"]
         }
         nested: dict[str, Any] = {}
@@ -178,9 +168,7 @@ class _Group:
     layers: tuple[Node, ...]
 
 
-def _grouped(
-    space: Quantize, key: str, prefix: str, layers: tuple[Node, ...], entry: SearchEntry
-) -> Iterator[_Group]:
+def _grouped(space: Quantize, key: str, prefix: str, layers: tuple[Node, ...], entry: SearchEntry) -> Iterator[_Group]:
     if space.share == "type" and layers:
         yield _Group(key, prefix, entry, layers)
     else:
@@ -334,12 +322,7 @@ class BoundQuantize(BoundSpace):
         return target
 
     def _allowed(
-        self,
-        group: _Group,
-        every: tuple[Knob, ...],
-        kept: SearchEntry,
-        knobs: tuple[Knob, ...],
-        pairs: AllowedPairs,
+        self, group: _Group, every: tuple[Knob, ...], kept: SearchEntry, knobs: tuple[Knob, ...], pairs: AllowedPairs
     ) -> tuple[Knob, ...]:
         """The knobs whose pairs are allowed; with a format from elsewhere, all of them must be."""
         if not any(self._ties.of(node) for node in group.layers):
@@ -349,9 +332,7 @@ class BoundQuantize(BoundSpace):
             raise BadInput(problem, key="allowed", allowed="a tie by hand of the layers as a whole")
         return knobs
 
-    def _report(
-        self, every: tuple[Knob, ...], knobs: tuple[Knob, ...], group: _Group, present: set[str]
-    ) -> None:
+    def _report(self, every: tuple[Knob, ...], knobs: tuple[Knob, ...], group: _Group, present: set[str]) -> None:
         """Note the knobs that are gone, and why."""
         left = {knob.name for knob in Tree(knobs).all_knobs()}
         gone = [knob.name for knob in Tree(every).all_knobs() if knob.name not in left]

@@ -25,9 +25,7 @@ class SlotTies:
         BadInput: Layers that share a tensor give it different choices.
     """
 
-    def __init__(
-        self, graph: ModelGraph, groups: Sequence[Shares], skipped: Container[str], inputs: bool
-    ) -> None:
+    def __init__(self, graph: ModelGraph, groups: Sequence[Shares], skipped: Container[str], inputs: bool) -> None:
         self._groups = {path_of(node): group for group in groups for node in group.layers}
         self._skipped = skipped
         self._borrowed: dict[str, dict[str, str | None]] = {}

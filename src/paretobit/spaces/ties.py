@@ -143,9 +143,7 @@ def shared_inputs(graph: ModelGraph) -> list[dict[Place, Node]]:
     return _tied(((n, "data_in") for n in nodes if "data_in" in slots_at(graph, n)), tensors)
 
 
-def _tied(
-    places: Iterable[tuple[Node, str]], tensors: Callable[[Node, str], set[Hashable]]
-) -> list[dict[Place, Node]]:
+def _tied(places: Iterable[tuple[Node, str]], tensors: Callable[[Node, str], set[Hashable]]) -> list[dict[Place, Node]]:
     """Places put together that have a tensor in common."""
     listed = [(node, slot, tensors(node, slot)) for node, slot in places]
     same = _Classes()

@@ -210,9 +210,7 @@ class Transformer:
                 seed_everything(seed)
                 for leaf in tree_leaves(tree_map(_as_plain, model.train(training)(**inputs))):
                     if isinstance(leaf, Tensor):
-                        digest.update(
-                            leaf.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-                        )
+                        digest.update(leaf.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     def _changed(self, values: Mapping[str, Value]) -> Any:

@@ -67,9 +67,7 @@ SAMPLERS: Mapping[str, Sampler] = {
     "random": Sampler(optuna.samplers.RandomSampler, "uniform"),
     "nsgaii": Sampler(optuna.samplers.NSGAIISampler, "evolution by non-dominated sorting", rejected="evolved"),
     "nsgaiii": Sampler(
-        optuna.samplers.NSGAIIISampler,
-        "the same with reference points, for many objectives",
-        rejected="evolved",
+        optuna.samplers.NSGAIIISampler, "the same with reference points, for many objectives", rejected="evolved"
     ),
     "qmc": Sampler(
         optuna.samplers.QMCSampler,
@@ -237,9 +235,7 @@ def _frozen(
 
     def note(knob: Knob) -> Value:
         value = config[knob.name]
-        listed = (
-            IntDistribution(0, len(knob.values) - 1) if knob.ordered else CategoricalDistribution(knob.values)
-        )
+        listed = IntDistribution(0, len(knob.values) - 1) if knob.ordered else CategoricalDistribution(knob.values)
         distributions[knob.name] = listed
         parameters[knob.name] = knob.values.index(value) if knob.ordered else value
         return value
@@ -271,9 +267,7 @@ def _check_arguments(sampler: Sampler, given: Mapping[str, Any]) -> None:
             allowed = [argument for argument in known if argument != "search_space"]
             raise BadInput(f"{sampler.kind.__name__} has no such setting", key=key, found=name, allowed=allowed)
         kind = type(known[name].default)
-        fits = isinstance(value, int | float if kind is float else kind) and isinstance(value, bool) == (
-            kind is bool
-        )
+        fits = isinstance(value, int | float if kind is float else kind) and isinstance(value, bool) == (kind is bool)
         if kind in (bool, int, float, str) and not fits:
             raise BadInput("a value of another type", key=key, found=value, allowed=kind.__name__)
 
@@ -284,8 +278,7 @@ def _sampler(settings: OptunaSettings, seed: int, tree: Tree) -> optuna.samplers
     arguments = {"seed": seed, **sampler.defaults}
     if settings.sampler == "grid":
         arguments["search_space"] = {
-            knob.name: list(range(len(knob.values))) if knob.ordered else list(knob.values)
-            for knob in tree.all_knobs()
+            knob.name: list(range(len(knob.values))) if knob.ordered else list(knob.values) for knob in tree.all_knobs()
         }
     try:
         with warnings.catch_warnings():

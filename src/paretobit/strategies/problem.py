@@ -38,12 +38,7 @@ class Problem:
 
     @classmethod
     def build(
-        cls,
-        tree: Tree,
-        wanted: Wanted,
-        runners: Sequence[Runner],
-        baseline: Metrics,
-        insight: Insight | None = None,
+        cls, tree: Tree, wanted: Wanted, runners: Sequence[Runner], baseline: Metrics, insight: Insight | None = None
     ) -> Problem:
         """Resolve what was asked for against what the runners provide."""
         vocabulary = Vocabulary(runners)

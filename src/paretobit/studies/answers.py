@@ -84,8 +84,7 @@ def knee_of(front: Sequence[Metrics], objectives: Sequence[Objective]) -> int:
     axes = [_normalised([o.value(m) for m in front], o.direction == "maximize") for o in objectives]
     varied = [axis for axis in axes if axis is not None]
     distances = [
-        round((len(varied) - 1 - sum(place)) / math.sqrt(len(varied)), _ALIKE)
-        for place in zip(*varied, strict=True)
+        round((len(varied) - 1 - sum(place)) / math.sqrt(len(varied)), _ALIKE) for place in zip(*varied, strict=True)
     ]
     return distances.index(max(distances)) if distances else 0
 

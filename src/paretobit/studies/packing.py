@@ -45,9 +45,7 @@ class Rows:
         """Rows that follow on those that are there."""
         if not rows:
             return
-        numbers, configs, states, names, metrics, errors, originals, seeds, asked, seconds = zip(
-            *rows, strict=True
-        )
+        numbers, configs, states, names, metrics, errors, originals, seeds, asked, seconds = zip(*rows, strict=True)
         texts: tuple[list[Any], ...] = self._texts
         for column, values in zip(texts, (configs, map(sys.intern, states), metrics), strict=True):
             column.extend(values)

@@ -225,9 +225,7 @@ class Study:
         """
         return self.best("knee")
 
-    def attach(
-        self, build: Callable[[Trial], nn.Module], describe: Callable[[SavedModel, Trial], SavedModel]
-    ) -> None:
+    def attach(self, build: Callable[[Trial], nn.Module], describe: Callable[[SavedModel, Trial], SavedModel]) -> None:
         """Let the study's trials make their models.
 
         Args:

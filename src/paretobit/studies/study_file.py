@@ -138,9 +138,7 @@ class StudyFile:
         if tables and not {"facts", "trials"} <= tables:
             raise StudyError(f"{self._path} is a database, but not a study")
         if tables and version != SCHEMA_VERSION:
-            raise StudyError(
-                f"{self._path} is not a study of this version (schema {version}, not {SCHEMA_VERSION})"
-            )
+            raise StudyError(f"{self._path} is not a study of this version (schema {version}, not {SCHEMA_VERSION})")
         if read_only:
             return bool(tables)
         self._db.execute("PRAGMA journal_mode = WAL")

@@ -59,9 +59,7 @@ class Trial:
                 that it trained were not kept.
         """
         if self._build is None:
-            raise ParetoBitError(
-                "the study was opened without its model: use paretobit.load on the run's best/"
-            )
+            raise ParetoBitError("the study was opened without its model: use paretobit.load on the run's best/")
         return self._build(self)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -51,9 +51,7 @@ class EngineConformance:
                     assert finished.outcome == expected[number]  # to the last bit
                     assert finished.seconds > 0
 
-    def test_an_exception_in_a_trial_is_a_failed_outcome_and_the_next_one_runs(
-        self, make_engine: MakeEngine
-    ) -> None:
+    def test_an_exception_in_a_trial_is_a_failed_outcome_and_the_next_one_runs(self, make_engine: MakeEngine) -> None:
         with closing(make_engine(small_bench(), small_bench)) as engine:
             for width, state in ((2, "failed"), (4, "complete")):
                 engine.submit(bench_config(width))

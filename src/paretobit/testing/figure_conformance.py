@@ -99,10 +99,7 @@ def small_study(trials: str = "many") -> Study:
         if trials == "failed" and len(calls) > 1:
             raise RuntimeError("on purpose")
         rows = candidate(x)
-        return {
-            "accuracy": float((rows.argmax(1) == y).double().mean()),
-            "loss": float((rows - full).abs().mean()),
-        }
+        return {"accuracy": float((rows.argmax(1) == y).double().mean()), "loss": float((rows - full).abs().mean())}
 
     with torch.no_grad():
         full = model.eval()(x)

@@ -48,9 +48,7 @@ class RunnerConformance:
         float_model = Candidate({}, copy.deepcopy(graph.model).eval())
         return [float_model, *(Candidate(f, m) for f, m in zip(formats, models, strict=True))]
 
-    def test_what_is_declared_is_delivered_and_nothing_else(
-        self, runner: Runner, candidates: Candidates
-    ) -> None:
+    def test_what_is_declared_is_delivered_and_nothing_else(self, runner: Runner, candidates: Candidates) -> None:
         for candidate in candidates:
             measured = measure([runner], candidate)  # as the bench does: refuses what is missing or no number
             assert set(measured) == {metric.name for metric in runner.metrics} != set()

@@ -63,13 +63,9 @@ class SpaceConformance:
 
     def test_a_configuration_survives_json(self, bound: BoundSpace) -> None:
         for config in self._configs(bound):
-            assert (
-                bound.tree.check(json.loads(config.to_json())) == Config.from_json(config.to_json()) == config
-            )
+            assert bound.tree.check(json.loads(config.to_json())) == Config.from_json(config.to_json()) == config
 
-    def test_what_was_applied_before_leaves_no_trace(
-        self, bound: BoundSpace, graph: ModelGraph, inputs: Any
-    ) -> None:
+    def test_what_was_applied_before_leaves_no_trace(self, bound: BoundSpace, graph: ModelGraph, inputs: Any) -> None:
         given = copy.deepcopy(graph.model.state_dict())
         used = bound.prepare()
         for config in [None, *self._configs(bound), None, *reversed(self._configs(bound)), None]:

@@ -65,9 +65,7 @@ class StrategyConformance:
             found = self._run(strategy, in_flight=in_flight)
             assert self.repeats or len(set(found)) == len(found) <= strategy.problem.tree.size
 
-    def test_it_gives_as_many_as_are_asked_for_and_fewer_only_at_the_end(
-        self, make_strategy: MakeStrategy
-    ) -> None:
+    def test_it_gives_as_many_as_are_asked_for_and_fewer_only_at_the_end(self, make_strategy: MakeStrategy) -> None:
         strategy, number = make_strategy(0), 0
         for n in (1, 2, 5, 1):
             asked = strategy.ask(n)
@@ -78,9 +76,7 @@ class StrategyConformance:
             strategy.tell([self._trial(strategy, number + i, config) for i, config in enumerate(asked)])
             number += n
 
-    def test_a_fresh_one_that_is_told_what_was_stored_asks_for_the_same(
-        self, make_strategy: MakeStrategy
-    ) -> None:
+    def test_a_fresh_one_that_is_told_what_was_stored_asks_for_the_same(self, make_strategy: MakeStrategy) -> None:
         whole = self._run(make_strategy(2), in_flight=3)
         found, another = [], self._steps(make_strategy(8))
         for config in self._steps(make_strategy(2), in_flight=3, stored=True):
@@ -106,17 +102,11 @@ class StrategyConformance:
         assert runs[0] == runs[1]
         assert self.repeats or not set(givens) & set(runs[0])
 
-    def _run(
-        self, strategy: Strategy, states: tuple[State, ...] = ("complete",), in_flight: int = 1
-    ) -> list[Config]:
+    def _run(self, strategy: Strategy, states: tuple[State, ...] = ("complete",), in_flight: int = 1) -> list[Config]:
         return list(self._steps(strategy, in_flight, states))
 
     def _steps(
-        self,
-        strategy: Strategy,
-        in_flight: int = 1,
-        states: tuple[State, ...] = ("complete",),
-        stored: bool = False,
+        self, strategy: Strategy, in_flight: int = 1, states: tuple[State, ...] = ("complete",), stored: bool = False
     ) -> Iterator[Config]:
         """Proposals one by one, told in order when so many are in flight."""
         waiting: deque[Trial] = deque()

@@ -64,9 +64,7 @@ class Tensors:
             assert same(x, before)
 
     @in_each(DTYPES)
-    def test_nan_stays_where_it_is_and_disturbs_no_other(
-        self, number_format: Format, dtype: torch.dtype
-    ) -> None:
+    def test_nan_stays_where_it_is_and_disturbs_no_other(self, number_format: Format, dtype: torch.dtype) -> None:
         for size in range(1, self.part):
             x = torch.cat([torch.tensor([math.nan]), torch.arange(1.0, size + 1) - 1.5]).to(dtype)
             y = number_format.quantize(x)
@@ -128,9 +126,7 @@ class Tensors:
         assert (number_format.quantize(x * 1e-2)[x == 0] == 0).all()
 
     @in_each(HALF)
-    def test_half_types_are_computed_in_float32_and_rounded(
-        self, number_format: Format, dtype: torch.dtype
-    ) -> None:
+    def test_half_types_are_computed_in_float32_and_rounded(self, number_format: Format, dtype: torch.dtype) -> None:
         limit = torch.finfo(dtype).max
         edges = torch.tensor([limit, -limit, math.inf, -math.inf, math.nan, 0.0, 1e-7, 0.1], dtype=dtype)
         for x in (normal((6, 8), dtype), normal((6, 8), dtype) * 1e4, normal((33, 34), dtype) / 100, edges):
@@ -168,9 +164,7 @@ class Gradients:
             assert not number_format.quantize(leaf).requires_grad
 
     @in_each(EXACT)
-    def test_a_masked_gradient_is_zero_where_values_saturate(
-        self, number_format: Format, dtype: torch.dtype
-    ) -> None:
+    def test_a_masked_gradient_is_zero_where_values_saturate(self, number_format: Format, dtype: torch.dtype) -> None:
         if not isinstance(number_format, LossyFormat):
             return
         number_format = dataclasses.replace(number_format, gradient="mask")

@@ -164,9 +164,7 @@ class Values:
             return
         for largest in (1.0, 1.4, 1.99):
             places = torch.linspace(-largest, largest, 301, dtype=dtype)
-            parts = [
-                torch.stack([place.new_tensor(largest), place.new_tensor(-largest), place]) for place in places
-            ]
+            parts = [torch.stack([place.new_tensor(largest), place.new_tensor(-largest), place]) for place in places]
             values = torch.stack([number_format.quantize(part)[2] for part in parts]).double()
             error = (values - places.double()).abs()
             attained = torch.tensor(sorted(set(values.tolist())), dtype=torch.float64)
@@ -175,9 +173,7 @@ class Values:
             assert len(attained) > 1 or number_format.element_bits == 1
 
     @in_each(EXACT)
-    def test_a_scale_from_the_data_follows_powers_of_two(
-        self, number_format: Format, dtype: torch.dtype
-    ) -> None:
+    def test_a_scale_from_the_data_follows_powers_of_two(self, number_format: Format, dtype: torch.dtype) -> None:
         traits = number_format.traits
         if traits.scale not in ("max", "mean", "search") or not traits.deterministic:
             return

@@ -21,10 +21,7 @@ class Distillation(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     teacher_weight: float = Field(
-        0.5,
-        gt=0,
-        le=1,
-        description="share of the loss that is the distance to the teacher, the labels have the rest",
+        0.5, gt=0, le=1, description="share of the loss that is the distance to the teacher, the labels have the rest"
     )
     teacher_temperature: float = Field(
         2.0, gt=0, allow_inf_nan=False, description="divides the logits of both before they are compared"
@@ -83,6 +80,4 @@ class Teacher:
             problem = f"the teacher does not run on this data: {type(error).__name__}: {error}"
             raise BadInput(problem, key="teacher", found=tuple(x.shape)) from error
         if found != shape:
-            raise BadInput(
-                "the teacher has not the student's classes", key="teacher", found=found, allowed=str(shape)
-            )
+            raise BadInput("the teacher has not the student's classes", key="teacher", found=found, allowed=str(shape))

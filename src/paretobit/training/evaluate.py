@@ -148,9 +148,7 @@ def check_classifier(model: nn.Module, x: Tensor, y: Tensor, otherwise: str = ""
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= logits.shape[1]:
         allowed = f"0 to {logits.shape[1] - 1}"
-        raise BadInput(
-            "labels outside the model's classes", key="labels", found=f"{low} to {high}", allowed=allowed
-        )
+        raise BadInput("labels outside the model's classes", key="labels", found=f"{low} to {high}", allowed=allowed)
 
 
 _works_in_place: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()

@@ -76,9 +76,7 @@ def fit(
         ParetoBitError: The loss is no longer finite.
     """
     if resume and folder is None:
-        raise BadInput(
-            "resuming needs the folder of the interrupted training", key="resume", allowed="a folder"
-        )
+        raise BadInput("resuming needs the folder of the interrupted training", key="resume", allowed="a folder")
     scales = learn_scales(model) if settings.learned_scales else None
     history = None
     try:

@@ -27,9 +27,7 @@ class SteppingSettings(BaseModel):
     scheduler: str | None = Field(
         None, description="a torch learning-rate scheduler by name; cosine and plateau are short names"
     )
-    scheduler_settings: dict[str, Any] = Field(
-        {}, description="its arguments; lengths default to the whole training"
-    )
+    scheduler_settings: dict[str, Any] = Field({}, description="its arguments; lengths default to the whole training")
     monitor: Literal["accuracy", "loss"] = Field("accuracy", description="validation metric that ranks epochs")
 
 
@@ -44,11 +42,7 @@ REFUSED_OPTIMIZERS = {
 }
 # These take functions or other schedulers, which no settings file can hold.
 _UNREACHABLE = ("LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler", "LRScheduler")
-_ALIASES = {
-    "cosine": "cosineannealing",
-    "plateau": "reducelronplateau",
-    "warmrestarts": "cosineannealingwarmrestarts",
-}
+_ALIASES = {"cosine": "cosineannealing", "plateau": "reducelronplateau", "warmrestarts": "cosineannealingwarmrestarts"}
 
 
 def _folded(name: str) -> str:
@@ -121,9 +115,7 @@ class Schedule:
         total = getattr(self._scheduler, "total_steps", needed)
         if total < needed:
             key = "scheduler_settings.total_steps"
-            raise BadInput(
-                "the schedule is shorter than the training", key=key, found=total, allowed=f">= {needed}"
-            )
+            raise BadInput("the schedule is shorter than the training", key=key, found=total, allowed=f">= {needed}")
 
     def after_batch(self) -> None:
         """Step a schedule that moves with every batch."""
@@ -165,19 +157,12 @@ def _schedule_defaults(
         "PolynomialLR": {"total_iters": epochs},
         "ReduceLROnPlateau": {"mode": "max" if settings.monitor == "accuracy" else "min"},
         "OneCycleLR": {"max_lr": peak, "cycle_momentum": momentum, **length},
-        "CyclicLR": {
-            "base_lr": peak / 10,
-            "max_lr": peak,
-            "step_size_up": half_cycle,
-            "cycle_momentum": momentum,
-        },
+        "CyclicLR": {"base_lr": peak / 10, "max_lr": peak, "step_size_up": half_cycle, "cycle_momentum": momentum},
     }
     return defaults.get(kind.__name__, {})
 
 
-def _call(
-    kind: type[Any], subject: Any, given: Mapping[str, Any], defaults: Mapping[str, Any], key: str
-) -> Any:
+def _call(kind: type[Any], subject: Any, given: Mapping[str, Any], defaults: Mapping[str, Any], key: str) -> Any:
     """`kind(subject, **defaults, **given)`, with what does not fit reported under `key`."""
     fixed = {"self", "params", "optimizer", "lr", "last_epoch"}
     allowed = [name for name in inspect.signature(kind).parameters if name not in fixed]

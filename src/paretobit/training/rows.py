@@ -13,9 +13,7 @@ Split = tuple[Tensor, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def check_rows(
-    train: Split, val: Split | None, settings: TrainSettings, loss: Loss | None, classes: bool
-) -> Monitor:
+def check_rows(train: Split, val: Split | None, settings: TrainSettings, loss: Loss | None, classes: bool) -> Monitor:
     """Refuse rows that cannot be trained on.
 
     Returns:
@@ -32,15 +30,11 @@ def check_rows(
             raise BadInput("targets unlike the training targets", key=name, found=str(y.dtype))
     if loss is None and not classes:
         found = f"{train[1].dtype} of shape {tuple(train[1].shape)}"
-        raise BadInput(
-            "targets that are not classes need a loss", key="y", found=found, allowed="int64 (rows,)"
-        )
+        raise BadInput("targets that are not classes need a loss", key="y", found=found, allowed="int64 (rows,)")
     if loss is not None and settings.label_smoothing:
         raise BadInput("label smoothing has no effect on a loss of your own", key="label_smoothing")
     if settings.early_stopping is not None and val is None:
-        raise BadInput(
-            "early stopping needs validation rows", key="early_stopping", found=settings.early_stopping
-        )
+        raise BadInput("early stopping needs validation rows", key="early_stopping", found=settings.early_stopping)
     if not classes and "monitor" in settings.model_fields_set and settings.monitor == "accuracy":
         raise BadInput("no accuracy without classes", key="monitor", found="accuracy", allowed=["loss"])
     return settings.monitor if classes else "loss"
@@ -73,7 +67,5 @@ def batch_sizes(x: Tensor, batch_size: int, model: nn.Module) -> list[int]:
     if sizes[-1] == 1 and batch_size > 1 and len(sizes) > 1:
         sizes[-2:] = [batch_size + 1]
     if sizes[-1] == 1 and x.ndim == 2:
-        raise BadInput(
-            "BatchNorm cannot train on one row", key="batch_size", found=batch_size, allowed="2 or more"
-        )
+        raise BadInput("BatchNorm cannot train on one row", key="batch_size", found=batch_size, allowed="2 or more")
     return sizes

@@ -41,9 +41,7 @@ class TrainSettings(SteppingSettings):
     def _can_be_built(self) -> TrainSettings:
         """Build both on a stand-in parameter, so that torch refuses bad settings now and not mid-run."""
         if not re.fullmatch(r"cpu|auto|(gpu|cuda)(:\d+)?", self.device):
-            raise BadInput(
-                "unknown device", key="device", found=self.device, allowed=["cpu", "cuda", "gpu", "auto"]
-            )
+            raise BadInput("unknown device", key="device", found=self.device, allowed=["cpu", "cuda", "gpu", "auto"])
         named = (self.optimizer, self.optimizer_settings, self.scheduler, self.scheduler_settings)
         if named != ("adam", {}, None, {}):  # torch's first optimiser imports its compiler: a second
             stand_in = build_optimizer([nn.Parameter(torch.zeros(1, 1))], self)

@@ -63,9 +63,7 @@ class TrainingFolder:
         for path in (self._curves, self._best / "metrics.json", self._best / "weights.safetensors"):
             path.unlink(missing_ok=True)
 
-    def commit(
-        self, model: nn.Module, optimizer: optim.Optimizer, settings: TrainSettings, history: History
-    ) -> None:
+    def commit(self, model: nn.Module, optimizer: optim.Optimizer, settings: TrainSettings, history: History) -> None:
         """Write the state after the last epoch of `history`."""
         epoch = history.epochs[-1]
         weights = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}

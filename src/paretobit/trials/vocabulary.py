@@ -24,9 +24,7 @@ class Vocabulary:
             for metric in runner.metrics:
                 if metric.name in self.metrics:
                     both = f"{providers[metric.name]} and {provider}"
-                    raise BadInput(
-                        f"two runners provide the same metric: {both}", key="runners", found=metric.name
-                    )
+                    raise BadInput(f"two runners provide the same metric: {both}", key="runners", found=metric.name)
                 self.metrics[metric.name], providers[metric.name] = metric, provider
 
     def resolve(self, name: str) -> str:
@@ -39,9 +37,7 @@ class Vocabulary:
             if name in (metric.name, metric.short):
                 return metric.name
         known = [*self.metrics, *(m.short for m in self.metrics.values() if m.short)]
-        provider = next(
-            (e.name for e in RUNNERS if any(name in (m.name, m.short) for m in e.value.metrics)), None
-        )
+        provider = next((e.name for e in RUNNERS if any(name in (m.name, m.short) for m in e.value.metrics)), None)
         problem = f"no runner in use provides this metric: add '{provider}'" if provider else "unknown metric"
         raise BadInput(problem, key="metric", found=name, allowed=known)
 

@@ -78,9 +78,7 @@ class Forgiving:
         for key, least in (("rate", 1.0), ("reference", 0.0), ("stress", 0.0)):
             value = getattr(self, key)
             if value is not None and not least < value < math.inf:
-                raise BadInput(
-                    "out of range", key=f"forgiving.{key}", found=value, allowed=f"more than {least:g}"
-                )
+                raise BadInput("out of range", key=f"forgiving.{key}", found=value, allowed=f"more than {least:g}")
 
     def factor(self, metrics: Metrics) -> float:
         """What the quality is multiplied with.

@@ -7,15 +7,7 @@ from dataclasses import dataclass
 
 from paretobit.errors import BadInput
 from paretobit.wanted.metric import Direction
-from paretobit.wanted.objectives import (
-    Constraint,
-    Forgiving,
-    Knee,
-    Metrics,
-    Objective,
-    Question,
-    split_constraints,
-)
+from paretobit.wanted.objectives import Constraint, Forgiving, Knee, Metrics, Objective, Question, split_constraints
 
 
 @dataclass(frozen=True)

@@ -134,11 +134,7 @@ def evidence_for(
 
 
 def _calibration(
-    splits: Mapping[str, tuple[Tensor, Tensor]],
-    given: Rows,
-    loss: Loss | None,
-    rows_per_batch: int,
-    model: nn.Module,
+    splits: Mapping[str, tuple[Tensor, Tensor]], given: Rows, loss: Loss | None, rows_per_batch: int, model: nn.Module
 ) -> Calibration | None:
     """What was given; a number: so many of the first rows to train on, or else to validate on."""
     if isinstance(given, int):

@@ -169,9 +169,7 @@ class _Replay:
         self._problem = table.problem(wanted)
         evidence = table.about["evidence"] or {"seconds": {}}
         self._seconds: dict[Asked, float] = {
-            (name, outer, None): spent
-            for name, each in evidence["seconds"].items()
-            for outer, spent in each.items()
+            (name, outer, None): spent for name, each in evidence["seconds"].items() for outer, spent in each.items()
         }
 
     def __call__(self, job: tuple[Contestant, int]) -> Play:
@@ -246,9 +244,7 @@ def _key(job: tuple[Contestant, int]) -> tuple[str, int]:
     return job[0].label, job[1]
 
 
-def _told(
-    plays: Iterable[Play], jobs: Sequence[tuple[Contestant, int]], on_play: OnPlay | None
-) -> Iterator[Play]:
+def _told(plays: Iterable[Play], jobs: Sequence[tuple[Contestant, int]], on_play: OnPlay | None) -> Iterator[Play]:
     for done, (one, (contestant, _)) in enumerate(zip(plays, jobs, strict=True), 1):
         if on_play:
             on_play(contestant.label, done, len(jobs))

@@ -42,9 +42,7 @@ def load_saved(path: str | Path, model: str | None = None) -> tuple[nn.Module, M
     return load(path, build_again(source)), source
 
 
-def open_saved(
-    path: str | Path, data: DataSettings | None = None, model: str | None = None
-) -> tuple[nn.Module, Data]:
+def open_saved(path: str | Path, data: DataSettings | None = None, model: str | None = None) -> tuple[nn.Module, Data]:
     """A saved model, as in `load_saved`, and the data it was made for, or other `data`.
 
     Raises:

@@ -120,9 +120,7 @@ def _check_shapes(space: Space, bound: BoundSpace) -> None:
             raise BadInput(problem, key="steps", found=stages[name], allowed="shape, where it does")
 
 
-def _check_stop(
-    settings: PipelineSettings, evidence: Evidence, runners: Sequence[Runner], wanted: Wanted
-) -> None:
+def _check_stop(settings: PipelineSettings, evidence: Evidence, runners: Sequence[Runner], wanted: Wanted) -> None:
     """What is compared after an epoch must be known after it."""
     if not settings.trains:
         raise BadInput("there is no training to stop", key=f"{PLACE}.stop", allowed=list(TRAINS))

@@ -101,9 +101,7 @@ def seconds_of_training(pipeline: Pipeline) -> float:
             continue
         settings: TrainingStep = getattr(pipeline.settings, step)
         rows = min(len(x), _BATCHES * settings.batch_size)
-        short = settings.plain.model_copy(
-            update={"max_epochs": 1, "early_stopping": None, "learned_scales": False}
-        )
+        short = settings.plain.model_copy(update={"max_epochs": 1, "early_stopping": None, "learned_scales": False})
         start = time.perf_counter()
         fit(copy.deepcopy(pipeline.evidence.graph.model), (x[:rows], y[:rows]), val, short, loss=loss)
         seconds += (time.perf_counter() - start) * settings.max_epochs * len(x) / rows

@@ -62,9 +62,7 @@ def run(
         return _searched(assembled, folder, on_trial, on_judged, extend)
 
 
-def train_first(
-    assembled: Assembled, folder: RunFolder, on_epoch: Callable[[Epoch], None] | None = None
-) -> None:
+def train_first(assembled: Assembled, folder: RunFolder, on_epoch: Callable[[Epoch], None] | None = None) -> None:
     """Train the model into the folder's `float/`, where that comes before the search."""
     if assembled.trains_first:
         settings, data = assembled.settings, assembled.subject.data
@@ -118,6 +116,4 @@ def _check_training(settings: Settings, folder: RunFolder) -> None:
         there, here = (getattr(s, section).model_dump() for s in (recorded, settings))
         for key, value in here.items():
             if there[key] != value:
-                raise StudyError(
-                    f"the study is another search's: its {section}.{key} is {there[key]}, not {value}"
-                )
+                raise StudyError(f"the study is another search's: its {section}.{key} is {there[key]}, not {value}")

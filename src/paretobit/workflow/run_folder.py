@@ -65,9 +65,7 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise BadInput("the run folder is a file", key="--out", found=str(path))
         if path.is_dir() and any(path.iterdir()) and not resume:
-            raise BadInput(
-                "the run folder is not empty: use --resume to go on in it", key="--out", found=str(path)
-            )
+            raise BadInput("the run folder is not empty: use --resume to go on in it", key="--out", found=str(path))
         return cls(path)
 
     def create(self) -> None:

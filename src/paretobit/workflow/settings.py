@@ -42,9 +42,7 @@ class ForgivingSettings(_Section):
 
     metric: str = Field(description="the quality, maximised: accuracy")
     cost: str = Field(description="the metric that it is traded for: bitops")
-    delta: float = Field(
-        0.08, description="share of the quality forgiven each time the cost is divided by rate"
-    )
+    delta: float = Field(0.08, description="share of the quality forgiven each time the cost is divided by rate")
     delta_above: float | None = Field(
         None, description="share taken away each time the cost is rate times higher; unset: delta"
     )
@@ -75,17 +73,12 @@ class SearchSettings(_Section):
         {}, description="runner, or path/to/file.py:function, to its settings, in place of the default runners"
     )
     evaluate: str | None = Field(
-        None,
-        description="path/to/file.py:function, from a model to {name: number}, in place of basic_evaluation",
+        None, description="path/to/file.py:function, from a model to {name: number}, in place of basic_evaluation"
     )
     loss: str | None = Field(
-        None,
-        description="path/to/file.py:function, from output and target to the mean loss, for what is no "
-        "classifier",
+        None, description="path/to/file.py:function, from output and target to the mean loss, for what is no classifier"
     )
-    maximize: list[str] = Field(
-        [], description="metrics to maximise; also 'accuracy forgiving 8% per halved bitops'"
-    )
+    maximize: list[str] = Field([], description="metrics to maximise; also 'accuracy forgiving 8% per halved bitops'")
     minimize: list[str] = Field([], description="metrics to minimise")
     subject_to: list[str] = Field([], description="constraints: 'accuracy >= baseline - 0.01'")
     forgiving: ForgivingSettings | None = Field(
@@ -213,8 +206,7 @@ class SearchSettings(_Section):
             return Wanted.of(self.maximize, self.minimize, self.subject_to, traded)
         if self.maximize or self.minimize or traded:
             raise BadInput(
-                "objectives are given twice: as metrics, and as maximize, minimize or forgiving",
-                key="search.metrics",
+                "objectives are given twice: as metrics, and as maximize, minimize or forgiving", key="search.metrics"
             )
         if not self.sum_scaled_metrics:
             objectives = [

@@ -10,13 +10,7 @@ from paretobit.session.session import Session
 from paretobit.spaces import Space
 from paretobit.studies.study import Study
 from paretobit.trials.vocabulary import check_before_work
-from paretobit.workflow.assemble import (
-    choose_strategy,
-    default_strategy,
-    evidence_for,
-    make_runners,
-    make_space,
-)
+from paretobit.workflow.assemble import choose_strategy, default_strategy, evidence_for, make_runners, make_space
 from paretobit.workflow.pipeline import check_strategy, make_pipeline, steps_of
 from paretobit.workflow.settings import Settings
 from paretobit.workflow.subject import Given, Subject
@@ -41,9 +35,7 @@ class Assembled:
         return not self.subject.has_weights and (pipeline is None or not pipeline.settings.from_nothing)
 
 
-def assemble(
-    settings: Settings, document: Document, given: Given | None = None, *, begun: bool = False
-) -> Assembled:
+def assemble(settings: Settings, document: Document, given: Given | None = None, *, begun: bool = False) -> Assembled:
     """Everything a search needs, checked, whichever door it came through.
 
     A search that has `begun` needs no trials of another one.
@@ -92,9 +84,7 @@ def assemble(
         strategy_settings=strategy,
         n_trials=n_trials,
         seed=settings.seed,
-        execution=Execution(
-            asked.workers, asked.engine, asked.timeout, asked.trial_timeout, asked.max_failures
-        ),
+        execution=Execution(asked.workers, asked.engine, asked.timeout, asked.trial_timeout, asked.max_failures),
         eval_mode=asked.eval_mode,
         best=asked.best,
         space_name=space.name,

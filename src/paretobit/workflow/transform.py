@@ -88,9 +88,7 @@ def transform(settings: Settings, document: Document, folder: RunFolder) -> Tran
     return Transformed(graph, summarize_quantization(graph), layers, sides[0], sides[1], sums, told)
 
 
-def _run(
-    chosen: Pass, graph: ModelGraph, table: Mapping[str, Any], data: Data
-) -> tuple[ModelGraph, dict[str, Any]]:
+def _run(chosen: Pass, graph: ModelGraph, table: Mapping[str, Any], data: Data) -> tuple[ModelGraph, dict[str, Any]]:
     """A pass; one that takes calibration batches is given rows of the training data."""
     if "batches" in inspect.signature(chosen).parameters:
         chosen = functools.partial(chosen, batches=[data.train.x[:_ROWS]])  # type: ignore[call-arg]

@@ -92,9 +92,7 @@ def test_every_parameter_of_every_format_can_be_given_for_every_slot(name):
     parameters = PARAMETERS.get(name, {"gradient": "mask"})
     entry = {f"{slot}_{key}": value for slot in SLOTS for key, value in parameters.items()}
     assert slot_formats({"name": name, **entry}) == dict.fromkeys(SLOTS, make(name, **parameters))
-    assert slot_formats({slot: {"name": name, **parameters} for slot in SLOTS}) == slot_formats(
-        {"name": name, **entry}
-    )
+    assert slot_formats({slot: {"name": name, **parameters} for slot in SLOTS}) == slot_formats({"name": name, **entry})
 
 
 def test_slots_may_take_different_families():

@@ -61,11 +61,7 @@ def test_layers_come_in_order_of_execution_and_once():
 @pytest.mark.parametrize(
     ("by", "key", "message"),
     [
-        (
-            "type",
-            "lineer",
-            r"this type: found 'lineer'; allowed: batch_norm1d, dropout, linear, relu.*'linear'\?",
-        ),
+        ("type", "lineer", r"this type: found 'lineer'; allowed: batch_norm1d, dropout, linear, relu.*'linear'\?"),
         ("type", "conv2d", r"this type: found 'conv2d'"),
         ("type", "output", r"this type"),
         ("name", "seq_block_2", r"this name: found 'seq_block_2'.*did you mean 'seq_blocks_\d+'"),

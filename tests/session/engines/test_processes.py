@@ -30,11 +30,7 @@ class Deeds:
         pass
 
     def say_where(self, config):
-        return {
-            "pid": os.getpid(),
-            "threads": torch.get_num_threads(),
-            "compiler": "torch._dynamo" in sys.modules,
-        }
+        return {"pid": os.getpid(), "threads": torch.get_num_threads(), "compiler": "torch._dynamo" in sys.modules}
 
     def say_type(self, config):
         return {"bytes": torch.ones(1).element_size()}
@@ -102,8 +98,7 @@ def gone(pids, seconds=30.0):
     late = time.monotonic() + seconds
     while time.monotonic() < late:
         states = [
-            subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout
-            for pid in pids
+            subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout for pid in pids
         ]
         if all(not state or state.startswith("Z") for state in states):
             return True
@@ -167,10 +162,7 @@ def test_closing_ends_the_workers_in_the_middle_of_a_trial(engine_of, tmp_path):
 
 
 def test_what_cannot_travel_is_bad_input_before_a_process_starts(tmp_path):
-    with (
-        open(tmp_path / "open", "w") as file,
-        pytest.raises(BadInput, match=r"cannot be sent to worker.*workers"),
-    ):
+    with open(tmp_path / "open", "w") as file, pytest.raises(BadInput, match=r"cannot be sent to worker.*workers"):
         ProcessEngine(lambda: file, 2)
 
 

@@ -264,9 +264,7 @@ def test_what_it_cannot_answer_is_refused_before_any_trial(search, wanted, messa
 def test_a_small_space_is_exhausted_once(search):
     study = search(space=SMALL, n_trials=60)
     assert len(study.trials) == len(set(configs(study))) == 27
-    corrected = search(
-        space=pb.Quantize(seed={"linear": {"weight": WIDTHS["weight"][:2]}}) * pb.Correct(), n_trials=60
-    )
+    corrected = search(space=pb.Quantize(seed={"linear": {"weight": WIDTHS["weight"][:2]}}) * pb.Correct(), n_trials=60)
     assert len(corrected.trials) == len(set(configs(corrected))) == 16
 
 

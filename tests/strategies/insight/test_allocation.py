@@ -42,8 +42,7 @@ def best_by_hand(allocation, bounds, avoid=()):
     harms = [
         sum(allocation.scores[g][k] for g, k in enumerate(choice))
         for choice in itertools.product(*map(range, allocation.sizes))
-        if choice not in avoid
-        and all(low <= allocation.exact(choice)[m] <= high for m, (low, high) in bounds.items())
+        if choice not in avoid and all(low <= allocation.exact(choice)[m] <= high for m, (low, high) in bounds.items())
     ]
     return min(harms, default=math.inf)
 
@@ -169,10 +168,7 @@ def test_a_metric_that_does_not_add_up_is_recognised(base):
         "product": lambda c: base + math.prod(part[k] for part, k in zip(parts, c, strict=True)),
     }
     allocation = allocation_of([[0.0, 0.0]] * 3, metrics, dict.fromkeys(metrics, 1))
-    assert {name: cost.reciprocal for name, cost in allocation.additive.items()} == {
-        "sum": False,
-        "density": True,
-    }
+    assert {name: cost.reciprocal for name, cost in allocation.additive.items()} == {"sum": False, "density": True}
     assert allocation.remaining == ("largest", "product")
     for choice in itertools.product(range(2), repeat=3):
         for name, cost in allocation.additive.items():
@@ -226,12 +222,7 @@ def test_100_groups_of_20_options_are_solved_close_to_the_linear_bound():
         assert allocation.exact(choice)["cost"] <= budget
         one_each = np.kron(np.eye(groups), np.ones(options))
         linear = linprog(
-            scores.ravel(),
-            A_ub=parts.reshape(1, -1),
-            b_ub=[budget],
-            A_eq=one_each,
-            b_eq=np.ones(groups),
-            bounds=(0, 1),
+            scores.ravel(), A_ub=parts.reshape(1, -1), b_ub=[budget], A_eq=one_each, b_eq=np.ones(groups), bounds=(0, 1)
         )
         assert allocation.predicted(choice) <= linear.fun * (1 + 2e-3)
         assert allocation.predicted(choice) >= linear.fun * (1 - 1e-9)

@@ -14,11 +14,7 @@ TREE = Tree((Knob.of("multiplier", [1, 2]), WIDTH, Knob.of("correction", ["none"
 
 
 def table(factor):
-    options = (
-        Config({"width": "full"}),
-        Config({"width": "int", "bits": 4}),
-        Config({"width": "int", "bits": 8}),
-    )
+    options = (Config({"width": "full"}), Config({"width": "int", "bits": 4}), Config({"width": "int", "bits": 8}))
     return ScoreTable((Group("layer", options, (0.0, math.inf, 0.1 * factor)),), 1.5, {"int4": "not finite"})
 
 

@@ -94,9 +94,7 @@ def test_every_shape_has_tables_of_its_own(insight_of):
         alone = pb.Quantize(seed=FORMATS)
         local = insight_of(alone)[0]
         assert [g.options for g in table.groups] == [
-            tuple(
-                Config({k: v for k, v in o.items() if k.startswith(f"{name}.")}) for o in _options(local, name)
-            )
+            tuple(Config({k: v for k, v in o.items() if k.startswith(f"{name}.")}) for o in _options(local, name))
             for name in ("0", "3")
         ]
         model = bound.apply(bound.prepare(), bound.tree.check({**bound.tree.at(0), **config}))
@@ -143,9 +141,7 @@ def test_around_a_configuration_its_own_options_score_zero(insight_of):
         here = bound.tree.at(index)
         table = insight.table("directional", NONE, here)
         for group in table.groups:
-            own = [
-                s for o, s in zip(group.options, group.scores, strict=True) if all(here[k] == o[k] for k in o)
-            ]
+            own = [s for o, s in zip(group.options, group.scores, strict=True) if all(here[k] == o[k] for k in o)]
             assert own == [0.0]
             assert any(score != 0 for score in group.scores)
 
@@ -153,7 +149,5 @@ def test_around_a_configuration_its_own_options_score_zero(insight_of):
 def test_a_seed_draws_labels_of_its_own(net, rows):
     evidence = evidence_for(net, {"val": rows}, calibration=32)
     bound = pb.Quantize(seed=FORMATS).bind(evidence.graph, evidence.calibration)
-    tables = [
-        ModelInsight(bound, evidence, lambda c: {}, seed).table("directional", NONE) for seed in (0, 0, 1)
-    ]
+    tables = [ModelInsight(bound, evidence, lambda c: {}, seed).table("directional", NONE) for seed in (0, 0, 1)]
     assert tables[0] == tables[1] != tables[2]

@@ -117,8 +117,7 @@ def test_both_gradient_tables_are_the_formulas_sample_by_sample(batches):
                 ([z], [first(coarse.quantize(x))], after_first) for x, z in zip(batches, hidden, strict=True)
             ],
             ("2.data_in_width", 4): [
-                ([y], [second(coarse.quantize(z.relu()))], after_second)
-                for z, y in zip(hidden, logits, strict=True)
+                ([y], [second(coarse.quantize(z.relu()))], after_second) for z, y in zip(hidden, logits, strict=True)
             ],
         }
     tables = {name: insight.table(name, NONE) for name in ("diagonal", "directional")}
@@ -194,9 +193,7 @@ class Branches(nn.Module):
 def test_what_works_in_place_scores_as_what_does_not():
     generator = torch.Generator().manual_seed(1)
     calibration = Calibration((torch.randn(9, 2, 5, 5, generator=generator),))
-    space = pb.Quantize(
-        seed={"conv2d": {**WEIGHTS, **DATA}, "batchnorm2d": DATA, "linear": WEIGHTS, "relu": DATA}
-    )
+    space = pb.Quantize(seed={"conv2d": {**WEIGHTS, **DATA}, "batchnorm2d": DATA, "linear": WEIGHTS, "relu": DATA})
     found = []
     for inplace in (False, True):
         torch.manual_seed(0)
@@ -257,10 +254,7 @@ def test_a_users_loss_is_the_one_that_is_differentiated(mlp, batches):
     assert score_of(insight.table("diagonal", NONE), option) == pytest.approx(diagonal / 24, rel=1e-4)
     assert score_of(insight.table("directional", NONE), option) == pytest.approx(directional / 24, rel=1e-4)
     loss = (
-        sum(
-            float(calibration.loss(mlp(x.clone()).detach(), y)) * len(x)
-            for x, y in zip(batches, targets, strict=True)
-        )
+        sum(float(calibration.loss(mlp(x.clone()).detach(), y)) * len(x) for x, y in zip(batches, targets, strict=True))
         / 12
     )
     assert insight.table("diagonal", NONE).base == pytest.approx(loss, rel=1e-5)
@@ -388,12 +382,8 @@ def test_pruning_and_formats_are_scored_beside_each_other(mlp, batches):
     for name in both.tables:
         pruned = score_of(alone.table(name, NONE), {"0.sparsity": 0.5})
         assert score_of(both.table(name, NONE), {"0.weight": FLOAT, "0.sparsity": 0.5}) == pytest.approx(pruned)
-        quantised = score_of(
-            both.table(name, NONE), {"0.weight": "integer(width=3, frac_width=2)", "0.sparsity": 0.0}
-        )
-        together = score_of(
-            both.table(name, NONE), {"0.weight": "integer(width=3, frac_width=2)", "0.sparsity": 0.5}
-        )
+        quantised = score_of(both.table(name, NONE), {"0.weight": "integer(width=3, frac_width=2)", "0.sparsity": 0.0})
+        together = score_of(both.table(name, NONE), {"0.weight": "integer(width=3, frac_width=2)", "0.sparsity": 0.5})
         assert together == pytest.approx(quantised + pruned)
 
 
@@ -490,9 +480,7 @@ def test_transformers_with_batches_of_names_are_scored(make, classes):
     for parameter in frozen:
         parameter.requires_grad_(False)
     bound, insight = insight_of(
-        model,
-        pb.Quantize(seed={"linear": WEIGHTS, "layernorm": DATA, "embedding": WEIGHTS}),
-        Calibration(batches),
+        model, pb.Quantize(seed={"linear": WEIGHTS, "layernorm": DATA, "embedding": WEIGHTS}), Calibration(batches)
     )
     state, before = torch.get_rng_state(), copy.deepcopy(model.state_dict())
     tables = {name: insight.table(name, NONE) for name in insight.tables}
@@ -505,9 +493,7 @@ def test_transformers_with_batches_of_names_are_scored(make, classes):
     assert 0 < tables["diagonal"].base <= math.log(classes) * 1.001
     prepared = bound.prepare()
     path, number_format = next(
-        (path, f["weight"])
-        for path, f in bound.formats(bound.tree.at(0)).items()
-        if "query" in path or "c_fc" in path
+        (path, f["weight"]) for path, f in bound.formats(bound.tree.at(0)).items() if "query" in path or "c_fc" in path
     )
     option = next({k: v} for k, v in bound.tree.at(0).items() if k.startswith(path.replace(".", "_")))
     expected = labels_seen = 0.0
@@ -589,9 +575,7 @@ def test_around_a_configuration_a_users_loss_has_its_own_slope():
     table = insight.table("directional", NONE, here)
     for i in range(3):
         change = outputs(bound.tree.at(i)) - outputs(here)
-        expected = (
-            change.mean() + 0.5 * change.square().mean()
-        )  # the loss is linear: the second term is Fisher's
+        expected = change.mean() + 0.5 * change.square().mean()  # the loss is linear: the second term is Fisher's
         assert score_of(table, dict(bound.tree.at(i))) == pytest.approx(float(expected), abs=1e-6)
 
 

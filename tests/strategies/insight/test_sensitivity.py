@@ -24,9 +24,7 @@ INT8, INT4 = ScaledInteger(8, per="channel"), ScaledInteger(4, per="channel")
 @pytest.fixture
 def net():
     torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(144, 5)
-    )
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(144, 5))
     nn.init.normal_(model[1].weight)
     return trace(model, torch.zeros(2, 1, 8, 8))
 

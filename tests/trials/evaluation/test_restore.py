@@ -66,12 +66,8 @@ def state_of(model):
         output = model(torch.arange(8.0).view(2, 4))
     return {
         "tensors": {name: (t.detach().clone(), t.dtype, t.stride(), id(t)) for name, t in tensors},
-        "flags": {
-            name: (t.requires_grad, t.grad, bool(t._backward_hooks), dict(vars(t))) for name, t in tensors
-        },
-        "modules": {
-            path: (id(m), type(m), m.training) for path, m in model.named_modules(remove_duplicate=False)
-        },
+        "flags": {name: (t.requires_grad, t.grad, bool(t._backward_hooks), dict(vars(t))) for name, t in tensors},
+        "modules": {path: (id(m), type(m), m.training) for path, m in model.named_modules(remove_duplicate=False)},
         "attributes": {path: sorted(vars(m)) for path, m in model.named_modules()},
         "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()],
         "slots": [dict(m.slots) for m in model.modules() if hasattr(m, "slots")],

@@ -99,9 +99,7 @@ class Convolutions(nn.Module):
 
 def rows_for(count=40, features=6, classes=3):
     generator = torch.Generator().manual_seed(7)
-    return torch.randn(count, features, generator=generator), torch.randint(
-        0, classes, (count,), generator=generator
-    )
+    return torch.randn(count, features, generator=generator), torch.randint(0, classes, (count,), generator=generator)
 
 
 @pytest.mark.parametrize("kind", [Branches, Attention, Convolutions])
@@ -286,9 +284,7 @@ def test_the_rows_are_never_written_into(net, rows):
 
 def test_the_memory_of_what_is_kept_stays_within_the_budget(rows):
     torch.manual_seed(0)
-    model = nn.Sequential(
-        *[nn.Sequential(nn.Linear(6, 6), nn.ReLU()) for _ in range(8)], nn.Linear(6, 3)
-    ).eval()
+    model = nn.Sequential(*[nn.Sequential(nn.Linear(6, 6), nn.ReLU()) for _ in range(8)], nn.Linear(6, 3)).eval()
     x, y = rows_for(4000)
     graph = pb.trace(model, x[:1])
     evaluator = Evaluator(graph, x, y, 1000, 1)
@@ -313,10 +309,7 @@ def test_what_is_taken_over_is_not_computed_again(rows, monkeypatch):
     prepared, _ = private(model, pb.trace(model, x[:1]))
     calls = []
     monkeypatch.setattr(
-        nn.Linear,
-        "__call__",
-        lambda self, *a: (calls.append(self), nn.Module.__call__(self, *a))[1],
-        raising=False,
+        nn.Linear, "__call__", lambda self, *a: (calls.append(self), nn.Module.__call__(self, *a))[1], raising=False
     )
     for i in range(24):
         prepared[4].set_slots({"weight": FORMATS[1 + i % 2]})

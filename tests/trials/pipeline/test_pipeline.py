@@ -111,9 +111,7 @@ def test_stages_are_measured_under_names_of_their_own(model, data):
 def test_the_control_trains_as_long_without_formats(model, data):
     """The baseline is compressed by nothing: trained alike, it and its control are one network."""
     steps = ["train", "quantize", "finetune", "evaluate"]
-    study = search(
-        model, data, steps, pipeline={"steps": steps, "train": QUICK, "finetune": QUICK, "control": True}
-    )
+    study = search(model, data, steps, pipeline={"steps": steps, "train": QUICK, "finetune": QUICK, "control": True})
     assert study.baseline["accuracy_control"] == study.baseline["accuracy"]
     assert study.baseline["loss_control"] == study.baseline["loss"]
 
@@ -195,10 +193,7 @@ def test_widths_formats_and_training_vary_together(model, data):
 
 def test_formats_of_an_untrained_model_have_no_fixed_scales(model, data):
     study = search(
-        model,
-        data,
-        [],
-        pipeline={"steps": ["quantize", "train", "evaluate"], "train": QUICK, "weights": "scratch"},
+        model, data, [], pipeline={"steps": ["quantize", "train", "evaluate"], "train": QUICK, "weights": "scratch"}
     )
     for slots in formats_of(study.best().model()).values():
         assert isinstance(slots["data_in"], ScaledInteger)
@@ -233,9 +228,7 @@ def test_configurations_of_one_network_are_answered_once(model, data):
             "3": {"config": {"name": "input_only", "channel_multiplier": two}},
         },
     )  # fmt: skip
-    study = search(
-        model, data, [], space=space, strategy="brute_force", minimize="flops", pipeline={"train": QUICK}
-    )
+    study = search(model, data, [], space=space, strategy="brute_force", minimize="flops", pipeline={"train": QUICK})
     assert len(study) == 4
     assert study.counts()["duplicate"] == 2
     for trial in study:
@@ -334,9 +327,7 @@ def test_scales_are_learned_where_there_are_any(model, data):
 def test_costs_that_count_zeros_count_those_of_the_trained_weights(model, data):
     """One initial weight that the format makes zero, where weights are drawn anew, changes no cost."""
     given = {
-        "space": pb.Quantize(
-            seed={"default": {"name": "integer", "weight_width": 2, "weight_frac_width": [0, 1]}}
-        ),
+        "space": pb.Quantize(seed={"default": {"name": "integer", "weight_width": 2, "weight_frac_width": [0, 1]}}),
         "runners": {"basic_evaluation": {}, "bops": {"skip_zeros": True}},
         "minimize": "bops",
         "pipeline": {"steps": ["train", "quantize", "evaluate"], "train": QUICK, "weights": "scratch"},

@@ -27,9 +27,7 @@ def study(tmp_path_factory):
     y = (ids[:, 0] > 30).long()
     model = build("hf:bert", (10,), 2, config=TINY)
     space = (
-        pb.Architecture(
-            seed={"num_hidden_layers": [1, 2], "hidden_size": [16, 24], "num_attention_heads": [2, 3]}
-        )
+        pb.Architecture(seed={"num_hidden_layers": [1, 2], "hidden_size": [16, 24], "num_attention_heads": [2, 3]})
         * pb.Quantize(by="name", seed={SECOND: {"name": "scaled_integer", "weight_width": [4, 8]}})
         * pb.Prune(share="type", seed={"default": {"sparsity": [0.0, 0.5]}})
         * pb.Training(seed={"learning_rate": [1e-3, 1e-2]})

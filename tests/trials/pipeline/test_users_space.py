@@ -91,9 +91,7 @@ QUICK = {"max_epochs": 1}
     [
         pytest.param(lambda: ZeroHead(), None, id="alone, nothing trains"),
         pytest.param(lambda: FORMATS * ZeroHead(), None, id="product, nothing trains"),
-        pytest.param(
-            lambda: ZeroHead(), {"steps": ["train", "zero_head", "evaluate"], "train": QUICK}, id="alone"
-        ),
+        pytest.param(lambda: ZeroHead(), {"steps": ["train", "zero_head", "evaluate"], "train": QUICK}, id="alone"),
         pytest.param(
             lambda: ZeroHead() * FORMATS,
             {"steps": ["train", "quantize", "zero_head", "evaluate"], "train": QUICK},

@@ -66,10 +66,7 @@ def test_a_layer_that_is_called_twice_costs_twice():
 def test_the_runner_agrees_with_the_cost_pass(convention):
     model, example = MODELS["jsc-custom"].build((16,), 5), torch.randn(1, 16)
     made = runner(model, example, convention=convention, batch_size=8)
-    formats = {
-        "seq_blocks.2": {"data_in": Integer(8), "weight": Integer(4)},
-        "seq_blocks.1": {"data_in": Integer(6)},
-    }
+    formats = {"seq_blocks.2": {"data_in": Integer(8), "weight": Integer(4)}, "seq_blocks.1": {"data_in": Integer(6)}}
     report = cost(pb.trace(model, example), convention=convention, batch=8, formats=formats)
     assert made.measure(Candidate(formats, None)) == {
         "total_flops": report.total("forward_flops"),

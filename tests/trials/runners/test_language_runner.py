@@ -121,9 +121,7 @@ def test_a_classifier_is_no_language_model():
 
 
 def test_a_language_model_is_searched_by_its_perplexity(gpt2, ids):
-    space = pb.Quantize(
-        by="regex", seed={r".*attn\.c_attn": {"weight": ["integer(width=2)", "integer(width=8)"]}}
-    )
+    space = pb.Quantize(by="regex", seed={r".*attn\.c_attn": {"weight": ["integer(width=2)", "integer(width=8)"]}})
     study = pb.search(
         gpt2,
         space=space,

@@ -42,10 +42,7 @@ def test_the_float_model_takes_four_bytes_a_parameter(reference):
 
 def test_running_statistics_count_at_32_bits_and_the_batch_counter_does_not():
     model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6))
-    formats = {
-        "0": {"weight": Integer(8)},
-        "1": {"weight": Integer(4), "bias": Integer(2), "data_in": Integer(2)},
-    }
+    formats = {"0": {"weight": Integer(8)}, "1": {"weight": Integer(4), "bias": Integer(2), "data_in": Integer(2)}}
     weights = 24 * 8 + 6 * 32 + 6 * 4 + 6 * 2
     assert measure("model_size", model, torch.randn(1, 4), formats) == {"model_size": (weights + 12 * 32) / 8}
 
@@ -69,12 +66,7 @@ def test_averages_are_weighted_by_elements(reference):
 
 def test_the_float_model_is_at_32_bits_and_density_one(reference):
     measured = measure("average_bitwidth", reference, torch.randn(1, 16), {})
-    assert measured == {
-        "average_bitwidth": 32,
-        "weight_bitwidth": 32,
-        "activation_bitwidth": 32,
-        "memory_density": 1,
-    }
+    assert measured == {"average_bitwidth": 32, "weight_bitwidth": 32, "activation_bitwidth": 32, "memory_density": 1}
 
 
 def test_densities_are_32_over_the_width_where_all_is_quantised(reference):

@@ -27,10 +27,7 @@ def tagger():
 
 @pytest.mark.parametrize("width", [1, 3, 4, 8, 13])
 def test_every_tensor_takes_whole_bytes(tagger, width):
-    layer = {
-        "weight": Integer(width, 0, signed=False) if width == 1 else Integer(width, 20),
-        "bias": Integer(3),
-    }
+    layer = {"weight": Integer(width, 0, signed=False) if width == 1 else Integer(width, 20), "bias": Integer(3)}
     formats = {"0": layer, "3": {"weight": layer["weight"]}}
     expected = -(-35 * width // 8) + -(-7 * 3 // 8)  # the first layer
     expected += 4 * 14 + 4 * 14  # BatchNorm: weight and bias, running mean and variance

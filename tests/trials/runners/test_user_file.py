@@ -144,9 +144,7 @@ def test_a_search_measures_with_files_alone(small, data, file, space):
 
 
 def test_evaluate_and_loss_may_be_in_a_file(small, data, file, space):
-    study = pb.search(
-        small, space=space, train=data, evaluate=f"{file}:norm", loss=f"{file}:loss", minimize="norm"
-    )
+    study = pb.search(small, space=space, train=data, evaluate=f"{file}:norm", loss=f"{file}:loss", minimize="norm")
     assert study.counts()["complete"] == 2
     assert all(trial.metrics["norm"] > 100 for trial in study)
 
@@ -189,9 +187,7 @@ def test_settings_take_functions_of_files_and_know_their_metrics_late():
     settings = validate(SearchSettings, given, Document(), "search")
     settings.check_words()
     assert settings.runners["a.py:f"] == {"power": 2}
-    validate(
-        SearchSettings, {"evaluate": "a.py:f", "minimize": ["anything"]}, Document(), "search"
-    ).check_words()
+    validate(SearchSettings, {"evaluate": "a.py:f", "minimize": ["anything"]}, Document(), "search").check_words()
     unknown = validate(SearchSettings, {"minimize": ["anything"]}, Document(), "search")
     unknown.check_words(measured_otherwise=True)
     with pytest.raises(BadInput, match="unknown metric"):

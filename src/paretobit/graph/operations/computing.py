@@ -60,13 +60,7 @@ rows(
 rows("reduction", "lp_pool1d=lppool1d lp_pool2d=lppool2d lp_pool3d=lppool3d", widths=_SPATIAL)
 rows("reduction", "fractional_max_pool2d fractional_max_pool3d", widths=_SPATIAL, random=True)
 rows("reduction", "max_unpool1d max_unpool2d max_unpool3d fold", cost="unknown")
-rows(
-    "reduction",
-    "embedding_bag",
-    operands(("weight", 1, "weight")),
-    cost="unknown",
-    writes=Switch(3, ("max_norm",)),
-)
+rows("reduction", "embedding_bag", operands(("weight", 1, "weight")), cost="unknown", writes=Switch(3, ("max_norm",)))
 rows(
     "elementwise",
     "interpolate upsample=upsample_nearest=upsample_bilinear upsampling_nearest2d upsampling_bilinear2d",

@@ -11,9 +11,7 @@ rows("view", "alias identity positive data detach requires_grad", widths="elemen
 rows("view", "dropout dropout1d dropout2d dropout3d feature_dropout", widths="elementwise", random=_TRAINING)
 rows("view", "alpha_dropout feature_alpha_dropout", widths="elementwise", random=_IN_TRAINING)
 rows("view", "view", widths="view")
-rows(
-    "view", "view_as select narrow tensor_split vsplit hsplit dsplit split_with_sizes unsafe_chunk unsafe_split"
-)
+rows("view", "view_as select narrow tensor_split vsplit hsplit dsplit split_with_sizes unsafe_chunk unsafe_split")
 rows("view", "atleast_1d atleast_2d atleast_3d view_as_real view_as_complex real imag conj resolve_conj")
 rows("view", "squeeze unsqueeze chunk split unbind getitem=get_item unflatten", widths="*")
 rows("view", "setitem=set_item", writes=True)
@@ -54,13 +52,7 @@ rows(
 )
 rows("copy", "native_dropout", random=_TRAINING)
 rows("copy", "topk sort msort", cost="reduction")
-rows(
-    "copy",
-    "embedding",
-    (Operand("weight", 1, ("weight",)),),
-    widths="embedding",
-    writes=Switch(3, ("max_norm",)),
-)
+rows("copy", "embedding", (Operand("weight", 1, ("weight",)),), widths="embedding", writes=Switch(3, ("max_norm",)))
 
 # --- what makes data --------------------------------------------------------------------------------
 rows("make", "zeros_like ones_like full_like", widths="like")

@@ -17,10 +17,7 @@ _AFFINE = operands(FIRST, ("weight", 1, "weight"), ("bias", 2, "bias"))
 rows("product", "linear", _AFFINE, cost="linear", widths="linear")
 rows("product", "conv1d conv2d conv3d", _AFFINE, cost="convolution", widths="convolution")
 rows(
-    "product",
-    "conv_transpose1d conv_transpose2d conv_transpose3d",
-    cost="transposed convolution",
-    widths="convolution",
+    "product", "conv_transpose1d conv_transpose2d conv_transpose3d", cost="transposed convolution", widths="convolution"
 )
 rows("product", "matmul=imatmul=rmatmul=linalg_matmul bmm", _PRODUCT, cost="contraction", widths="matmul")
 rows("product", "mm mv", _PRODUCT, cost="contraction")
@@ -44,7 +41,5 @@ rows("product", "multihead_attention", cost="attention layer")
 rows("product", "multi_head_attention_forward", cost="unknown", random=True)
 rows("product", "lstm gru rnn", cost="recurrent")
 rows(
-    "product",
-    "lstmcell=lstm_cell grucell=gru_cell rnncell=rnn_cell=rnn_tanh_cell=rnn_relu_cell",
-    cost="recurrent cell",
+    "product", "lstmcell=lstm_cell grucell=gru_cell rnncell=rnn_cell=rnn_tanh_cell=rnn_relu_cell", cost="recurrent cell"
 )

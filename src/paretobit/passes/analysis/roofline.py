@@ -61,9 +61,7 @@ class Device(BaseModel):
                     "not a pair of widths", key=f"peak.{pair}", found=pair, allowed="data x weight bits: 8x4"
                 )
             if value <= 0:
-                raise BadInput(
-                    "not a speed", key=f"peak.{pair}", found=value, allowed="operations per second above 0"
-                )
+                raise BadInput("not a speed", key=f"peak.{pair}", found=value, allowed="operations per second above 0")
         return peak
 
     @classmethod

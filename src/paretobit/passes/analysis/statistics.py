@@ -163,9 +163,7 @@ def _see_output(watch: _Watch, module: nn.Module, args: tuple[Any, ...], result:
 class _Watch:
     """What is known of one tensor so far."""
 
-    def __init__(
-        self, node: Node, tensor: str, *, formats: tuple[Format, ...], quantiles: tuple[float, ...]
-    ) -> None:
+    def __init__(self, node: Node, tensor: str, *, formats: tuple[Format, ...], quantiles: tuple[float, ...]) -> None:
         self.node, self.tensor, self.quantiles = node, tensor, quantiles
         self.count = self.nan = self.infinite = 0
         self.low, self.high = math.inf, -math.inf

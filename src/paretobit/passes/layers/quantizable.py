@@ -26,9 +26,7 @@ def function_name(function: Any) -> str:
 
 def is_function(node: Node) -> bool:
     """Whether a node is a function call that has a site and can carry formats."""
-    return (
-        node.kind in ("call_function", "call_method") and bool(node.site) and bool(OPERATIONS.operands(node.op))
-    )
+    return node.kind in ("call_function", "call_method") and bool(node.site) and bool(OPERATIONS.operands(node.op))
 
 
 def slots_at(graph: ModelGraph, node: Node) -> tuple[str, ...]:

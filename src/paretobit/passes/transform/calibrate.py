@@ -33,11 +33,7 @@ _FINE, _COARSE = 10, 8  # bits of the histogram for one part, and for many
 
 
 def calibrate(
-    graph: ModelGraph | nn.Module,
-    batches: Iterable[Example],
-    candidates: Candidates,
-    *,
-    fit_integers: bool = False,
+    graph: ModelGraph | nn.Module, batches: Iterable[Example], candidates: Candidates, *, fit_integers: bool = False
 ) -> Calibrated:
     """Fix the scales of candidate formats by running data through a model once, in evaluation mode.
 
@@ -74,8 +70,7 @@ def calibrate(
         _run(model, layers, streams, batches)
     for (path, slot), by_layout in streams.items():
         found.setdefault(path, {})[slot] = {
-            f: by_layout[_layout(f)].fit(f) if _needs_data(f, fit_integers) else f
-            for f in candidates[path][slot]
+            f: by_layout[_layout(f)].fit(f) if _needs_data(f, fit_integers) else f for f in candidates[path][slot]
         }
     return found
 
@@ -91,8 +86,7 @@ def freeze_scales(graph: ModelGraph, batches: Iterable[Example]) -> tuple[ModelG
     """
     carried = assignment_of(graph.model)
     candidates = {
-        path: {slot: [f] for slot, f in slots.items() if _needs_data(f, False)}
-        for path, slots in carried.items()
+        path: {slot: [f] for slot, f in slots.items() if _needs_data(f, False)} for path, slots in carried.items()
     }
     fixed = calibrate(graph, batches, {path: slots for path, slots in candidates.items() if slots})
     model = copy.deepcopy(graph.model)
@@ -153,17 +147,13 @@ def _layers(model: nn.Module, candidates: Candidates) -> dict[str, Quantized]:
     known = dict(model.named_modules())
     for path in candidates:
         if path not in known and not OPERATIONS.operands(read_site(path)[1]):
-            raise BadInput(
-                "the model has no such layer", key="candidates", found=path, allowed=filter(None, known)
-            )
+            raise BadInput("the model has no such layer", key="candidates", found=path, allowed=filter(None, known))
     layers = instrument_layers(model, tuple(candidates))
     for path, layer in layers.items():
         for slot in candidates[path]:
             if slot not in layer.available_slots():
                 allowed = layer.available_slots()
-                raise BadInput(
-                    "the layer has no such slot", key=f"candidates.{path}", found=slot, allowed=allowed
-                )
+                raise BadInput("the layer has no such slot", key=f"candidates.{path}", found=slot, allowed=allowed)
     return layers
 
 
@@ -343,9 +333,7 @@ class Observed:
         slots: Path of a layer, or site of a function, to the data slots to watch.
     """
 
-    def __init__(
-        self, graph: ModelGraph, batches: Sequence[Example], slots: Mapping[str, Sequence[str]]
-    ) -> None:
+    def __init__(self, graph: ModelGraph, batches: Sequence[Example], slots: Mapping[str, Sequence[str]]) -> None:
         self._graph, self._batches, self._slots = graph, batches, slots
         self._seen: dict[_Layout, dict[tuple[str, str], _Stream]] = {}
 

@@ -124,9 +124,7 @@ class Demands:
     overruled: tuple[Demand, ...] = ()
 
 
-def channel_multiplier(
-    graph: ModelGraph, settings: ChannelMultiplierSettings
-) -> tuple[ModelGraph, dict[str, Any]]:
+def channel_multiplier(graph: ModelGraph, settings: ChannelMultiplierSettings) -> tuple[ModelGraph, dict[str, Any]]:
     """A new model whose width groups are multiplied, traced again.
 
     Returns:
@@ -267,9 +265,7 @@ def _of_layers(
             reason = _why_not(groups, node, side)
             if reason is None:
                 found = True
-                yield from (
-                    Demand(group, value, key, place) for group in groups.of(_axis_at(groups, node, side))
-                )
+                yield from (Demand(group, value, key, place) for group in groups.of(_axis_at(groups, node, side)))
             elif by == "type":
                 left.append((place, reason))
             else:

@@ -43,9 +43,7 @@ class _Group:
     sparsity: float
 
 
-def channel_masks(
-    graph: ModelGraph, settings: WeightPruning, norms: Mapping[str, Tensor] | None = None
-) -> Chosen:
+def channel_masks(graph: ModelGraph, settings: WeightPruning, norms: Mapping[str, Tensor] | None = None) -> Chosen:
     """The masks of whole output channels that settings ask for.
 
     Exactly `round(sparsity · channels)` channels go from every group, or over all groups with the
@@ -85,9 +83,7 @@ def channel_masks(
             earlier = None if settings.revive else masks_in(module).get(place.parameter)
             own = masks.setdefault(place.path, {})
             mask = own.get(place.parameter, True if earlier is None else earlier)
-            own[place.parameter] = (
-                place.spread(channels, parameter.shape).to(parameter.device) & mask
-            ).contiguous()
+            own[place.parameter] = (place.spread(channels, parameter.shape).to(parameter.device) & mask).contiguous()
     return Chosen(masks, dense)
 
 
@@ -217,11 +213,7 @@ def _channels(module: nn.Module, node: Node) -> int:
 
 
 def _scores(
-    graph: ModelGraph,
-    settings: WeightPruning,
-    places: Sequence[_Place],
-    count: int,
-    norms: Mapping[str, Tensor] | None,
+    graph: ModelGraph, settings: WeightPruning, places: Sequence[_Place], count: int, norms: Mapping[str, Tensor] | None
 ) -> Tensor | None:
     """Mean score of the weights that make each channel, `-inf` where an earlier pruning took them all."""
     nodes = {node.owner: node for node in graph.layers}
@@ -237,11 +229,7 @@ def _scores(
         total.index_add_(0, index, rows.sum(1))
         weights.index_add_(0, index, torch.full((len(rows),), float(rows.shape[1]), dtype=torch.float64))
         mask = masks_in(graph.module(node)).get("weight")
-        kept = (
-            torch.ones_like(rows, dtype=torch.bool)
-            if mask is None
-            else mask.cpu().movedim(place.axis, 0).flatten(1)
-        )
+        kept = torch.ones_like(rows, dtype=torch.bool) if mask is None else mask.cpu().movedim(place.axis, 0).flatten(1)
         alive[index[kept.any(1)]] = True
     if not weights[:-1].all():
         return None

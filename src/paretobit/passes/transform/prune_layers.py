@@ -83,9 +83,7 @@ def untouched(graph: ModelGraph, paths: Set[str]) -> dict[str, str]:
         if all(id(p) in masked for p in large):
             reasons[node.name] = "its weight is that of a pruned layer"
         else:
-            reasons[node.name] = (
-                "not chosen" if prunable(module) else f"a {class_name(module)} cannot be pruned"
-            )
+            reasons[node.name] = "not chosen" if prunable(module) else f"a {class_name(module)} cannot be pruned"
     for use in parameter_uses(graph):
         if use.layer is None and use.slot == "weight" and use.node and id(use.parameter) not in masked:
             reasons[use.node.name] = f"'{use.path}' belongs to no layer: a function reads it"

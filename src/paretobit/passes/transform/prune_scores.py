@@ -42,9 +42,7 @@ def keep_largest(scores: Sequence[Tensor], removed: int, floors: Sequence[int] |
     free = sum(tensor.numel() - int(torch.isposinf(tensor).sum()) for tensor in scores)
     if removed > free:
         raise BadInput(
-            "more weights would go than the layers may lose",
-            found=f"{removed} of {total}",
-            allowed=f"{free} or fewer",
+            "more weights would go than the layers may lose", found=f"{removed} of {total}", allowed=f"{free} or fewer"
         )
     if removed == 0:
         return [torch.ones_like(tensor, dtype=torch.bool) for tensor in scores]

@@ -64,9 +64,7 @@ def chosen_layers(graph: ModelGraph, settings: WeightPruning) -> dict[Node, floa
     return {node: asked[node] for node in graph.layers if node in asked}
 
 
-def weight_masks(
-    graph: ModelGraph, settings: WeightPruning, norms: Mapping[str, Tensor] | None = None
-) -> Chosen:
+def weight_masks(graph: ModelGraph, settings: WeightPruning, norms: Mapping[str, Tensor] | None = None) -> Chosen:
     """The masks of single weights that settings ask for.
 
     Exactly `round(sparsity · elements)` weights go from every layer, over all layers, or from every
@@ -133,9 +131,7 @@ def _local(
     return keep_largest([ranked], removed, [math.ceil(settings.floor * ranked.numel())])[0]
 
 
-def _fitting(
-    graph: ModelGraph, settings: WeightPruning, layers: Sequence[Node]
-) -> tuple[list[Node], dict[str, str]]:
+def _fitting(graph: ModelGraph, settings: WeightPruning, layers: Sequence[Node]) -> tuple[list[Node], dict[str, str]]:
     """The layers that an N:M pattern fits, and why not the others."""
     assert settings.pattern is not None
     group = parse_pattern(settings.pattern)[1]
@@ -156,9 +152,7 @@ def _fitting(
     return fitting, ragged
 
 
-def scores(
-    graph: ModelGraph, settings: WeightPruning, node: Node, norms: Mapping[str, Tensor] | None
-) -> Tensor:
+def scores(graph: ModelGraph, settings: WeightPruning, node: Node, norms: Mapping[str, Tensor] | None) -> Tensor:
     """A layer's scores, in the shape of its weight: the smaller, the sooner a weight goes."""
     module, weight = graph.module(node), _weight(graph, node)
     try:

@@ -102,9 +102,7 @@ def _ends(settings: QuantizeSettings) -> dict[str, Mapping[str, Any]]:
     return {end: entry for end in (FIRST, LAST) if (entry := getattr(settings, end)) is not None}
 
 
-def _resolve(
-    graph: ModelGraph, settings: QuantizeSettings, choice: LayerChoice
-) -> dict[str, dict[str, Format]]:
+def _resolve(graph: ModelGraph, settings: QuantizeSettings, choice: LayerChoice) -> dict[str, dict[str, Format]]:
     pairs = AllowedPairs.read(settings.allowed)
     assignment: dict[str, dict[str, Format]] = {}
 

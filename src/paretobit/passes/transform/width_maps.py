@@ -82,9 +82,7 @@ def make_plan(groups: WidthGroups, widths: Mapping[str, int], inherit: Inherit, 
         before, after = group.width // group.divisor, width // group.divisor
         if inherit == "net2wider":
             if after < before:
-                raise BadInput(
-                    "net2wider only widens", key=group.name, found=width, allowed=f"{group.width} or more"
-                )
+                raise BadInput("net2wider only widens", key=group.name, found=width, allowed=f"{group.width} or more")
             origins[group.variable] = _copied(before, after, generator)
         elif inherit == "l1" and after < before:
             scores = _magnitudes(groups, group.variable, before)
@@ -143,9 +141,7 @@ def _refuse_where_copies_are_felt(plan: WidthPlan) -> None:
         copies = plan.copies(obstacle.axis)
         names = ", ".join(g.name for g in plan.groups.of(obstacle.axis) if g.variable in plan.counts)
         if obstacle.allows == "nothing":
-            raise BadInput(
-                f"net2wider cannot keep the function through '{obstacle.node}' ({obstacle.op})", key=names
-            )
+            raise BadInput(f"net2wider cannot keep the function through '{obstacle.node}' ({obstacle.op})", key=names)
         if bool((copies != copies[0]).any()):
             raise BadInput(
                 f"net2wider cannot keep the function through '{obstacle.node}' ({obstacle.op}): "

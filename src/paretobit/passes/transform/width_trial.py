@@ -13,11 +13,7 @@ from paretobit.graph.trace import Example
 
 
 def traced_again(
-    graph: ModelGraph,
-    model: nn.Module,
-    outputs: Sequence[Shape],
-    groups: Sequence[str],
-    example: Example | None,
+    graph: ModelGraph, model: nn.Module, outputs: Sequence[Shape], groups: Sequence[str], example: Example | None
 ) -> ModelGraph:
     """The graph of a resized model, which runs and returns what the old one returned.
 
@@ -44,8 +40,7 @@ def traced_again(
             reason = f"it returns {found}, not {sorted(outputs)}"
         if _runs(graph, inputs, outputs):
             raise BadInput(
-                f"the resized model does not work: a size stands in the model's code ({reason})",
-                key=", ".join(groups),
+                f"the resized model does not work: a size stands in the model's code ({reason})", key=", ".join(groups)
             )
     raise BadInput("no inputs for a trial run could be made from the graph: give an example", key="example")
 

@@ -12,14 +12,7 @@ from paretobit.errors import BadInput
 from paretobit.report.figures import style
 from paretobit.report.figures.registry import Asked, figure
 from paretobit.report.knob_columns import ABSENT, KnobColumn, is_numeric, knob_named, short, values_of, varying
-from paretobit.report.metrics import (
-    baseline_value,
-    label_of,
-    measured,
-    metrics_of,
-    objective_label,
-    objective_of,
-)
+from paretobit.report.metrics import baseline_value, label_of, measured, metrics_of, objective_label, objective_of
 from paretobit.report.runs import Runs
 from paretobit.report.tables import cell
 from paretobit.studies.study import Study
@@ -104,9 +97,7 @@ def _stages_of(study: Study, metric: str) -> dict[str, str]:
         BadInput: The trials were only evaluated at their end.
     """
     known = metrics_of(study)
-    after = {
-        m: f"after {m.removeprefix(f'{metric}_after_')}" for m in known if m.startswith(f"{metric}_after_")
-    }
+    after = {m: f"after {m.removeprefix(f'{metric}_after_')}" for m in known if m.startswith(f"{metric}_after_")}
     control = {m: "control: trained as long, not compressed" for m in known if m == f"{metric}_control"}
     if not after and not control:
         raise BadInput(f"{metric} was measured at the end of the trials alone", key="metric", found=metric)
@@ -148,9 +139,7 @@ def _lines_picture(
 
     def paint(canvas: Figure) -> None:
         axes = canvas.subplots()
-        pairs = [
-            (places[v], value) for cells in lines.values() for v, found in cells.items() for value in found
-        ]
+        pairs = [(places[v], value) for cells in lines.values() for v, found in cells.items() for value in found]
         xs, every = [x for x, _ in pairs], [value for _, value in pairs]
         style.points(axes, xs, every, "o", color=style.GREY, markersize=3, alpha=0.7, label="trials")
         for i, (label, cells) in enumerate(lines.items()):
@@ -260,9 +249,7 @@ def _two_knobs(trials: Sequence[Trial], study: Study, asked: Asked) -> tuple[Kno
     return first, second
 
 
-def _usual_pair(
-    choices: Sequence[KnobColumn], trials: Sequence[Trial]
-) -> tuple[KnobColumn | None, KnobColumn | None]:
+def _usual_pair(choices: Sequence[KnobColumn], trials: Sequence[Trial]) -> tuple[KnobColumn | None, KnobColumn | None]:
     """Data and weights of all layers, where most trials treat them alike; else those of one layer."""
     for tied in (True, False):
         group = [knob for knob in choices if (len(knob.members) > 1) is tied]
@@ -342,9 +329,7 @@ def _rotation(values: Sequence[Any]) -> int:
     return 30 if sum(len(short(value)) for value in values) > _WIDE_TEXT else 0
 
 
-def _knob_reading(
-    across: KnobColumn, by: KnobColumn | None, objective: Objective, used: list[Trial], of: int
-) -> str:
+def _knob_reading(across: KnobColumn, by: KnobColumn | None, objective: Objective, used: list[Trial], of: int) -> str:
     """What the knob does to the median, and how many trials say so."""
     cells = {
         v: statistics.median(objective.value(t.metrics) for t in used if across.value(t) == v)
@@ -352,15 +337,11 @@ def _knob_reading(
     }
     (first, low), *_, (final, high) = cells.items()
     name = objective.label.replace("_", " ")
-    text = (
-        f"The median {name} is {cell(low)} at {across.name} = {short(first)} and {cell(high)} at {short(final)}"
-    )
+    text = f"The median {name} is {cell(low)} at {across.name} = {short(first)} and {cell(high)} at {short(final)}"
     return f"{text}, {_share_of(used, of, across, by)}."
 
 
-def _heat_reading(
-    across: KnobColumn, down: KnobColumn, objective: Objective, used: list[Trial], of: int
-) -> str:
+def _heat_reading(across: KnobColumn, down: KnobColumn, objective: Objective, used: list[Trial], of: int) -> str:
     """The best cell of the first panel, and which knob moves it more."""
     cells = _grouped(used, across, down, objective)
     better = max if objective.direction == "maximize" else min
@@ -374,9 +355,7 @@ def _heat_reading(
         ]
         spans[one.name] = max(medians) - min(medians)
     more, less = sorted(spans, key=lambda n: -spans[n])
-    text = (
-        f"The best median {name}, {cell(statistics.median(values))}, is at {across.name} = {short(x[1])} and "
-    )
+    text = f"The best median {name}, {cell(statistics.median(values))}, is at {across.name} = {short(x[1])} and "
     text += f"{down.name} = {short(y[1])}; {more} moves the median by {cell(spans[more])}, {less} by "
     return f"{text}{cell(spans[less])}, {_share_of(used, of, across, down)}."
 

@@ -15,9 +15,7 @@ Curve = Sequence[float]
 """One value a step, the first step's first; NaN where there is none yet."""
 
 
-def draw_curves(
-    axes: Axes, curves: Mapping[str, Sequence[Curve]], *, first: int, steps: bool, offset: int = 0
-) -> None:
+def draw_curves(axes: Axes, curves: Mapping[str, Sequence[Curve]], *, first: int, steps: bool, offset: int = 0) -> None:
     """Draw each group of curves.
 
     Args:

@@ -46,9 +46,7 @@ def bars(runs: Runs, asked: Asked) -> style.Picture:
             values = [trial.metrics.get(objective.label, 0.0) for trial in chosen]
             axes.barh(rows, values, height=0.72, color="#9fc3e0", edgecolor=style.BLUE, linewidth=0.8)
             if (value := baseline_value(study, objective)) is not None:
-                style.reference(
-                    axes, value, values, "float baseline", of=f" of {objective.label}", upright=True
-                )
+                style.reference(axes, value, values, "float baseline", of=f" of {objective.label}", upright=True)
             axes.xaxis.set_major_locator(MaxNLocator(3))
             axes.xaxis.set_major_formatter(lambda value, _: style.brief(value))
             axes.set_xlabel(label_of(study, objective.label).replace(" [", "\n["))

@@ -34,13 +34,8 @@ def formats(runs: Runs, asked: Asked) -> style.Picture:
     def paint(canvas: Figure) -> None:
         _paint(canvas, rows, columns)
 
-    widths = [
-        max(len(name), *(len(cells[name].text) for cells in rows.values() if name in cells)) for name in columns
-    ]
-    size = (
-        1.6 + 0.075 * max(map(len, rows)) + sum(0.5 + 0.075 * width for width in widths),
-        1.3 + 0.3 * len(rows),
-    )
+    widths = [max(len(name), *(len(cells[name].text) for cells in rows.values() if name in cells)) for name in columns]
+    size = (1.6 + 0.075 * max(map(len, rows)) + sum(0.5 + 0.075 * width for width in widths), 1.3 + 0.3 * len(rows))
     return style.Picture(_reading(study, trial, rows), paint, (max(4.5, size[0]), size[1]))
 
 
@@ -78,9 +73,7 @@ def _paint(canvas: Figure, rows: dict[str, dict[str, LayerCell]], columns: list[
     axes.spines[:].set_visible(False)
     axes.set_ylabel("layer")
     if known.size:
-        canvas.colorbar(
-            image, ax=axes, label="bits of an element [bits]", location="bottom", shrink=0.7, pad=0.02
-        )
+        canvas.colorbar(image, ax=axes, label="bits of an element [bits]", location="bottom", shrink=0.7, pad=0.02)
 
 
 def _reading(study: Study, trial: Trial, rows: dict[str, dict[str, LayerCell]]) -> str:

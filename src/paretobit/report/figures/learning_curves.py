@@ -46,9 +46,7 @@ def _one(run: Run) -> style.Picture:
     panels = {label: of for label, of in panels.items() if of}
 
     def paint(canvas: Figure) -> None:
-        for axes, (label, of) in zip(
-            canvas.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
-        ):
+        for axes, (label, of) in zip(canvas.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
             draw_curves(axes, {name: [curve(epochs, f)] for name, f in of.items()}, first=1, steps=False)
             axes.axvline(best.number, color="#707070", linestyle=":", linewidth=1.2, label="best epoch")
             _label(axes, label)
@@ -58,9 +56,7 @@ def _one(run: Run) -> style.Picture:
         f"{label.partition(' [')[0]} {', '.join(f'{cell(getattr(best, f))} in {n}' for n, f in of.items())}"
         for label, of in panels.items()
     )
-    return style.Picture(
-        f"Best of {len(epochs)} epochs: {best.number}, with {told}.", paint, _size(len(panels))
-    )
+    return style.Picture(f"Best of {len(epochs)} epochs: {best.number}, with {told}.", paint, _size(len(panels)))
 
 
 def _several(runs: Runs) -> style.Picture:
@@ -112,8 +108,7 @@ def trial_curves(runs: Runs, asked: Asked) -> style.Picture:
         grid = canvas.subplots(1, len(panels), squeeze=False)[0]
         for axes, (label, name) in zip(grid, panels.items(), strict=True):
             curves = {
-                f"{knob.title} = {value}": [curve(epochs, name) for epochs in group]
-                for value, group in groups.items()
+                f"{knob.title} = {value}": [curve(epochs, name) for epochs in group] for value, group in groups.items()
             }
             draw_curves(axes, curves, first=1, steps=False)
             _label(axes, f"validation {label}")

@@ -44,9 +44,7 @@ def predicted(runs: Runs, asked: Asked) -> style.Picture:
         style.finish(canvas)
 
     below = sum(y > x for x, y in pairs)
-    reading = (
-        f"Over {len(pairs)} trials Spearman's rank correlation of the predicted and the measured increase of "
-    )
+    reading = f"Over {len(pairs)} trials Spearman's rank correlation of the predicted and the measured increase of "
     reading += f"{name} is {rank:.2f}; {below} of them rose more than predicted."
     return style.Picture(reading, paint, (5.6, 5.0))
 

@@ -70,9 +70,7 @@ def error(runs: Runs, asked: Asked) -> style.Picture:
     curves = _curves(runs, lambda study: [1 - value for value in best_so_far(study, objective)])
     label = f"error [1 - {metric.replace('_', ' ')}]"
     if len(runs) > 1:
-        return _overlay(
-            curves, f"smallest {label} so far", _compare(curves, "error", min), runs, objective, 1.0
-        )
+        return _overlay(curves, f"smallest {label} so far", _compare(curves, "error", min), runs, objective, 1.0)
     study = runs.study
     trials = measured(study.trials, objective)
     errors = [1 - trial.metrics[metric] for trial in trials]
@@ -261,9 +259,7 @@ def _scatter(
 
     def paint(canvas: Figure) -> None:
         axes = canvas.subplots()
-        style.points(
-            axes, [t.number for t in trials], values, "o", color=style.GREY, markersize=4, label="trials"
-        )
+        style.points(axes, [t.number for t in trials], values, "o", color=style.GREY, markersize=4, label="trials")
         draw_curves(axes, {"best so far": group}, first=0, steps=True)
         if float_value is not None:
             style.reference(axes, float_value, values, "float baseline")
@@ -274,9 +270,7 @@ def _scatter(
     if not trials:
         return style.Picture("No trial is feasible.", paint)
     number = next(t.number for t, value in zip(trials, values, strict=True) if value == best)
-    reading = (
-        f"The best {label.partition(' [')[0]}, {cell(best)}, was reached by trial {number} of {len(study)}"
-    )
+    reading = f"The best {label.partition(' [')[0]}, {cell(best)}, was reached by trial {number} of {len(study)}"
     reading += f"; the float model has {cell(float_value)}." if float_value is not None else "."
     return style.Picture(reading, paint)
 

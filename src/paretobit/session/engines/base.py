@@ -93,9 +93,7 @@ class SerialEngine(Engine):
     """Evaluates in this process, one after the other."""
 
     @classmethod
-    def of(
-        cls, bench: Bench, make_bench: Callable[[], Bench], judge: Judge, execution: Execution
-    ) -> SerialEngine:
+    def of(cls, bench: Bench, make_bench: Callable[[], Bench], judge: Judge, execution: Execution) -> SerialEngine:
         return cls(bench, judge)
 
     def __init__(self, bench: Bench, judge: Judge = nothing_wanted) -> None:

@@ -101,9 +101,7 @@ class ProcessEngine(Engine):
     stops_late_trials = True
 
     @classmethod
-    def of(
-        cls, bench: Bench, make_bench: Callable[[], Bench], judge: Judge, execution: Execution
-    ) -> ProcessEngine:
+    def of(cls, bench: Bench, make_bench: Callable[[], Bench], judge: Judge, execution: Execution) -> ProcessEngine:
         return cls(make_bench, execution.workers, execution.trial_timeout, judge)
 
     def __init__(
@@ -214,8 +212,7 @@ class ProcessEngine(Engine):
             self._waiting.appendleft(task)
         elif task is not None:
             message = (
-                f"the worker process died in {task.attempts} attempts at this trial ({worker.end}): "
-                "out of memory?"
+                f"the worker process died in {task.attempts} attempts at this trial ({worker.end}): out of memory?"
             )
             seconds = time.monotonic() - task.began
             task.finished = Finished(task.config, Outcome("failed", {}, message), seconds)
@@ -240,12 +237,7 @@ def _packed(recipe: tuple[Callable[[], Bench], Judge]) -> bytes:
 def _unimportable() -> Iterator[ModuleType]:
     """Modules that were loaded from a file and not by their name, as `path/to/file.py:function` is."""
     for name, module in list(sys.modules.items()):
-        if (
-            is_of_a_plugin(name)
-            or "." in name
-            or name == "__main__"
-            or getattr(module, "__file__", None) is None
-        ):
+        if is_of_a_plugin(name) or "." in name or name == "__main__" or getattr(module, "__file__", None) is None:
             continue
         finders = [finder.find_spec for finder in sys.meta_path if hasattr(finder, "find_spec")]
         if name == module.__name__ and not any(find(name, None) for find in finders):

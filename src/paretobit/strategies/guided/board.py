@@ -7,14 +7,7 @@ from dataclasses import dataclass
 from paretobit.spaces.knobs import Config
 from paretobit.strategies.guided.region import Proposal
 
-PRIORS: Mapping[str, float] = {
-    "split": 0.5,
-    "decide": 0.35,
-    "table": 0.1,
-    "around": 0.15,
-    "swap": 0.05,
-    "learned": 0.2,
-}
+PRIORS: Mapping[str, float] = {"split": 0.5, "decide": 0.35, "table": 0.1, "around": 0.15, "swap": 0.05, "learned": 0.2}
 """How much of the harm, between the best known and now, each kind of step takes away until measured.
 
 A guess at the order: halving the largest gap helps most, another choice among equals of one cost least.
@@ -107,9 +100,7 @@ class Board:
                 kept.append(point)
         return kept
 
-    def steps(
-        self, cost: str, decisions: Mapping[int, tuple[Config, ...]], tables: tuple[str, ...]
-    ) -> list[Move]:
+    def steps(self, cost: str, decisions: Mapping[int, tuple[Config, ...]], tables: tuple[str, ...]) -> list[Move]:
         """Everything that could be measured next, the most promising first.
 
         Args:

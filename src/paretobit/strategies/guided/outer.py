@@ -38,9 +38,7 @@ def choices(tree: Tree, number: int, sampler: str, seed: int, loss: Callable[[in
         yield from _sampled(tree, number, sampler, seed, loss)
 
 
-def _sampled(
-    tree: Tree, number: int, sampler: str, seed: int, loss: Callable[[int], float]
-) -> Iterator[Config]:
+def _sampled(tree: Tree, number: int, sampler: str, seed: int, loss: Callable[[int], float]) -> Iterator[Config]:
     objective = Objective.of(_LOSS, "minimize")
     problem = Problem(tree, (objective,), (), (), {_LOSS: 0.0}, Vocabulary(()))
     strategy = OptunaStrategy(problem, seed, OptunaSettings(sampler=sampler))

@@ -65,9 +65,7 @@ class Probes:
         """The cheapest option, and one whose cost is between where there are several."""
         order = np.argsort(self._levels[group], kind="stable")
         distinct = [
-            int(k)
-            for i, k in enumerate(order)
-            if i == 0 or self._levels[group][k] > self._levels[group][order[i - 1]]
+            int(k) for i, k in enumerate(order) if i == 0 or self._levels[group][k] > self._levels[group][order[i - 1]]
         ]
         if len(distinct) < 2:
             return []

@@ -150,11 +150,7 @@ class Region:
         choices = [self._choice(source, config) for config in configs]
         known = [choice for choice in choices if -1 not in choice]
         costs = [allocation.additive[metric].total(choice) for choice in known]
-        return [
-            choice
-            for choice, cost in zip(known, costs, strict=True)
-            if abs(cost - budget) <= _NEAR * abs(budget)
-        ]
+        return [choice for choice, cost in zip(known, costs, strict=True) if abs(cost - budget) <= _NEAR * abs(budget)]
 
     def uniform(self, source: Source) -> Iterator[Choice]:
         """Choices in which all groups take the same option, as far as they have it."""

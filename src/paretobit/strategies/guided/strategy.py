@@ -40,9 +40,7 @@ class GuidedSettings(StrategySettings):
     budgets: int = Field(7, ge=1, description="budgets, evenly on a logarithmic scale, that the opening covers")
     around: int = Field(1, ge=0, description="how often scores are computed anew around a promising point")
     regions: int = Field(8, ge=1, description="choices of the knobs that change shapes, at most")
-    outer: str = Field(
-        AT_RANDOM, description="sampler of those choices: random, or see `paretobit list samplers`"
-    )
+    outer: str = Field(AT_RANDOM, description="sampler of those choices: random, or see `paretobit list samplers`")
 
     @field_validator("outer")
     @classmethod
@@ -141,9 +139,7 @@ class Guided(Strategy):
             if self._is_new(proposal):
                 return proposal
         if next(self._rest, None) is not None:
-            self.notes.append(
-                f"nothing new within the bounds among {_LOOKED_AT:,} configurations drawn at random"
-            )
+            self.notes.append(f"nothing new within the bounds among {_LOOKED_AT:,} configurations drawn at random")
         return None
 
     def _open(self) -> Iterator[Proposal]:
@@ -331,13 +327,7 @@ class Guided(Strategy):
             yield self._proposal(region, source, choice, proposal.decided, move, proposal.config)
 
     def _proposal(
-        self,
-        region: Region,
-        source: Source,
-        choice: Choice,
-        decided: Config,
-        move: str,
-        origin: Config | None = None,
+        self, region: Region, source: Source, choice: Choice, decided: Config, move: str, origin: Config | None = None
     ) -> Proposal:
         allocation = region.allocation(source)
         config = region.config(allocation.values(choice), decided)

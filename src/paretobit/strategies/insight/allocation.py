@@ -89,18 +89,13 @@ class Allocation:
     """
 
     def __init__(
-        self,
-        table: ScoreTable,
-        costs: Callable[[Mapping[str, Value]], Mapping[str, float]],
-        metrics: Mapping[str, int],
+        self, table: ScoreTable, costs: Callable[[Mapping[str, Value]], Mapping[str, float]], metrics: Mapping[str, int]
     ) -> None:
         self.table, self._costs, self._signs = table, costs, metrics
         self.scores = [np.array(group.scores) for group in table.groups]
         self.sizes = [len(group.options) for group in table.groups]
         measured = self._measured(metrics)
-        self.additive = {
-            name: found for name in metrics if (found := self._additive(name, measured)) is not None
-        }
+        self.additive = {name: found for name in metrics if (found := self._additive(name, measured)) is not None}
         self.remaining = tuple(name for name in metrics if name not in self.additive)
         self.useful = [self._useful(g) for g in range(len(self.sizes))]
         self._indices = [_by_values(group.options) for group in table.groups]
@@ -108,9 +103,7 @@ class Allocation:
     def rescored(self, scores: Sequence[Array]) -> Allocation:
         """The same options and costs with other scores."""
         other = copy.copy(self)
-        other.scores = [
-            np.where(np.isfinite(old), new, np.inf) for old, new in zip(self.scores, scores, strict=True)
-        ]
+        other.scores = [np.where(np.isfinite(old), new, np.inf) for old, new in zip(self.scores, scores, strict=True)]
         other.useful = [other._useful(g) for g in range(len(self.sizes))]
         return other
 
@@ -146,9 +139,7 @@ class Allocation:
         cost = self.additive[metric]
         sign = self._wanted(metric) or 1
         pairs = zip(cost.parts, self.scores, strict=True)
-        return tuple(
-            int(np.lexsort((own, np.where(np.isfinite(own), sign * part, np.inf)))[0]) for part, own in pairs
-        )
+        return tuple(int(np.lexsort((own, np.where(np.isfinite(own), sign * part, np.inf)))[0]) for part, own in pairs)
 
     def within(self, bounds: Mapping[str, tuple[float, float]], avoid: Sequence[Choice] = ()) -> Choice | None:
         """The least harmful choice whose metrics lie within bounds `(low, high)`; None where there is none.

@@ -90,9 +90,7 @@ class Treatments:
         """The configuration with these values."""
         return assembled(self._space.tree, self._around, *values)
 
-    def units(
-        self, group: KnobGroup, values: Mapping[str, Value], places: Iterable[Place] = ()
-    ) -> dict[Place, Unit]:
+    def units(self, group: KnobGroup, values: Mapping[str, Value], places: Iterable[Place] = ()) -> dict[Place, Unit]:
         """What the layers of a group carry under values of its knobs.
 
         Full precision, and weights as they are, are only named at `places`.

@@ -12,15 +12,7 @@ from paretobit.formats import FULL, Format
 from paretobit.runtime import derive_seed, seeded
 from paretobit.spaces import BoundSpace
 from paretobit.spaces.knobs import Config, Tree
-from paretobit.strategies.insight.groups import (
-    KnobGroup,
-    Place,
-    Treatments,
-    Unit,
-    Values,
-    knob_groups,
-    options_of,
-)
+from paretobit.strategies.insight.groups import KnobGroup, Place, Treatments, Unit, Values, knob_groups, options_of
 from paretobit.strategies.insight.insight import FROM_GRADIENTS, UNSCORED, Group, ScoreTable, assembled
 from paretobit.strategies.insight.scores import ROWS_AT_A_TIME, Scores
 from paretobit.strategies.insight.unit_trials import KL, UnitTrials, fisher_scores, kl_scores
@@ -149,9 +141,7 @@ class ModelInsight:
             groups.append(Group(", ".join(group.paths), tuple(map(Config, options)), (0.0,) * len(options)))
         return ScoreTable(tuple(groups), 0.0, {})
 
-    def _shown(
-        self, treatments: Treatments, group: KnobGroup, named: Iterable[Place] = ()
-    ) -> dict[Unit, Values]:
+    def _shown(self, treatments: Treatments, group: KnobGroup, named: Iterable[Place] = ()) -> dict[Unit, Values]:
         """The units that decide between options of a group, and values of knobs that show them.
 
         Full precision, and weights as they are, are units only at the places `named`.

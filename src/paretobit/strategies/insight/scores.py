@@ -240,9 +240,7 @@ def _divergence(output: Tensor, reference: Tensor) -> Tensor:
 def _gradients(loss: Tensor, outputs: list[Tensor], last: bool) -> dict[int, Tensor]:
     """Of a loss, by the id of the output that it is a gradient at."""
     if not loss.requires_grad or not outputs:
-        raise BadInput(
-            "no gradient reaches the layers", key="loss", found="a loss that depends on none of them"
-        )
+        raise BadInput("no gradient reaches the layers", key="loss", found="a loss that depends on none of them")
     found = torch.autograd.grad(loss, outputs, retain_graph=not last, allow_unused=True)
     return {id(at): gradient for at, gradient in zip(outputs, found, strict=True) if gradient is not None}
 

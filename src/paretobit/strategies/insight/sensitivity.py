@@ -147,9 +147,7 @@ def _check_words(formats: Sequence[Format], slots: Sequence[str], loss: LossName
         raise BadInput("unknown loss", key="loss", found=loss, allowed=[*get_args(LossName), "a function"])
 
 
-def _local_noise(
-    model: nn.Module, batch: Example, trials: Sequence[Trial], skipped: dict[str, str]
-) -> set[nn.Module]:
+def _local_noise(model: nn.Module, batch: Example, trials: Sequence[Trial], skipped: dict[str, str]) -> set[nn.Module]:
     """Run the float model: each trial's noise where it arises; the layers that were called."""
     of_layer: dict[nn.Module, list[Trial]] = {}
     for trial in trials:

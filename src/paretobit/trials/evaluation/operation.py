@@ -139,9 +139,7 @@ def _quantisation(layer: Any, source: int, formats: Formats) -> Operation:
     def compute(values: Values) -> Any:
         return number_format().quantize(values[source])
 
-    return Operation(
-        (source,), compute, lambda: formats.number(number_format()), fresh=True, quantizes=number_format
-    )
+    return Operation((source,), compute, lambda: formats.number(number_format()), fresh=True, quantizes=number_format)
 
 
 def _layer(

@@ -260,9 +260,7 @@ class Stepwise:
             turns = self._turns[shape] = self._ordered(order, real, kept, output)
         return _Schedule(turns, ready, output, kept, keys, [0.0] * count, [0] * count)
 
-    def _ordered(
-        self, order: Sequence[int], real: Sequence[int], kept: Collection[int], output: int
-    ) -> list[_Turn]:
+    def _ordered(self, order: Sequence[int], real: Sequence[int], kept: Collection[int], output: int) -> list[_Turn]:
         """The operations to run, one after the other; results are let go after their last use."""
         uses, last = self._uses(order, real)
         running = set(order)

@@ -65,21 +65,14 @@ class Pipeline:
     """
 
     def __init__(
-        self,
-        space: Space,
-        bound: BoundSpace,
-        evidence: Evidence,
-        settings: PipelineSettings,
-        runners: Sequence[Runner],
+        self, space: Space, bound: BoundSpace, evidence: Evidence, settings: PipelineSettings, runners: Sequence[Runner]
     ) -> None:
         self.settings, self.evidence, self.bound = settings, evidence, bound
         self.spaces = space.parts
         self.runners = [runner for runner in runners if not runner.cheap]
         self.at_stages = [runner for runner in self.runners if measures_stages(runner)]
 
-    def run(
-        self, config: Config | None, seed: int, cheap: Metrics, bar: Bar | None, losses: LossesOf | None
-    ) -> Made:
+    def run(self, config: Config | None, seed: int, cheap: Metrics, bar: Bar | None, losses: LossesOf | None) -> Made:
         """Make and measure the model of a configuration.
 
         Args:
@@ -188,18 +181,14 @@ class _Making:
             return False
         losses = self.losses(self._last_known())
         if losses is None:
-            raise BadInput(
-                "an objective is not known after an epoch", key="stop", allowed="accuracy, loss, costs"
-            )
+            raise BadInput("an objective is not known after an epoch", key="stop", allowed="accuracy, loss, costs")
         self.ended = self.bar.ends(len(self.curve), losses)
         return self.ended
 
     def _last_epoch(self, epoch: Epoch) -> bool:
         """Whether no training is left: there is nothing to save by ending the trial."""
         last = [step for step in self.pipeline.settings.steps if step in TRAINS][-1]
-        return (
-            self._step == last and epoch.number >= self.pipeline.training_settings(last, self.config).max_epochs
-        )
+        return self._step == last and epoch.number >= self.pipeline.training_settings(last, self.config).max_epochs
 
     def _compress(self, step: str) -> None:
         """Apply the spaces of a step, bound to the weights as they are now: masks and scales are theirs.
@@ -271,9 +260,7 @@ class _Making:
         found = self._measured(self.pipeline.at_stages, model, with_stages=False)
         self.stages |= {stage_name(metric, stage): value for metric, value in found.items()}
 
-    def _measured(
-        self, runners: Sequence[Runner], model: nn.Module, with_stages: bool = True
-    ) -> dict[str, float]:
+    def _measured(self, runners: Sequence[Runner], model: nn.Module, with_stages: bool = True) -> dict[str, float]:
         stages = {**self.stages, EPOCHS: float(len(self.curve))} if with_stages else {}
         candidate = Candidate(self.formats, model.eval(), self.seed, self.sparsity, stages)
         found: dict[str, float] = {}

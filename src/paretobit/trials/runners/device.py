@@ -42,9 +42,7 @@ class PeakMemory(Runner):
 class RooflineSettings(RunnerSettings):
     """Settings of `roofline_latency`."""
 
-    device: Path | None = Field(
-        None, description="needed: TOML file with bandwidth, overhead and [peak] of the device"
-    )
+    device: Path | None = Field(None, description="needed: TOML file with bandwidth, overhead and [peak] of the device")
     batch_size: int = Field(1, gt=0, description="rows that run together")
 
 
@@ -110,9 +108,7 @@ class TableCosts(Runner):
     @property
     def identity(self) -> dict[str, Any]:
         """The table itself, not the file it came from."""
-        lines = [
-            [line.op, line.data_format, line.weight_format, dict(line.per_mac)] for line in self._table.lines
-        ]
+        lines = [[line.op, line.data_format, line.weight_format, dict(line.per_mac)] for line in self._table.lines]
         return {"runner": type(self).__name__, "lines": lines}
 
     def measure(self, candidate: Candidate) -> dict[str, float]:

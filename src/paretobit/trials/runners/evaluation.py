@@ -29,10 +29,7 @@ class BasicEvaluation(Runner):
     """Accuracy (micro: share of correct rows) and mean cross-entropy of the model on a split."""
 
     Settings: ClassVar[type[RunnerSettings]] = EvaluationSettings
-    metrics: tuple[Metric, ...] = (
-        Metric("accuracy", "maximize", "share of rows"),
-        Metric("loss", "minimize", "nats"),
-    )
+    metrics: tuple[Metric, ...] = (Metric("accuracy", "maximize", "share of rows"), Metric("loss", "minimize", "nats"))
 
     def __init__(self, evidence: Evidence, settings: Any) -> None:
         super().__init__(evidence, settings)

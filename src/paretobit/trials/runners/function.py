@@ -60,9 +60,7 @@ class FunctionRunner(Runner):
         """
         result = self._evaluate(candidate.applied)
         if not isinstance(result, Mapping) or not result:
-            raise BadInput(
-                "evaluate returned no metrics", key="evaluate", found=result, allowed="{name: number}"
-            )
+            raise BadInput("evaluate returned no metrics", key="evaluate", found=result, allowed="{name: number}")
         metrics = {}
         for name, value in result.items():
             number = _scalar(value)

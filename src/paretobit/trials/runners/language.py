@@ -72,9 +72,7 @@ class Perplexity(Runner):
         with torch.no_grad():
             for ids, labels in zip(*(torch.split(t, self._rows) for t in (self._x, self._y)), strict=True):
                 logits = self._logits(candidate.applied, ids).flatten(0, 1)
-                losses = F.cross_entropy(
-                    logits.float(), labels.flatten(), ignore_index=IGNORED, reduction="none"
-                )
+                losses = F.cross_entropy(logits.float(), labels.flatten(), ignore_index=IGNORED, reduction="none")
                 total += losses.sum(dtype=torch.float64)
         loss = total.item() / count
         return {"perplexity": math.inf if loss > _LARGEST else math.exp(loss), "token_loss": loss}
@@ -115,9 +113,7 @@ class Perplexity(Runner):
         if not isinstance(logits, Tensor) or logits.dim() != 3 or logits.shape[:2] != self._x[:1].shape:
             shape = str(tuple(logits.shape)) if isinstance(logits, Tensor) else type(logits).__name__
             allowed = "logits of shape (rows, length, vocabulary)"
-            raise BadInput(
-                "perplexity needs a language model", key="model output", found=shape, allowed=allowed
-            )
+            raise BadInput("perplexity needs a language model", key="model output", found=shape, allowed=allowed)
         known = self._y[self._y != IGNORED]
         low, high = int(known.min()), int(known.max())
         if low < 0 or high >= logits.shape[2]:

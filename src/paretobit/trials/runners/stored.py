@@ -17,9 +17,7 @@ from paretobit.wanted.metric import Metric
 class StoredSettings(RunnerSettings):
     """Settings of `stored_bytes`."""
 
-    skip_zeros: bool = Field(
-        True, description="leave out zeros of weights behind a bitmap where that is smaller"
-    )
+    skip_zeros: bool = Field(True, description="leave out zeros of weights behind a bitmap where that is smaller")
 
 
 @RUNNERS.register("stored_bytes")
@@ -53,9 +51,7 @@ class StoredBytes(Runner):
             slots, zeros = candidate.formats.get(path, NO_FORMATS), candidate.sparsity.get(path)
             key = (path, tuple(slots.items()), zeros)
             if key not in self._known:
-                self._known[key] = sum(
-                    self._bytes(i, slots, zeros) - self._plain[i] for i in self._at.get(path, ())
-                )
+                self._known[key] = sum(self._bytes(i, slots, zeros) - self._plain[i] for i in self._at.get(path, ()))
             total += self._known[key]
         return {"stored_bytes": float(total)}
 

@@ -82,9 +82,7 @@ class FileFunction:
             signature.bind(*self._arguments(None), **self.settings)
         except TypeError as error:
             problem = f"the function does not take this: {error}"
-            raise BadInput(
-                problem, key=reference, found=list(self.settings), allowed=signature.parameters
-            ) from None
+            raise BadInput(problem, key=reference, found=list(self.settings), allowed=signature.parameters) from None
 
 
 class FileRunner(FunctionRunner):
@@ -110,9 +108,7 @@ class FileRunner(FunctionRunner):
         said = {key: {**self._function.declared(key), **_table(settings, key)} for key in _DECLARED}
         for name, word in said["directions"].items():
             if word not in get_args(Direction):
-                raise BadInput(
-                    "not a direction", key=f"directions.{name}", found=word, allowed=get_args(Direction)
-                )
+                raise BadInput("not a direction", key=f"directions.{name}", found=word, allowed=get_args(Direction))
         super().__init__(evidence, self._function, {**directions, **said["directions"]})
         self._reference, self._units = reference, said["units"]
 

@@ -120,9 +120,7 @@ def cost(
         module = graph.module(node) if node.kind == "call_module" else None
         slots = given.get(path_of(node), NO_FORMATS)
         zeros = _zeros(node, tally.uses, slots, sparsity)
-        rows.append(
-            node_cost(node, module, slots, convention, batch, sparsity=zeros, weights=tally.at(node, module))
-        )
+        rows.append(node_cost(node, module, slots, convention, batch, sparsity=zeros, weights=tally.at(node, module)))
     unused = tuple(path for path, value in graph.model.named_parameters() if id(value) not in tally.counted)
     return CostReport(tuple(rows), convention, batch, peak_memory(graph, given), unused)
 

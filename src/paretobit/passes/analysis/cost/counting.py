@@ -208,9 +208,7 @@ def _recurrent_cell(node: Node, module: nn.Module | None, operands: Operands) ->
     assert isinstance(module, nn.RNNCellBase)
     steps = (node.output_elements or 0) // module.hidden_size
     gates = module.weight_ih.shape[0]
-    return tuple(
-        MatrixProduct(steps * gates * width, width) for width in (module.input_size, module.hidden_size)
-    )
+    return tuple(MatrixProduct(steps * gates * width, width) for width in (module.input_size, module.hidden_size))
 
 
 PRODUCTS: dict[str, _Count] = {
