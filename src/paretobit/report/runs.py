@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 from paretobit.document import Document
 from paretobit.errors import BadInput
@@ -192,7 +193,7 @@ def read_curves(path: Path) -> tuple[Epoch, ...]:
     Raises:
         BadInput: The file is not one of ours.
     """
-    kinds = {column.name: str(column.type) for column in fields(Epoch)}
+    kinds = get_type_hints(Epoch)
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return tuple(
@@ -214,12 +215,12 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _read(text: str, kind: str) -> Any:
-    if text == "" and "None" in kind:
+def _read(text: str, kind: Any) -> Any:
+    if text == "" and NoneType in get_args(kind):
         return None
-    if kind == "bool":
+    if kind is bool:
         return {"True": True, "False": False}[text]
-    return int(text) if kind == "int" else float(text)
+    return int(text) if kind is int else float(text)
 
 
 def _objectives(study: Study) -> str:
