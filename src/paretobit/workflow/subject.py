@@ -95,11 +95,8 @@ class Subject:
 
 def _page(given: Given, splits: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Any]:
     """What a saved model can say of one that was given from Python: no source, but what it takes."""
-    if not splits:
-        example = given.example
-        shape = list(example.shape[1:]) if isinstance(example, Tensor) else [1]
-        return {"source": None, "sample": {"input_shape": shape, "num_classes": 1}}
-    labels = [y for _, y in splits.values()]
-    classes = 1 if labels[0].is_floating_point() else 1 + max(int(y.max()) for y in labels)
-    shape = list(next(iter(splits.values()))[0].shape[1:])
+    labels = [y for _, y in splits.values() if not y.is_floating_point()]
+    rows = next((x for x, _ in splits.values()), given.example)
+    shape = list(rows.shape[1:]) if isinstance(rows, Tensor) else [1]
+    classes = 1 + max((int(y.max()) for y in labels), default=0)
     return {"source": None, "sample": {"input_shape": shape, "num_classes": classes}}
