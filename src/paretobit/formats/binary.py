@@ -148,10 +148,11 @@ class ScaledBinary(BinaryFormat, ScaledFormat[tuple[Tensor, ...]]):
         """Of each level, in the shape that broadcasts; where codes are drawn, as if they were not."""
         rest, inside = split(x, self.extents(x.shape))
         scales = []
+        largest = torch.tensor(SCALED_REACH / self._levels, dtype=torch.float32).item()  # scales are float32 numbers
         rest = rest.abs() if self.bipolar else rest.clamp(min=0)  # the sign of what is left is no matter
         for level in range(self._levels):
             above = None if self.bipolar else lifted(rest).clamp_(0, 1)
-            scales.append(mean(rest, inside, above).clamp_(max=SCALED_REACH / self._levels))
+            scales.append(mean(rest, inside, above).clamp_(max=largest))
             if level + 1 < self._levels:
                 rest = (rest - scales[-1]).abs_() if self.bipolar else (rest - scales[-1]).clamp_(min=0)
         return tuple(scales)
