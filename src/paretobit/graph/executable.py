@@ -65,6 +65,8 @@ def steps_of(graph: ModelGraph, model: nn.Module, example: Tensor) -> tuple[Inst
     for node, known in zip(traced.nodes, graph.nodes, strict=True):
         if node.op != known.kind or (node.op == "call_module" and str(node.target) != known.owner):
             return None
+        if known.place and str(node.meta.get("place")) != known.place.rpartition(" #")[0]:
+            return None
 
         def current(source: fx.Node) -> Result:
             return Result(numbers[writers.last(source)])

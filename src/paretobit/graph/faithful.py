@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
 from paretobit.graph.ops import is_leaf
+from paretobit.graph.places import Call, watching
 
 
 class NotFaithful(Exception):
@@ -18,7 +19,12 @@ class NotFaithful(Exception):
 
 
 def check_faithful(
-    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], calls: Sequence[str], result: Any
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    calls: Sequence[str],
+    functions: Mapping[Call, int],
+    result: Any,
 ) -> None:
     """Compare what was traced with a run of the model: symbols are no tensors, which a model may ask.
 
@@ -27,10 +33,11 @@ def check_faithful(
         args: Of the run.
         kwargs: Of the run.
         calls: Paths of the leaf modules that the traced graph calls, in order.
+        functions: The functions it calls that can carry formats, and how often at each place.
         result: What the traced graph gives for the same arguments.
 
     Raises:
-        NotFaithful: Other layers are called, or the result differs.
+        NotFaithful: Other layers or functions are called, or the result differs.
     """
     called: list[str] = []
     depth = 0
@@ -53,10 +60,13 @@ def check_faithful(
             if is_leaf(module):
                 stack.callback(module.register_forward_pre_hook(enter(path)).remove)
                 stack.callback(module.register_forward_hook(leave, always_call=True).remove)
+        found_functions = stack.enter_context(watching(model))
         found = model(*args, **kwargs)
     paths = {id(module): path for path, module in model.named_modules()}
     if called != [paths[id(model.get_submodule(path))] for path in calls]:
         raise NotFaithful("the layers it finds are not those of a run")
+    if any(found_functions[call] != number for call, number in functions.items()):
+        raise NotFaithful("the functions it finds are not those of a run")
     ours, theirs = ([t for t in tree_leaves(r) if isinstance(t, Tensor)] for r in (result, found))
     if len(ours) != len(theirs) or not all(map(_same, ours, theirs)):
         raise NotFaithful("what it finds does not compute what a run does")

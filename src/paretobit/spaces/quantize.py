@@ -235,7 +235,7 @@ class BoundQuantize(BoundSpace):
 
     def instrument(self, model: nn.Module) -> None:
         """The varied layers become quantised layers, all at full precision."""
-        instrument_layers(model, tuple(path_of(n) for t in self._targets for n in t.layers))
+        instrument_layers(model, tuple(path_of(n) for t in self._targets for n in t.layers), self._graph.places)
 
     def apply(self, prepared: nn.Module, config: Config | None) -> nn.Module:
         """Set the slots of every varied layer; what is not named returns to full precision."""
