@@ -101,13 +101,13 @@ def named_by_site(nodes: Iterable[Node], model: nn.Module) -> tuple[Node, ...]:
     nodes = tuple(nodes)
     owners: dict[str, Node | None] = {node.name: node for node in nodes if node.kind == "placeholder"}
     for node in nodes:
-        owners.setdefault(node.site, node)
+        owners.setdefault(_path(node), node)
     for path, _ in model.named_modules(remove_duplicate=False):
         owners.setdefault(path, None)
     for node in nodes:
-        owners.setdefault(node_name(node.site), node)
+        owners.setdefault(node_name(_path(node)), node)
     names = Names(owners)
-    new = {node.name: names.unique(node_name(node.site) or node.name, node) for node in nodes}
+    new = {node.name: names.unique(node_name(_path(node)) or node.name, node) for node in nodes}
 
     def put(ref: Ref) -> Ref:
         return replace(ref, node=new[ref.node])
@@ -122,3 +122,7 @@ def named_by_site(nodes: Iterable[Node], model: nn.Module) -> tuple[Node, ...]:
         )
         for node in nodes
     )
+
+
+def _path(node: Node) -> str:
+    return node.owner if node.kind == "call_module" else node.site

@@ -12,7 +12,7 @@ import os
 import sys
 import sysconfig
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from types import CodeType, FrameType
@@ -66,7 +66,7 @@ def _role(code: CodeType) -> int:
 
 
 def _role_of(file: str, name: str) -> int:
-    if file == _CALL_OF_A_MODULE and name in ("_call_impl", "inner") or file == _TRACER and name == "trace":
+    if (file == _CALL_OF_A_MODULE and name in ("_call_impl", "inner")) or (file == _TRACER and name == "trace"):
         return _END
     packages = "site-packages" in file or "dist-packages" in file
     if file.startswith(_TORCH):
@@ -133,8 +133,3 @@ def watching(model: nn.Module) -> Iterator[Counter[Call]]:
 def each(calls: Counter[Call]) -> frozenset[Call]:
     """Every single call, its count in its place."""
     return frozenset((owner, op, counted(place, i)) for (owner, op, place), n in calls.items() for i in range(n))
-
-
-def in_every_run(runs: Sequence[frozenset[Call]]) -> frozenset[Call]:
-    """The calls that all runs make."""
-    return frozenset.intersection(*runs) if runs else frozenset()

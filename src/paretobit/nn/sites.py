@@ -193,9 +193,7 @@ def why_no_site(model: nn.Module, site: str) -> str | None:
     return None
 
 
-def add_site(
-    model: nn.Module, site: str, cache: TensorCache, name_of: NameOf, place: str = ""
-) -> QuantizedFunction:
+def add_site(model: nn.Module, site: str, cache: TensorCache, name_of: NameOf, place: str = "") -> QuantizedFunction:
     """The module that quantises the function at a site, made and put there if need be, at full precision.
 
     Args:

@@ -19,13 +19,7 @@ from paretobit.graph import Example, ModelGraph, at_rest
 from paretobit.graph.operations import OPERATIONS
 from paretobit.nn import Quantized
 from paretobit.nn.functions import read_site
-from paretobit.passes.layers.assignment import (
-    NOT_KNOWN,
-    Places,
-    apply_assignment,
-    assignment_of,
-    instrument_layers,
-)
+from paretobit.passes.layers.assignment import NOT_KNOWN, Places, apply_assignment, assignment_of, instrument_layers
 from paretobit.passes.registry import PASSES
 from paretobit.passes.streaming import Magnitudes, Watched, call
 from paretobit.passes.taking import takes

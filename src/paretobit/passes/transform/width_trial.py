@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ def traced_again(
         else:
             found = _returned(again)
             if found == sorted(outputs):
-                return again
+                return replace(again, conditional=graph.conditional)
             reason = f"it returns {found}, not {sorted(outputs)}"
         if _runs(graph, inputs, outputs):
             raise BadInput(
