@@ -35,10 +35,8 @@ def with_conditional(graph: ModelGraph, runs: Mapping[str, Example]) -> ModelGra
     if sites:
         for name, calls in zip(runs, _in_turn(graph.model, list(runs.values())), strict=True):
             if not isinstance(calls, Exception):
-                missed = (site for call, site in sites.items() if call not in calls)
-                found |= {
-                    site: f"it is called only in some runs, not in {name}" for site in missed if site not in found
-                }
+                missed = [site for call, site in sites.items() if call not in calls]
+                found = dict.fromkeys(missed, f"it is called only in some runs, not in {name}") | found
     return replace(graph, conditional=found)
 
 

@@ -46,15 +46,17 @@ def trace(model: nn.Module, example: Example | None = None) -> ModelGraph:
         raise BadInput("the model has lazy parameters without shapes: run it on its data once")
     if _is_one_layer(model) and isinstance(example, Tensor | None):
         return _of_one_layer(model, example)
-    with at_rest(model), undone(model), _without_sites(model):
+    with at_rest(model), _without_sites(model):
         try:
-            if "forward" in vars(model):
-                raise NotFaithful("it traces the forward of a class, which this model has replaced")
-            traced = _Tracer(_fixed_arguments(model, example)).trace(model)
-            shapes = _shapes(model, traced, example)
+            with undone(model):
+                if "forward" in vars(model):
+                    raise NotFaithful("it traces the forward of a class, which this model has replaced")
+                traced = _Tracer(_fixed_arguments(model, example)).trace(model)
+                shapes = _shapes(model, traced, example)
         except Exception as error:  # whatever a model's forward raises on proxies
             reason = f"torch.fx cannot trace it: {type(error).__name__}: {_first_line(error)}"
-            return _on_example(model, example, reason)
+            with undone(model):
+                return _on_example(model, example, reason)
     return _from_fx(model, traced, shapes, _batch(example))
 
 

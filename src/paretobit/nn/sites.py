@@ -3,8 +3,9 @@
 A site is the path of the calling module, the function, and a number (`encoder.attention.matmul_1`),
 as `ModelGraph` names them. Which call is meant is told by its place in the code
 (`paretobit.graph.places`), whatever else a run calls; where no place is known (models saved before
-places were kept), by the number among the calls of that function by that module. `add_site` puts a `QuantizedFunction` there, without a trace in
-the state dict. Nothing is intercepted unless one of them carries a format.
+places were kept), by the number among the calls of that function by that module. `add_site` puts a
+`QuantizedFunction` there, without a trace in the state dict. Nothing is intercepted unless one of
+them carries a format.
 """
 
 import sys
@@ -170,7 +171,10 @@ def _calling(kind: type[nn.Module]) -> type[Caller]:
     """The class of a module of this class that calls sites; it goes by the same name."""
     if kind not in _CALLERS:
         same = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-        _CALLERS[kind] = type(kind.__name__, (Caller, kind), {**same, "_site_kind": kind})
+        own = {**same, "_site_kind": kind}
+        made = _CALLERS[kind] = type(kind.__name__, (Caller, kind), own)
+        for name in [n for n in vars(made) if n not in own and not n.startswith("__") and hasattr(kind, n)]:
+            delattr(made, name)  # what `__init_subclass__` put there, a wrapped forward: `kind` has it
     return _CALLERS[kind]
 
 

@@ -137,7 +137,7 @@ def evidence_for(
 
 
 def _runs(example: Example, evidence: Evidence) -> dict[str, Example]:
-    """Runs that a search makes, of the kinds that may differ: first and later, full and last, with and without padding."""
+    """Runs of the kinds that may differ: first and later, full and last batch, with and without padding."""
     runs = {"the first call": example, "a later call": example}
     if isinstance(example, Mapping) and isinstance(example.get("attention_mask"), Tensor):
         whole = torch.ones_like(example["attention_mask"])
@@ -150,8 +150,9 @@ def _runs(example: Example, evidence: Evidence) -> dict[str, Example]:
         if name != "test" and len(x):
             runs[f"the first batch of the {name} data"] = x[:rows]
             runs[f"the last batch of the {name} data"] = x[-((len(x) - 1) % rows + 1) :]
-    for i in (0, -1) if evidence.calibration is not None else ():
-        runs[f"the {'last' if i else 'first'} batch of the calibration data"] = evidence.calibration.batches[i]
+    if evidence.calibration is not None:
+        runs["the first batch of the calibration data"] = evidence.calibration.batches[0]
+        runs["the last batch of the calibration data"] = evidence.calibration.batches[-1]
     return runs
 
 
