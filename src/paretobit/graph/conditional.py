@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from paretobit.graph.model_graph import ModelGraph
-from paretobit.graph.places import Call, each, watching
+from paretobit.graph.places import Call, watching
 from paretobit.graph.trace import Example, _arguments, _without_sites, at_rest, undone
 
 
@@ -46,9 +46,9 @@ def _in_turn(model: nn.Module, examples: Sequence[Example]) -> Iterator[frozense
         for example in examples:
             args, kwargs = _arguments(example)
             try:
-                with watching(model) as calls:
+                with watching(model) as seen:
                     model(*args, **kwargs)
             except Exception as error:  # whatever a model's forward raises
                 yield error
             else:
-                yield each(calls)
+                yield seen.calls

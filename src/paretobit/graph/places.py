@@ -23,7 +23,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from paretobit.graph.operations import OPERATIONS
-from paretobit.graph.ops import function_op
+from paretobit.graph.ops import function_op, is_leaf
 
 Call = tuple[str, str, str]
 """Path of the calling module, operation, and place with the count there."""
@@ -93,43 +93,56 @@ def counted(place: str, number: int) -> str:
     return f"{place} #{number}"
 
 
-class _Watch(TorchFunctionMode):
-    """Counts the calls of a run that could carry formats, by caller, operation and place."""
+class Watch(TorchFunctionMode):
+    """What a model calls while it runs in `watching`.
+
+    Attributes:
+        layers: Paths of the leaf modules, in order.
+        functions: How often which function that can carry formats is called, by caller and place.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.path: list[str] = []
-        self.calls: Counter[Call] = Counter()
+        self.layers: list[str] = []
+        self.functions: Counter[Call] = Counter()
+        self._path: list[str | None] = [""]  # None: within a leaf
 
     def enter(self, path: str) -> Callable[..., None]:
-        return lambda *_: self.path.append(path)
+        """A forward pre-hook, before all others."""
 
-    def leave(self, path: str) -> Callable[..., None]:
-        def hook(*_: Any) -> None:  # it also runs where `path` was not entered
-            if self.path and self.path[-1] == path:
-                self.path.pop()
+        def hook(module: nn.Module, args: Any) -> None:
+            within, leaf = self._path[-1] is None, is_leaf(module)
+            if leaf and not within:
+                self.layers.append(path)
+            self._path.append(None if leaf or within else path)
 
         return hook
 
+    def leave(self, module: nn.Module, args: Any, result: Any) -> None:
+        """A forward hook."""
+        self._path.pop()
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        op = function_op(func)[0]
-        if OPERATIONS.operands(op):
-            self.calls[self.path[-1] if self.path else "", op, place_of(sys._getframe(1))] += 1
+        op, caller = function_op(func)[0], self._path[-1]
+        if caller is not None and OPERATIONS.operands(op):
+            self.functions[caller, op, place_of(sys._getframe(1))] += 1
         return func(*args, **(kwargs or {}))
+
+    @property
+    def calls(self) -> frozenset[Call]:
+        """Every call of a function, its count in its place."""
+        return frozenset(
+            (owner, op, counted(place, i)) for (owner, op, place), n in self.functions.items() for i in range(n)
+        )
 
 
 @contextmanager
-def watching(model: nn.Module) -> Iterator[Counter[Call]]:
-    """How often which function is called at which place while a model runs in the block."""
-    watch = _Watch()
+def watching(model: nn.Module) -> Iterator[Watch]:
+    """See what a model calls in the block."""
+    watch = Watch()
     with ExitStack() as stack:
         for path, module in model.named_modules():
-            stack.callback(module.register_forward_pre_hook(watch.enter(path)).remove)
-            stack.callback(module.register_forward_hook(watch.leave(path), always_call=True).remove)
+            stack.callback(module.register_forward_pre_hook(watch.enter(path), prepend=True).remove)
+            stack.callback(module.register_forward_hook(watch.leave, always_call=True).remove)
         with watch:
-            yield watch.calls
-
-
-def each(calls: Counter[Call]) -> frozenset[Call]:
-    """Every single call, its count in its place."""
-    return frozenset((owner, op, counted(place, i)) for (owner, op, place), n in calls.items() for i in range(n))
+            yield watch

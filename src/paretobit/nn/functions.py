@@ -180,7 +180,7 @@ def _attention(
     return result
 
 
-_SITE = re.compile(r"(?P<op>.+?)(?:_(?P<number>[1-9]\d*))?")
+_SITE = re.compile(r"(?P<op>.+?)(?:_(?P<number>\d+))?")
 
 
 def read_site(site: str) -> tuple[str, str, int]:
