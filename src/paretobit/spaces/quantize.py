@@ -188,6 +188,7 @@ class BoundQuantize(BoundSpace):
         self._ties = SlotTies(graph, groups, choice.skipped, INPUTS in space.tie)
         groups += [_Group("tie", f"{node.name}:tied", SearchEntry(), (node,)) for node in self._ties.joined]
         self._targets = sorted((self._target(group, space) for group in groups), key=self._position)
+        self._dropped += [Dropped(name, why) for name, why in choice.left.items()]
         if not self._targets:
             raise BadInput("the model has no layer that can be quantised", key="seed.default")
         self._decoded: dict[tuple[int, tuple[Value, ...]], tuple[dict[str, Format], ...]] = {}
