@@ -1,14 +1,15 @@
 """Functions that some runs of a model call and others do not: branches on padding, rows, or the first call."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import nn
 
-from paretobit.graph.model_graph import ModelGraph
-from paretobit.graph.places import Call, watching
-from paretobit.graph.trace import Example, _arguments, _without_sites, at_rest, undone
+from paretobit.graph.model_graph import ModelGraph, Node
+from paretobit.graph.places import Call, uncounted, watching
+from paretobit.graph.trace import Example, _arguments, _without_sites
 
 
 def places_called(model: nn.Module, example: Example) -> frozenset[Call]:
@@ -40,9 +41,21 @@ def with_conditional(graph: ModelGraph, runs: Mapping[str, Example]) -> ModelGra
     return replace(graph, conditional=found)
 
 
+def conditional_like(graph: ModelGraph, other: ModelGraph) -> ModelGraph:
+    """The graph of a model of other sizes, of which what stands in the same code is known from `other`."""
+    known = {_code(node): other.conditional[node.site] for node in other if node.site in other.conditional}
+    same = {node.site: known[_code(node)] for node in graph if node.site and _code(node) in known}
+    return replace(graph, conditional=same)
+
+
+def _code(node: Node) -> tuple[str, str]:
+    return node.op, uncounted(node.place)
+
+
 def _in_turn(model: nn.Module, examples: Sequence[Example]) -> Iterator[frozenset[Call] | Exception]:
     """The calls of one run after the other, or why a run failed."""
-    with at_rest(model), undone(model), _without_sites(model), torch.no_grad(), torch.random.fork_rng():
+    model = copy.deepcopy(model).eval()
+    with _without_sites(model), torch.no_grad(), torch.random.fork_rng():
         for example in examples:
             args, kwargs = _arguments(example)
             try:

@@ -69,12 +69,12 @@ def _site(model: nn.Module, node: Node, place: str, used: Counter[tuple[str, str
     if known is not None:
         return known
     caller = model.get_submodule(node.owner)
-    own = dir(caller) if OPERATIONS.operands(node.op) else caller._modules
+    functions = OPERATIONS.operands(node.op)
     while True:
         number = used[node.owner, node.op]
         used[node.owner, node.op] += 1
         names = itertools.chain([f"{node.op}_{number}" if number else node.op], _padded(node.op, number))
-        name = next(n for n in names if n not in own or _is_site(getattr(caller, n)))
+        name = next(n for n in names if not (_has(caller, n) if functions else n in caller._modules))
         if not getattr(caller._modules.get(name), "place", ""):
             return f"{node.owner}.{name}" if node.owner else name
 
@@ -82,6 +82,10 @@ def _site(model: nn.Module, node: Node, place: str, used: Counter[tuple[str, str
 def _padded(op: str, number: int) -> Iterable[str]:
     """The same number, written longer: `mul_0` for the first product of a caller with a layer `mul`."""
     return (f"{op}_{number:0{digits}}" for digits in itertools.count(len(str(number)) + bool(number)))
+
+
+def _has(caller: nn.Module, name: str) -> bool:
+    return hasattr(caller, name) and not _is_site(getattr(caller, name))
 
 
 def _is_site(module: Any) -> bool:

@@ -93,6 +93,11 @@ def counted(place: str, number: int) -> str:
     return f"{place} #{number}"
 
 
+def uncounted(place: str) -> str:
+    """Without the count."""
+    return place.rpartition(" #")[0]
+
+
 class Watch(TorchFunctionMode):
     """What a model calls while it runs in `watching`.
 

@@ -80,10 +80,10 @@ class Sites:
             self._running = False
         missed = [site for site, function in expected.items() if function not in mode.reached]
         if missed:
-            place = expected[missed[0]].place
+            _, _, where = expected[missed[0]].place.rpartition("> ")
             raise SiteNotReached(
                 f"the function '{missed[0]}' carries formats and was not called in this run: the model runs otherwise "
-                "than when it was traced" + (f", or its code was changed: it was called at {place}" if place else "")
+                "than when it was traced" + (f", or its code was changed: it was called at {where}" if where else "")
             )
 
 

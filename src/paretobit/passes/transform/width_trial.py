@@ -3,13 +3,12 @@
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from paretobit.errors import BadInput
-from paretobit.graph import ModelGraph, Node, Shape, trace
+from paretobit.graph import ModelGraph, Node, Shape, conditional_like, trace
 from paretobit.graph.trace import Example
 
 
@@ -37,7 +36,7 @@ def traced_again(
         else:
             found = _returned(again)
             if found == sorted(outputs):
-                return replace(again, conditional=graph.conditional)
+                return conditional_like(again, graph)
             reason = f"it returns {found}, not {sorted(outputs)}"
         if _runs(graph, inputs, outputs):
             raise BadInput(
