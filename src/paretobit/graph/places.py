@@ -8,6 +8,7 @@ torch's and of the standard library are left out (those of torch's layers stay, 
 functions too), and a comprehension belongs to the function around it.
 """
 
+import functools
 import os
 import sys
 import sysconfig
@@ -36,8 +37,7 @@ _STANDARD = sysconfig.get_path("stdlib") + os.sep
 _COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>")  # frames of their own before Python 3.12
 
 _END, _LEFT_OUT, _KEPT, _INLINE = range(4)
-_roles: dict[int, tuple[CodeType, int]] = {}
-_points: dict[tuple[int, int, int], tuple[CodeType, CodeType, str]] = {}
+_points: dict[tuple[int, int, int], tuple[CodeType, CodeType, str]] = {}  # code is compared slowly: by identity
 
 
 def place_of(frame: FrameType | None) -> str:
@@ -45,7 +45,7 @@ def place_of(frame: FrameType | None) -> str:
     points: list[str] = []
     inner: FrameType | None = None
     while frame is not None:
-        role = _role(frame.f_code)
+        role = _role(frame.f_code.co_filename, frame.f_code.co_name)
         if role == _END:
             break
         if role != _LEFT_OUT:
@@ -57,15 +57,9 @@ def place_of(frame: FrameType | None) -> str:
     return " > ".join(reversed(points))
 
 
-def _role(code: CodeType) -> int:
-    """What a frame of this code is to a place; known by identity, since equal code is compared slowly."""
-    known = _roles.get(id(code))
-    if known is None:
-        known = _roles[id(code)] = (code, _role_of(code.co_filename, code.co_name))
-    return known[1]
-
-
-def _role_of(file: str, name: str) -> int:
+@functools.cache
+def _role(file: str, name: str) -> int:
+    """What a frame of a function is to a place."""
     if (file == _CALL_OF_A_MODULE and name in ("_call_impl", "inner")) or (file == _TRACER and name == "trace"):
         return _END
     packages = "site-packages" in file or "dist-packages" in file
