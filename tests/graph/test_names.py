@@ -32,7 +32,7 @@ class Tree(nn.Module):
         return torch.relu(self._modules[self.order[0]](x) * x)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(tree=st.dictionaries(NAMES, TREES, min_size=1, max_size=3))
 def test_a_name_or_path_means_one_operation(tree):
     graph = trace(Tree(tree), torch.ones(2, 3))
