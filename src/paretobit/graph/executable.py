@@ -8,6 +8,7 @@ from torch import Tensor, fx, nn
 
 from paretobit.graph.faithful import Writers
 from paretobit.graph.model_graph import ModelGraph, Node, filled
+from paretobit.graph.places import uncounted
 from paretobit.graph.trace import _fixed_arguments, _Tracer, _without_sites, at_rest, undone
 
 
@@ -64,6 +65,8 @@ def steps_of(graph: ModelGraph, model: nn.Module, example: Tensor) -> tuple[Inst
     steps = []
     for node, known in zip(traced.nodes, graph.nodes, strict=True):
         if node.op != known.kind or (node.op == "call_module" and str(node.target) != known.owner):
+            return None
+        if known.place and node.meta.get("place") != uncounted(known.place):
             return None
 
         def current(source: fx.Node) -> Result:

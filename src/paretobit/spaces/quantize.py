@@ -188,6 +188,7 @@ class BoundQuantize(BoundSpace):
         self._ties = SlotTies(graph, groups, choice.skipped, INPUTS in space.tie)
         groups += [_Group("tie", f"{node.name}:tied", SearchEntry(), (node,)) for node in self._ties.joined]
         self._targets = sorted((self._target(group, space) for group in groups), key=self._position)
+        self._dropped += [Dropped(name, why) for name, why in choice.left.items()]
         if not self._targets:
             raise BadInput("the model has no layer that can be quantised", key="seed.default")
         self._decoded: dict[tuple[int, tuple[Value, ...]], tuple[dict[str, Format], ...]] = {}
@@ -235,7 +236,7 @@ class BoundQuantize(BoundSpace):
 
     def instrument(self, model: nn.Module) -> None:
         """The varied layers become quantised layers, all at full precision."""
-        instrument_layers(model, tuple(path_of(n) for t in self._targets for n in t.layers))
+        instrument_layers(model, tuple(path_of(n) for t in self._targets for n in t.layers), self._graph.places)
 
     def apply(self, prepared: nn.Module, config: Config | None) -> nn.Module:
         """Set the slots of every varied layer; what is not named returns to full precision."""

@@ -33,7 +33,7 @@ def slots_at(graph: ModelGraph, node: Node) -> tuple[str, ...]:
     """Slots that a node has; empty where it cannot be quantised."""
     if node.kind == "call_module":
         return slots_of(graph.module(node))
-    if not is_function(node) or why_no_site(graph.model, node.site) is not None:
+    if not is_function(node) or node.site in graph.conditional or why_no_site(graph.model, node.site) is not None:
         return ()
     return function_slots(node.op, node.args, node.kwargs)
 
@@ -72,7 +72,7 @@ def why_not(graph: ModelGraph, node: Node) -> str | None:
         return f"the function {node.op} cannot be quantised"
     if not node.site:
         return "the graph does not know its site: trace the model with example inputs"
-    return why_no_site(graph.model, node.site)
+    return graph.conditional.get(node.site) or why_no_site(graph.model, node.site)
 
 
 def unsupported(graph: ModelGraph) -> dict[str, str]:

@@ -19,7 +19,7 @@ from paretobit.graph import Example, ModelGraph, at_rest
 from paretobit.graph.operations import OPERATIONS
 from paretobit.nn import Quantized
 from paretobit.nn.functions import read_site
-from paretobit.passes.layers.assignment import apply_assignment, assignment_of, instrument_layers
+from paretobit.passes.layers.assignment import NOT_KNOWN, Places, apply_assignment, assignment_of, instrument_layers
 from paretobit.passes.registry import PASSES
 from paretobit.passes.streaming import Magnitudes, Watched, call
 from paretobit.passes.taking import takes
@@ -55,7 +55,7 @@ def calibrate(
             cannot fix: per row of a batch, or per group.
     """
     model = copy.deepcopy(graph.model if isinstance(graph, ModelGraph) else graph)
-    layers = _layers(model, candidates)
+    layers = _layers(model, candidates, graph.places if isinstance(graph, ModelGraph) else NOT_KNOWN)
     streams: dict[tuple[str, str], dict[_Layout, _Stream]] = {}
     found: Calibrated = {}
     for path, slots in candidates.items():
@@ -142,13 +142,13 @@ def _of_parameter(number_format: Format, tensor: Tensor, fit_integers: bool) -> 
     return number_format
 
 
-def _layers(model: nn.Module, candidates: Candidates) -> dict[str, Quantized]:
+def _layers(model: nn.Module, candidates: Candidates, places: Places) -> dict[str, Quantized]:
     """The layers by path, instrumented; those that carry formats keep them."""
     known = dict(model.named_modules())
     for path in candidates:
         if path not in known and not OPERATIONS.operands(read_site(path)[1]):
             raise BadInput("the model has no such layer", key="candidates", found=path, allowed=filter(None, known))
-    layers = instrument_layers(model, tuple(candidates))
+    layers = instrument_layers(model, tuple(candidates), places)
     for path, layer in layers.items():
         for slot in candidates[path]:
             if slot not in layer.available_slots():
@@ -356,7 +356,8 @@ class Observed:
 
     def _watched(self, layout: _Layout) -> dict[tuple[str, str], _Stream]:
         model = copy.deepcopy(self._graph.model)
-        layers = _layers(model, {path: dict.fromkeys(slots, ()) for path, slots in self._slots.items()})
+        slots = {path: dict.fromkeys(slots, ()) for path, slots in self._slots.items()}
+        layers = _layers(model, slots, self._graph.places)
         streams = {(p, s): _Stream(layout, f"{p}.{s}") for p, slots in self._slots.items() for s in slots}
         for stream in streams.values():
             stream.counts = True

@@ -73,7 +73,7 @@ def quantize(graph: ModelGraph, settings: QuantizeSettings) -> tuple[ModelGraph,
     choice = _choice(graph, settings)
     assignment = _resolve(graph, settings, choice)
     model = copy.deepcopy(graph.model)
-    apply_assignment(model, assignment)
+    apply_assignment(model, assignment, graph.places)
     text = {path: {slot: str(f) for slot, f in slots.items()} for path, slots in assignment.items()}
     return graph.with_model(model), {"assignment": text, "unsupported": unsupported(graph) | choice.left}
 

@@ -80,7 +80,7 @@ def make_trials(
             settings = _settings(graph, node, candidate, which)
             if settings not in distinct:
                 distinct.append(settings)
-                layer = instrument_at(model, path_of(node), cache, function_name)
+                layer = instrument_at(model, path_of(node), cache, function_name, node.place)
                 trials.append(Trial(node, Change(layer, settings), candidate))
         if len(distinct) == 1:
             skipped[node.name] = f"a {node.op} has no such slot"
