@@ -342,7 +342,7 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
-        return (gradient.where(*ctx.saved_tensors, 0) if ctx.saved_tensors else gradient), None
+        return (gradient.where(ctx.saved_tensors[0], 0) if ctx.saved_tensors else gradient), None
 
 
 def _straight_through(x: Tensor, number_format: LossyFormat) -> Tensor:

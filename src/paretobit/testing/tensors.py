@@ -133,7 +133,6 @@ class Tensors:
             expected = seeded(number_format, x.float()).clamp(-limit, limit).to(dtype)
             assert same(seeded(number_format, x), expected)
 
-
     @in_each(DTYPES)
     def test_autocast_changes_nothing(self, number_format: Format, dtype: torch.dtype) -> None:
         for x in (normal((6, 8), dtype), normal((6, 8), dtype).requires_grad_()):
@@ -146,7 +145,7 @@ class Tensors:
     def test_a_parameter_in_training_keeps_shape_and_dtype(self, number_format: Format, dtype: torch.dtype) -> None:
         for gradient in ("pass", "mask"):
             if isinstance(number_format, LossyFormat):
-                number_format = dataclasses.replace(number_format, gradient=gradient)  # type: ignore[arg-type]
+                number_format = dataclasses.replace(number_format, gradient=gradient)
             parameter = normal((6, 8), dtype).requires_grad_()
             latent = number_format.quantize_latent(parameter)
             assert (latent.shape, latent.dtype) == (parameter.shape, dtype)

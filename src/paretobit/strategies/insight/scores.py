@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from paretobit.data.calibration import Calibration
 from paretobit.errors import BadInput
+from paretobit.formats.base import computed
 from paretobit.graph import at_rest
 from paretobit.passes.streaming import call, first_tensor, rows_of
 from paretobit.strategies.insight.alone import Call, watching
@@ -92,13 +93,14 @@ class Recorded:
         """Lay gradients out for many changes to come: nothing of them is read twice a change."""
         self.call.output = output = self.call.output.detach()
         samples = rows if output.ndim and len(output) % rows == 0 else 1
-        self.gradients = torch.stack([g.reshape(samples, -1) for g in self.drawn], 1)
+        self.gradients = torch.stack([computed(g).reshape(samples, -1) for g in self.drawn], 1)  # squares are small
         self.squares = self.gradients.square().sum(1).flatten()
         self.drawn.clear()
 
     def change(self) -> Tensor:
         """What the formats that the layer carries now do to the output, `(samples, elements)`."""
-        return (self.call.now().detach() - self.call.output).reshape(len(self.gradients), -1)
+        now, before = computed(self.call.now().detach()), computed(self.call.output)
+        return (now - before).reshape(len(self.gradients), -1)
 
 
 class Recorder:
@@ -149,7 +151,7 @@ class Recorder:
             outputs = [one.call.output for one in seen]
             losses = list(self._losses(output, target, batch, scores))
             if reference is not None and self._calibration.loss is None:
-                losses.append(_divergence(first_tensor(output), reference))
+                losses.append(_divergence(_numbers(output), reference))
             reached: set[int] = set()
             for i, loss in enumerate(losses):
                 found = _gradients(loss, outputs, last=i + 1 == len(losses))
@@ -174,7 +176,7 @@ class Recorder:
             scores.labels += rows
             yield loss
             return
-        logits = _logits(first_tensor(output))
+        logits = _logits(_numbers(output))
         scores.labels += len(logits)
         if logits.shape[1] == 1:  # a number a row, with noise of variance one; of which signs will do
             for _ in range(self._draws):
@@ -210,12 +212,12 @@ def add_fisher(calls: Sequence[Recorded], unit: Unit, scores: Scores) -> None:
 
 def divergence(output: Any, reference: Any) -> float:
     """Of one output from another, summed over labels: KL of logits; half the squared error of numbers."""
-    return float(_divergence(first_tensor(output).double(), first_tensor(reference).double()))
+    return float(_divergence(_numbers(output).double(), _numbers(reference).double()))
 
 
 def labels_of(output: Any) -> int:
     """How many labels an output is about."""
-    return len(_logits(first_tensor(output)))
+    return len(_logits(_numbers(output)))
 
 
 def slices(calibration: Calibration, rows: int) -> Iterator[tuple[Any, Any]]:
@@ -230,7 +232,19 @@ def slices(calibration: Calibration, rows: int) -> Iterator[tuple[Any, Any]]:
             yield batch, target
 
 
+def _numbers(output: Any) -> Tensor:
+    """What a model gives: its first tensor, if that can be more or less wrong."""
+    tensor = first_tensor(output)
+    if not tensor.is_floating_point():
+        problem = "scores need an output of floating-point numbers, which can be more or less wrong"
+        raise BadInput(problem, key="loss", found=str(tensor.dtype))
+    return computed(tensor)
+
+
 def _divergence(output: Tensor, reference: Tensor) -> Tensor:
+    if output.shape != reference.shape:
+        shapes = [tuple(reference.shape), tuple(output.shape)]
+        raise BadInput("the shape of the output depends on what the layers give", key="loss", found=shapes)
     there, here = _logits(reference), _logits(output)
     if there.shape[1] == 1:
         return 0.5 * (here - there).square().sum()
