@@ -114,7 +114,7 @@ class Recorder:
         seed: Of the draws.
 
     Attributes:
-        unreached: Layers that ran where no gradient reached, on any rows so far.
+        unreached: Layers that ran where no gradient reached, on any rows so far, and those that were not seen to run.
     """
 
     def __init__(
@@ -123,7 +123,12 @@ class Recorder:
         self._model, self._layers, self._calibration = model, tuple(layers), calibration
         self._draws = 1 if calibration.loss else draws
         self._generator = torch.Generator().manual_seed(seed)
-        self.unreached: set[nn.Module] = set()
+        self._seen: set[nn.Module] = set()
+        self._cut_off: set[nn.Module] = set()
+
+    @property
+    def unreached(self) -> set[nn.Module]:
+        return self._cut_off | (set(self._layers) - self._seen)
 
     def run(
         self, batch: Any, target: Any, scores: Scores, reference: Tensor | None = None
@@ -154,7 +159,7 @@ class Recorder:
                 losses.append(_divergence(_numbers(output), reference))
             reached: set[int] = set()
             for i, loss in enumerate(losses):
-                found = _gradients(loss, outputs, last=i + 1 == len(losses))
+                found = _gradients(loss, outputs, last=i + 1 == len(losses)) if self._layers else {}
                 reached |= found.keys()
                 for one in seen:
                     gradient = found.get(id(one.call.output), torch.zeros_like(one.call.output))
@@ -162,7 +167,8 @@ class Recorder:
                         one.drawn.append(gradient)
                     if reference is not None and i + 1 == len(losses):
                         one.slope = gradient
-        self.unreached |= {one.call.layer for one in seen if id(one.call.output) not in reached}
+        self._seen |= {one.call.layer for one in seen}
+        self._cut_off |= {one.call.layer for one in seen if id(one.call.output) not in reached}
         for one in seen:
             one.settle(rows_of(batch))
         return calls
