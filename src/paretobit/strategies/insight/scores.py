@@ -114,7 +114,8 @@ class Recorder:
         seed: Of the draws.
 
     Attributes:
-        unreached: Layers that ran where no gradient reached, on any rows so far, and those that were not seen to run.
+        unreached: Layers that ran where no gradient reached, on any rows so far, and those where none but
+            zeros did, on all.
     """
 
     def __init__(
@@ -123,12 +124,12 @@ class Recorder:
         self._model, self._layers, self._calibration = model, tuple(layers), calibration
         self._draws = 1 if calibration.loss else draws
         self._generator = torch.Generator().manual_seed(seed)
-        self._seen: set[nn.Module] = set()
+        self._reached: set[nn.Module] = set()
         self._cut_off: set[nn.Module] = set()
 
     @property
     def unreached(self) -> set[nn.Module]:
-        return self._cut_off | (set(self._layers) - self._seen)
+        return self._cut_off | (set(self._layers) - self._reached)
 
     def run(
         self, batch: Any, target: Any, scores: Scores, reference: Tensor | None = None
@@ -167,10 +168,10 @@ class Recorder:
                         one.drawn.append(gradient)
                     if reference is not None and i + 1 == len(losses):
                         one.slope = gradient
-        self._seen |= {one.call.layer for one in seen}
         self._cut_off |= {one.call.layer for one in seen if id(one.call.output) not in reached}
         for one in seen:
             one.settle(rows_of(batch))
+        self._reached |= {one.call.layer for one in seen if one.squares.any()}
         return calls
 
     def _losses(self, output: Any, target: Any, batch: Any, scores: Scores) -> Iterator[Tensor]:
