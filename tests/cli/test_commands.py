@@ -190,6 +190,17 @@ def test_show_answers_in_all_its_ways(searched: Path) -> None:
     assert json.loads(ok("show", searched, "--json"))["trials"]["complete"] == 4
 
 
+def test_what_the_strategy_noted_is_shown(here: Path) -> None:
+    note = "no calibration data tells harm beforehand: one group at a time is measured"
+    more = ("--set", "search.strategy.name=guided", "--set", "search.calibration=0")
+    assert note in " ".join(ok("search", "-c", "search.toml", "-o", "run", *more).split())
+    assert note in " ".join(ok("show", "run").split())
+    again = ("search", "-c", "search.toml", "-o", "run", *more, "--resume", "--json")
+    assert json.loads(ok(*again))["notes"] == [note]
+    ok("report", "run")
+    assert f"- {note}\n" in next(Path("run").rglob("*.md")).read_text()
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
