@@ -208,7 +208,8 @@ def add_fisher(calls: Sequence[Recorded], unit: Unit, scores: Scores) -> None:
         change = one.change()
         samples, draws, _ = one.gradients.shape
         diagonal += float(torch.dot(one.squares, change.square().flatten()))
-        product = torch.bmm(change.unsqueeze(1), one.gradients.transpose(1, 2)).squeeze(1)  # the fast way round
+        with torch.autocast(change.device.type, enabled=False):  # whatever the search runs under
+            product = torch.bmm(change.unsqueeze(1), one.gradients.transpose(1, 2)).squeeze(1)  # the fast way round
         along[samples] = along[samples] + product if samples in along else product
         if one.slope is not None:
             first_order += float((one.slope.reshape(change.shape) * change).sum())
