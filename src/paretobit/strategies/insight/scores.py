@@ -112,10 +112,6 @@ class Recorder:
         calibration: Says what the loss is.
         draws: How often labels are drawn for each row.
         seed: Of the draws.
-
-    Attributes:
-        unreached: Layers that ran where no gradient reached, on any rows so far, and those where none but
-            zeros did, on all.
     """
 
     def __init__(
@@ -129,6 +125,7 @@ class Recorder:
 
     @property
     def unreached(self) -> set[nn.Module]:
+        """Layers that ran where no gradient reached, on any rows so far, and those where none but zeros did, on all."""
         return self._cut_off | (set(self._layers) - self._reached)
 
     def run(
