@@ -91,3 +91,12 @@ def test_where_scores_cannot_be_computed_a_note_says_why_and_groups_are_measured
     probed = "no score tells harm beforehand: one group at a time is measured" in notes
     assert probed == (note is not None and "kl" in note)
     assert not any("\n" in said for said in notes)
+
+
+def test_a_search_begun_without_gradients_is_the_same_search():
+    plain, _ = searched(SCORED, "plain")
+    for surroundings in (torch.inference_mode(), torch.no_grad()):
+        with surroundings:
+            study, _ = searched(SCORED, "plain")
+        assert [(t.config, t.metrics["error"]) for t in study] == [(t.config, t.metrics["error"]) for t in plain]
+        assert study.facts["predicted"] == plain.facts["predicted"]
