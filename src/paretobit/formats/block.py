@@ -79,7 +79,7 @@ class BlockFormat(LossyFormat):
     def _round(self, x: Tensor) -> Tensor:
         extents = self.extents(x.shape)
         blocked, scales = self._blocks(x, extents)
-        if self.elements.smallest < LAYOUTS[x.dtype].smallest:  # far below the largest of the block
+        if self.elements.smallest < 2.0 ** (LAYOUTS[x.dtype].smallest_exponent + 1):  # halves are subnormal
             scales = scales.double()
         values = self.elements.round_(blocked / scales, blocked).mul_(scales)
         return join(values.to(x.dtype), x.shape, extents)

@@ -29,11 +29,6 @@ class Layout(NamedTuple):
     largest: float
 
     @property
-    def smallest(self) -> float:
-        """The smallest positive number."""
-        return 2.0 ** max(self.smallest_exponent - self.fraction_bits, -1074)
-
-    @property
     def magic(self) -> float:
         """Adding and subtracting it rounds to integers, ties to even."""
         return 1.5 * 2.0**self.fraction_bits

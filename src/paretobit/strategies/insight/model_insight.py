@@ -73,9 +73,12 @@ class ModelInsight:
         if key not in self._known:
             try:
                 measured = self._measure(name, outer, around)
+            except BadInput as error:
+                self._failed[together] = error
+                raise
             except Exception as error:  # whatever somebody's model does when it is looked into
-                self._failed[together] = failure = _refusal(error)
-                raise failure from error
+                self._failed[together] = BadInput(f"the model cannot be scored: {first_line(error)}")
+                raise self._failed[together] from error
             self._known |= {_key(found, outer, around): table.to_json() for found, table in measured.items()}
             self._keep(self._known)
         return ScoreTable.from_json(self._known[key])
@@ -190,11 +193,6 @@ class ModelInsight:
             harms = [sum(means[u] for u in treatments.units(group, v, places).values()) for v in own]
             groups.append(Group(", ".join(group.paths), tuple(map(Config, own)), tuple(harms)))
         return ScoreTable(tuple(groups), scores.mean_loss, excluded)
-
-
-def _refusal(error: Exception) -> BadInput:
-    """What is said of scores that could not be computed."""
-    return error if isinstance(error, BadInput) else BadInput(f"the model cannot be scored: {first_line(error)}")
 
 
 def _key(name: str | Sequence[str], outer: Config, around: Config | None) -> str:
