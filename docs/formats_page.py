@@ -254,8 +254,8 @@ def _text(number_format: Format) -> str:
     return f"{number_format.name}({inside})" if inside else number_format.name
 
 
-def _number(value: float) -> str:
-    return f"{value:.7g}"
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.7g}"
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

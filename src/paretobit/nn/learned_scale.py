@@ -228,7 +228,7 @@ def initial_scales(number_format: ScaledInteger, x: Tensor, *, skip_zeros: bool)
 
 
 def _positive(scale: Tensor) -> Tensor:
-    return scale.abs().clamp(_SMALLEST, _LARGEST)
+    return scale.float().abs().clamp(_SMALLEST, _LARGEST)  # also in a model made half after it learned
 
 
 def _scaled(model: nn.Module) -> Iterator[tuple[Quantized, str, str]]:

@@ -23,6 +23,7 @@ from paretobit.trials.evaluation.reuse import Kept
 from paretobit.trials.evaluation.stepwise import Stepwise
 
 _Carried = tuple[Mapping[str, Format], tuple[Tensor, Tensor] | None]
+_DEVICES = ("cpu", "cuda", "xpu", "mps")
 _KEPT = 256 * 2**20  # bytes: as much as a search keeps by default (`reuse_mb`)
 
 
@@ -73,17 +74,22 @@ class Call:
         args: Copies of what it took.
         kwargs: Likewise.
         output: The first tensor that it gave; has a gradient where the run has.
+        autocast: Device types whose operations the model casts there, and to what.
     """
 
     layer: nn.Module
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     output: Tensor
+    autocast: Mapping[str, torch.dtype]
 
     def now(self) -> Tensor:
         """What the layer gives for it as it is now."""
         named = {key: copied(value) for key, value in self.kwargs.items()}
-        return first_tensor(self.layer.forward(*map(copied, self.args), **named))
+        with ExitStack() as stack:
+            for device, dtype in self.autocast.items():
+                stack.enter_context(torch.autocast(device, dtype))
+            return first_tensor(self.layer.forward(*map(copied, self.args), **named))
 
 
 @contextmanager
@@ -100,7 +106,8 @@ def watching(layers: Iterable[nn.Module], visit: Callable[[Call], None]) -> Iter
         result = first_tensor(output)
         if torch.is_grad_enabled() and not result.requires_grad:
             result = result.detach().requires_grad_()
-        visit(Call(layer, *begun.pop(layer), result))
+        cast = {kind: torch.get_autocast_dtype(kind) for kind in _DEVICES if torch.is_autocast_enabled(kind)}
+        visit(Call(layer, *begun.pop(layer), result, cast))
         copy = result.clone()
         if isinstance(output, Tensor):
             return copy
