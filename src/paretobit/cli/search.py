@@ -99,7 +99,7 @@ def _print(study: Study, folder: RunFolder, options: RunOptions) -> None:
     counts = study.counts()
     if options.json_:
         answer = {"baseline": baseline_row(study), "front": front_rows(study)}
-        print_json({"folder": str(folder.path), "trials": counts, **answer})
+        print_json({"folder": str(folder.path), "trials": counts, **answer, "notes": study.facts.get("notes", [])})
         return
     if options.quiet:
         return
@@ -115,5 +115,7 @@ def _print(study: Study, folder: RunFolder, options: RunOptions) -> None:
     if len(chosen) == 2:
         front, baseline = chosen["front"], chosen["baseline"]
         output().print(f"validation is above test by {front:+.4f} on the front, {baseline:+.4f} for the baseline")
+    for note in study.facts.get("notes", ()):
+        errors().print(f"[yellow]note:[/] {escaped(note)}")
     if not len(study.front()):
         errors().print("[yellow]warning:[/] no feasible trial: the front is empty")

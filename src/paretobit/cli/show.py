@@ -98,6 +98,8 @@ def _summary(study: Study) -> None:
         _best_table(study, study.best(question), f"Best: {question or 'first objective'}")
     except BadInput as unanswered:
         output().print(escaped(str(unanswered)))
+    for note in study.facts.get("notes", ()):
+        output().print(f"Note: {escaped(note)}")
 
 
 def _about(study: Study) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
     if one.dtype != other.dtype or one.shape != other.shape or one.device != other.device:
         return False
     if one.device.type == "cpu" and one.is_contiguous() and other.is_contiguous():
-        return _compare(one.data_ptr(), other.data_ptr(), one.nbytes) == 0
+        return bool(_compare(one.data_ptr(), other.data_ptr(), one.nbytes) == 0)
     if one.device.type == "meta":
         return True
     if one.layout != torch.strided or other.layout != torch.strided:
@@ -82,20 +82,32 @@ class Content:
         with torch.inference_mode(False), torch.no_grad():
             self.copy = like.detach() if like is not None and same_bits(tensor, like) else tensor.detach().clone()
         self._source, self._seen = weakref.ref(tensor), seen_in_block(tensor)
+        dense = self.copy.device.type == "cpu" and self.copy.is_contiguous()
+        self._memory = (self.copy.data_ptr(), self.copy.nbytes) if dense else None
 
     def is_of(self, tensor: Tensor) -> bool:
         """Whether it was this very tensor that was looked at."""
         return self._source() is tensor
 
     def is_in(self, tensor: Tensor) -> bool:
-        """Whether a tensor holds these bits."""
+        """Whether a tensor holds these bits: `holds`, or in a block that they were seen in."""
         seen = seen_in_block(tensor)
         if seen is not None and seen == self._seen and self._source() is tensor:
             return True
-        if not same_bits(tensor, self.copy):
+        if not self.holds(tensor):
             return False
-        self._source, self._seen = weakref.ref(tensor), seen
+        if self._source() is not tensor:
+            self._source = weakref.ref(tensor)
+        self._seen = seen
         return True
+
+    def holds(self, tensor: Tensor) -> bool:
+        """Whether they are in a tensor: `same_bits`, in a third of the time."""
+        copy, memory = self.copy, self._memory
+        if memory is None or not tensor.is_contiguous() or not tensor.is_cpu:
+            return same_bits(tensor, copy)
+        alike = tensor.dtype is copy.dtype and tensor.shape == copy.shape
+        return alike and not _compare(tensor.data_ptr(), *memory)
 
 
 def seen_in_block(tensor: Tensor) -> tuple[Any, ...] | None:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from paretobit.graph.contents import Content, content_of, same_bits
+from paretobit.graph.contents import Content, content_of
 
 _LEAVES = (int, float, complex, str, bytes, type(None), type, torch.dtype, torch.device, torch.Size)
 _LEAVES_TOO = (FunctionType, MethodType, BuiltinFunctionType, ModuleType)
@@ -89,6 +89,15 @@ class Restorer:
         self._give_back()
         return found
 
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """After the block the model is as it was before it."""
+        self.see()
+        try:
+            yield
+        finally:
+            self.restore()
+
     def _look_anew(self) -> None:
         self._live, self._copies, self._kinds, self._hidden, self._met = [], [], [], [], {}
         before, self._tensors = self._tensors, {}
@@ -149,12 +158,8 @@ class Restorer:
 @contextmanager
 def undone(model: nn.Module) -> Iterator[None]:
     """What a run leaves in the model is undone after the block."""
-    restorer = Restorer(model)
-    restorer.see()
-    try:
+    with Restorer(model).kept():
         yield
-    finally:
-        restorer.restore()
 
 
 class _Remembered:
@@ -179,7 +184,7 @@ class _Remembered:
         self._state = self._now()
         if self._shared:
             self._content = content_of(tensor, self._like)
-        elif self._content is None or not same_bits(tensor, self._content.copy):
+        elif self._content is None or not self._content.holds(tensor):
             self._content = Content(tensor)
 
     def restore(self) -> bool:
@@ -187,7 +192,7 @@ class _Remembered:
         tensor: Any = self.tensor
         assert self._content is not None
         content = self._content.copy
-        if self._state == self._now() and same_bits(tensor, content) and vars(tensor) == self._attributes:
+        if self._state == self._now() and self._content.holds(tensor) and vars(tensor) == self._attributes:
             return False
         if tensor.is_leaf:
             if tensor.requires_grad != self._state[0]:
@@ -204,7 +209,7 @@ class _Remembered:
                 self._memory = tensor.detach()
             if tensor.shape != self._memory.shape or tensor.stride() != self._memory.stride():
                 tensor.data = self._memory
-            if not same_bits(tensor, content):
+            if not self._content.holds(tensor):
                 tensor.copy_(content)
         self._state = self._now()
         return True

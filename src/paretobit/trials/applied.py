@@ -1,6 +1,7 @@
 """Configurations that are set on a model as it is, one after the other on one private copy."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 from torch import nn
@@ -40,12 +41,11 @@ class Applied:
         restorer = self._restorer_of(model)
         metrics: dict[str, float] = {}
         for runner in self._runners:
-            seed_everything(seed)
-            restorer.see()
-            try:
-                metrics |= measure([runner], replace(known, model=model.train(not self._eval_mode), seed=seed))
-            finally:
-                restorer.restore()
+            with nullcontext() if self._eval_mode and runner.leaves_as_is(model) else restorer.kept():
+                seed_everything(seed)
+                if not self._eval_mode:
+                    model.train()
+                metrics |= measure([runner], replace(known, model=model, seed=seed))
         return Measured(metrics)
 
     def _restorer_of(self, model: nn.Module) -> Restorer:

@@ -68,6 +68,11 @@ class Evaluator:
             stepwise.finish()
         return result
 
+    def leaves_as_is(self, model: nn.Module) -> bool:
+        """Whether it is certain, from the operations of a model, that a run changes nothing in it."""
+        steps = self._stepwise.get(model)
+        return steps is not None and steps.leaves_model
+
     @staticmethod
     def _laid_out(x: Tensor, layout: str) -> Tensor:
         return x.contiguous(memory_format=torch.channels_last) if layout == "channels_last" else x

@@ -70,6 +70,14 @@ class Stepwise:
         self._runs = 0
         self._turns: dict[Hashable, list[_Turn]] = {}
 
+    @property
+    def leaves_model(self) -> bool:
+        """Whether a run can write into nothing that the model holds: only pure operations, on activations."""
+        operations = self._operations
+        holds_more = any(not operation.inputs for operation in operations[1:])
+        in_place = any(operation.in_place for operation in operations)
+        return all(operation.pure for operation in operations) and not (in_place and holds_more)
+
     @classmethod
     def of(cls, graph: ModelGraph, model: nn.Module, batch: Tensor, kept: Kept) -> Stepwise | None:
         """The model by its operations; None where torch.fx cannot trace it.

@@ -28,7 +28,7 @@ class Latency(Runner):
 
     Settings: ClassVar[type[RunnerSettings]] = LatencySettings
     kind = "hardware"
-    metrics = (Metric("latency", "minimize", "ms per batch, emulated"),)
+    metrics = (Metric("latency", "minimize", "ms per batch, emulated", repeats=False),)
 
     def __init__(self, evidence: Evidence, settings: Any) -> None:
         super().__init__(evidence, settings)
