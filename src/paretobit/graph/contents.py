@@ -112,7 +112,7 @@ class Content:
 
 def seen_in_block(tensor: Tensor) -> tuple[Any, ...] | None:
     """What stays the same in a block `unchanged` while torch sees no write; None outside of one."""
-    block = _block.get()
+    block = None if torch.compiler.is_compiling() else _block.get()
     return None if block is None or tensor.is_inference() else (block, tensor._version, tensor.data_ptr())
 
 
