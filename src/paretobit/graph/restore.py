@@ -3,7 +3,7 @@
 What is put back: weights and buffers, by content, their dtype, memory, gradients, hooks and
 `requires_grad`; of every module its class, mode, parameters, buffers, submodules, hooks and attributes;
 and what stands in lists, dicts, sets, arrays and objects that it holds, at any depth. Only what differs is
-written. Classes and functions are not looked into, nor objects that say `is_no_state`.
+written. Classes and functions are not looked into, nor loggers, threads and what says `is_no_state`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from paretobit.graph.contents import Content, content_of
 
 _LEAVES = (int, float, complex, str, bytes, type(None), type, torch.dtype, torch.device, torch.Size)
 _LEAVES_TOO = (FunctionType, MethodType, BuiltinFunctionType, ModuleType)
+_OF_THE_PROCESS = {"logging", "threading", "multiprocessing", "concurrent", "asyncio", "queue"}
 _CONTAINERS = (dict, list, set, deque)
 _MOST = 100_000  # containers, so that an attribute that leads to half of the process ends somewhere
 _LARGE = 64 * 2**20  # bytes of weights from which a trial takes so long that tidying up costs nothing
@@ -118,21 +119,17 @@ class Restorer:
             self._met[id(value)] = value
             if isinstance(value, Tensor):
                 if value.layout is torch.strided:
-                    self._remember(value, before)
+                    new = _Remembered(value, self._like.get(id(value)), self._reference is not None)
+                    self._tensors[id(value)] = before.get(id(value), new)
             elif (hidden := _hidden(value)) is not None:
                 self._hidden.append(hidden)
             elif isinstance(value, tuple):
                 found += value
             elif isinstance(value, _CONTAINERS):
                 self._note(value, found)
-            elif hasattr(value, "__dict__") and not getattr(kind, "is_no_state", False):
-                if isinstance(value, nn.Module):
-                    self._kinds.append((value, kind))
+            elif _is_looked_into(value, kind):
+                self._kinds += [(value, kind)] if isinstance(value, nn.Module) else []
                 self._note(vars(value), found)
-
-    def _remember(self, tensor: Tensor, before: Mapping[int, _Remembered]) -> None:
-        known, shared = before.get(id(tensor)), self._reference is not None
-        self._tensors[id(tensor)] = known or _Remembered(tensor, self._like.get(id(tensor)), shared)
 
     def _note(self, container: Any, found: list[Any]) -> None:
         if len(self._live) < _MOST:
@@ -219,6 +216,13 @@ class _Remembered:
         own = (tensor.requires_grad, tensor.dtype, tensor.data_ptr(), tensor.shape, tensor.stride())
         hooks, after = tensor._backward_hooks, tensor._post_accumulate_grad_hooks
         return (*own, tensor.is_leaf and id(tensor.grad), hooks and tuple(hooks), after and len(after))
+
+
+def _is_looked_into(value: Any, kind: type) -> bool:
+    """Whether what an object holds belongs to the model: not to its process, and not to who runs it."""
+    if not hasattr(value, "__dict__") or getattr(kind, "is_no_state", False):
+        return False
+    return kind.__module__.partition(".")[0] not in _OF_THE_PROCESS
 
 
 def _inside(container: Any) -> Iterable[Any]:
