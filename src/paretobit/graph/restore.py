@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from paretobit.graph.contents import Content, content_of
 
-_LEAVES = (int, float, complex, str, bytes, type(None), type, torch.dtype, torch.device, torch.Size)
-_LEAVES_TOO = (FunctionType, MethodType, BuiltinFunctionType, ModuleType)
+_VALUES = (int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
+_LEAVES = (*_VALUES, type, FunctionType, MethodType, BuiltinFunctionType, ModuleType)
 _OF_THE_PROCESS = {"logging", "threading", "multiprocessing", "concurrent", "asyncio", "queue"}
 _CONTAINERS = (dict, list, set, deque)
 _MOST = 100_000  # containers, so that an attribute that leads to half of the process ends somewhere
@@ -73,22 +73,18 @@ class Restorer:
 
     def restore(self) -> bool:
         """Put everything back; whether anything had changed."""
-        found = False
-        for module, kind in self._kinds:
-            if type(module) is not kind:
-                module.__class__ = kind
-                found = True
-        for i in self._changed():
+        others = [(module, kind) for module, kind in self._kinds if type(module) is not kind]
+        for module, kind in others:
+            module.__class__ = kind
+        changed = self._changed()
+        for i in changed:
             _fill(self._live[i], self._copies[i])
-            found = True
-        for kept in self._tensors.values():
-            found |= kept.restore()
-        for (ask, put), seen in zip(self._hidden, self._seen, strict=True):
-            if ask() != seen:
-                put(seen)
-                found = True
+        written = sum([kept.restore() for kept in self._tensors.values()])
+        drawn = [(put, seen) for (ask, put), seen in zip(self._hidden, self._seen, strict=True) if ask() != seen]
+        for put, seen in drawn:
+            put(seen)
         self._give_back()
-        return found
+        return bool(others or changed or written or drawn)
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -114,7 +110,7 @@ class Restorer:
         while found:
             value = found.pop()
             kind = type(value)
-            if issubclass(kind, _LEAVES) or issubclass(kind, _LEAVES_TOO) or id(value) in self._met:
+            if issubclass(kind, _LEAVES) or id(value) in self._met:
                 continue
             self._met[id(value)] = value
             if isinstance(value, Tensor):
