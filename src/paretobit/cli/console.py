@@ -254,7 +254,7 @@ def print_front(study: Study) -> None:
 
 
 def print_notes(study: Study) -> None:
-    """What the strategy wants known."""
+    """What a reader of its numbers should know."""
     for note in study.facts.get("notes", []):
         output().print(f"[yellow]note:[/] {escaped(note)}")
 

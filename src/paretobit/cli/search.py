@@ -99,8 +99,8 @@ def _print(study: Study, folder: RunFolder, options: RunOptions) -> None:
 
     counts = study.counts()
     if options.json_:
-        answer = {"baseline": baseline_row(study), "front": front_rows(study), "notes": study.facts.get("notes", [])}
-        print_json({"folder": str(folder.path), "trials": counts, **answer})
+        answer = {"baseline": baseline_row(study), "front": front_rows(study)}
+        print_json({"folder": str(folder.path), "trials": counts, **answer, "notes": study.facts.get("notes", [])})
         return
     if options.quiet:
         return

@@ -82,6 +82,7 @@ class Format(abc.ABC):
     name: ClassVar[str]
     formula: ClassVar[str]
     source: ClassVar[str]
+    is_no_state: ClassVar[bool] = True  # of a model that carries it
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -21,6 +21,7 @@ from paretobit.graph.operations import OPERATIONS, row_of
 from paretobit.graph.ops import is_leaf, op_of
 from paretobit.graph.places import Call, place_of
 from paretobit.graph.record import record
+from paretobit.graph.restore import undone
 
 Example = Tensor | Sequence[Any] | Mapping[str, Any]
 Shapes = dict[str, tuple[Shape, ...]]
@@ -217,14 +218,10 @@ def _from_run(model: nn.Module, example: Example | None, reason: str) -> ModelGr
 
 @contextmanager
 def at_rest(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; every module's own mode restored after it."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
+    """Evaluation mode inside the block; the model is as it was after it, whatever ran in it."""
+    with undone(model):
+        model.eval()
         yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 @contextmanager
@@ -239,24 +236,6 @@ def _without_sites(model: nn.Module) -> Iterator[None]:
     finally:
         for shared, paused in zip(sites, before, strict=True):
             shared.paused = paused
-
-
-@contextmanager
-def undone(model: nn.Module) -> Iterator[None]:
-    """What a run leaves in the model, attributes and buffers, is undone after the block."""
-    attributes = [(module, dict(module.__dict__), dict(module._buffers)) for module in model.modules()]
-    buffers = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers()]
-    try:
-        yield
-    finally:
-        for module, own, named in attributes:
-            module.__dict__.clear()
-            module.__dict__.update(own)
-            module._buffers.clear()
-            module._buffers.update(named)
-        for buffer, version, before in buffers:
-            if buffer._version != version:
-                buffer.copy_(before)
 
 
 def _operation(model: nn.Module, node: fx.Node) -> str:

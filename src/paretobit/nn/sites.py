@@ -47,6 +47,8 @@ class Sites:
         paused: While True nothing is intercepted: who traces a model wants the functions themselves.
     """
 
+    is_no_state: ClassVar[bool] = True  # of a model
+
     def __init__(self, name_of: NameOf) -> None:
         self.name_of = name_of
         self.functions: dict[str, QuantizedFunction] = {}

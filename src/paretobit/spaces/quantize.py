@@ -236,13 +236,13 @@ class BoundQuantize(BoundSpace):
 
     def instrument(self, model: nn.Module) -> None:
         """The varied layers become quantised layers, all at full precision."""
+        if self._scales:
+            self._scales.follow_weights()
         instrument_layers(model, tuple(path_of(n) for t in self._targets for n in t.layers), self._graph.places)
 
     def apply(self, prepared: nn.Module, config: Config | None) -> nn.Module:
         """Set the slots of every varied layer; what is not named returns to full precision."""
         formats = {} if config is None else self.formats(config)
-        if self._scales:
-            self._scales.follow_weights()
         for target in self._targets:
             for node in target.layers:
                 path = path_of(node)

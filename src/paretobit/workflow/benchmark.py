@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.benchmark import timer
 
 from paretobit.errors import BadInput, ParetoBitError
+from paretobit.graph.contents import unchanged
 from paretobit.models import build, input_dtype, read_manifest
 from paretobit.report.benchmark import Benchmark, Timing
 from paretobit.runtime import device as device_named
@@ -275,7 +276,7 @@ def _warmed(name: str, variant: Variant, batch: Tensor, wanted: BenchmarkSetting
 def _seconds(variant: Variant, batch: Tensor, passes: int) -> float:
     """Of so many passes in a row; the clock waits for the device."""
     run = variant.run
-    with variant.within():
+    with variant.within(), unchanged():
         start = timer()
         for _ in range(passes):
             run(batch)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from paretobit.formats import FULL, Format
 from paretobit.graph import Example, ModelGraph
+from paretobit.graph.restore import Restorer
 from paretobit.nn import Quantized, QuantizedFunction
 from paretobit.nn.masks import masks_in, set_mask
 from paretobit.passes.streaming import Watched, call, copied, first_tensor, rows_of
@@ -140,7 +141,7 @@ class Runs:
 
     def __init__(self, graph: ModelGraph, model: nn.Module) -> None:
         self._graph, self._model = graph, model
-        self._kept = Kept(_KEPT)
+        self._kept, self._restorer = Kept(_KEPT), Restorer(model)
         self._batch: Any = None
         self._number = 0
         self._steps: Stepwise | None = None
@@ -148,14 +149,19 @@ class Runs:
     def __call__(self, batch: Example) -> Any:
         """The model's result; the batch is not changed between runs."""
         if not isinstance(batch, Tensor) or rows_of(batch) >= MANY_ROWS:  # operations sum many in another order
-            return call(self._model, batch)
+            return self._whole(batch)
         if batch is not self._batch:
             if self._batch is None:
                 self._steps = stepwise_of(self._graph, self._model, batch, self._kept)
             self._batch, self._number = batch, self._number + 1
         if self._steps is None:
-            return call(self._model, batch)
+            return self._whole(batch)
         self._steps.begin(self._number)
         result = self._steps.run(batch, 0)
         self._steps.finish()
         return result
+
+    def _whole(self, batch: Example) -> Any:
+        """A run of the model, which leaves nothing in it."""
+        with self._restorer.kept():
+            return call(self._model, batch)

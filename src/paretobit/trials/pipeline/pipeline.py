@@ -11,6 +11,7 @@ from torch import nn
 from paretobit.errors import BadInput
 from paretobit.formats import ScaledInteger
 from paretobit.graph import ModelGraph
+from paretobit.graph.restore import undone
 from paretobit.nn.quantized import formats_of
 from paretobit.passes.layers.assignment import Assignment
 from paretobit.passes.transform.batch_norm import reestimate_batch_norm
@@ -266,8 +267,8 @@ class _Making:
         found: dict[str, float] = {}
         for runner in runners:
             seed_everything(derive_seed(self.seed, "measure"))
-            seen = replace(candidate, model=copy.deepcopy(model)) if runner.may_change_model else candidate
-            found |= runner.measure_once(seen)
+            with undone(model):
+                found |= runner.measure_once(candidate)
         return found
 
     def _last_known(self) -> dict[str, float]:

@@ -89,6 +89,10 @@ class Runner(abc.ABC):
         """`measure`, of a model with weights of its own: nothing of other runs can be taken over."""
         return self.measure(candidate)
 
+    def leaves_as_is(self, model: nn.Module) -> bool:
+        """Whether it is certain that `measure` changes nothing in a model, whatever the model does in a run."""
+        return False
+
     def on(self, graph: ModelGraph) -> Runner:
         """The same runner for a model of another shape."""
         return type(self)(replace(self.evidence, graph=graph), self.settings)
