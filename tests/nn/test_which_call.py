@@ -6,13 +6,14 @@ from collections import Counter
 
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from paretobit.formats import Integer
-from paretobit.graph import trace
+from paretobit.graph import places_called, trace
 from paretobit.nn import SiteNotReached
 from paretobit.passes.transform import QuantizeSettings, quantize
 
@@ -171,3 +172,24 @@ def test_a_format_stays_on_its_call_or_the_run_is_refused(words, traced, runs, d
         else:
             with pytest.raises(SiteNotReached, match=f"'{site}'"):
                 quantised(**inputs(case))
+
+
+@torch.no_grad()
+def test_a_sum_of_a_transformer_keeps_its_format_with_and_without_padding():
+    config = transformers.OPTConfig(
+        vocab_size=30, hidden_size=16, num_hidden_layers=1, ffn_dim=32, num_attention_heads=2, word_embed_proj_dim=16
+    )
+    model, ids = transformers.OPTModel(config).eval(), torch.arange(3, 15).reshape(2, 6)
+    whole, padded = torch.ones_like(ids), torch.tensor([[1, 1, 1, 1, 0, 0], [1] * 6])
+    graph = trace(model, {"input_ids": ids, "attention_mask": whole})
+    assert places_called(model, {"input_ids": ids, "attention_mask": padded}) != places_called(
+        model, {"input_ids": ids}
+    )
+    first = next(n.site for n in graph if n.op == "add" and n.owner == "decoder")  # of embeddings and positions
+    quantised = quantize(graph, QuantizeSettings("name", {first: {"data_in": {"width": 2, "frac_width": 1}}}))[0].model
+    grid = Integer(2, 1).quantize
+    for mask in (whole, padded):
+        model.decoder.embed_tokens.register_forward_hook(lambda m, a, out: grid(out))
+        model.decoder.embed_positions.register_forward_hook(lambda m, a, out: grid(out))
+        expected = model(input_ids=ids, attention_mask=mask).last_hidden_state
+        assert torch.equal(quantised(input_ids=ids, attention_mask=mask).last_hidden_state, expected)
