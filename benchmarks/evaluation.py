@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from output import parser_of, show
 from sklearn.datasets import load_digits
-from timing import Ratio, in_units, ratio, seconds
+from timing import Ratio, in_units, per_call, ratio, seconds
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -105,7 +105,11 @@ class Case:
 
     def ratio(self, order: str, trials: int, block: int, repeats: int) -> tuple[Ratio, float, float]:
         """Trials per float evaluation, ms of a trial, ms of an evaluation; timed in turns, block by block."""
-        floats, searched = [self.float_seconds(repeats)], list[float]()
+
+        def plain() -> float:
+            return per_call(lambda: float_evaluation(self.model, self.x, self.y, self.rows), repeats)
+
+        floats, searched = [plain()], list[float]()
         start = 0.0
 
         def after(done: int) -> None:
@@ -114,7 +118,7 @@ class Case:
                 start = time.process_time()
             if done % block == 0:
                 searched.append((time.process_time() - start) / (block - 1))
-                floats.append(self.float_seconds(repeats))
+                floats.append(plain())
 
         self.search(order, trials, after)
         ratios = ratio(1 / taken for taken in in_units(searched, floats))

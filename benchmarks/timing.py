@@ -46,6 +46,14 @@ def seconds(function: Callable[[], object], repeats: int) -> float:
     return statistics.median(times)
 
 
+def per_call(function: Callable[[], object], calls: int) -> float:
+    """Mean seconds of the processor of a call: with those that were interrupted, as a mean of anything else has them."""
+    start = time.process_time()
+    for _ in range(calls):
+        function()
+    return (time.process_time() - start) / calls
+
+
 def ratio(ratios: Iterable[float]) -> Ratio:
     """Of the ratios of pairs.
 
@@ -77,17 +85,10 @@ def multiple(function: Callable[[], object], unit: Callable[[], object], calls: 
         calls: In a row: one where it takes milliseconds, so that both sides of a pair lie close together.
         pairs: How many.
     """
-
-    def once(timed: Callable[[], object]) -> float:
-        start = time.process_time()
-        for _ in range(calls):
-            timed()
-        return time.process_time() - start
-
     function()
     unit()
-    taken, units = [], [once(unit)]
+    taken, units = [], [per_call(unit, calls)]
     for _ in range(pairs):
-        taken.append(once(function))
-        units.append(once(unit))
+        taken.append(per_call(function, calls))
+        units.append(per_call(unit, calls))
     return ratio(in_units(taken, units))
