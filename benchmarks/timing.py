@@ -47,7 +47,7 @@ def seconds(function: Callable[[], object], repeats: int) -> float:
 
 
 def per_call(function: Callable[[], object], calls: int) -> float:
-    """Mean seconds of the processor of a call: with those that were interrupted, as a mean of anything else has them."""
+    """Mean seconds of the processor of a call, those that were interrupted included."""
     start = time.process_time()
     for _ in range(calls):
         function()
