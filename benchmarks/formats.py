@@ -239,7 +239,7 @@ def main() -> int:
         number_format = parse(text)
         allowed = limits(family, number_format)
         found, equal = measure(number_format, x, small)
-        figures = Figures(**{name: one and round(one.median, 2) for name, one in found.items()})
+        figures = Figures(**{name: None if one is None else round(one.median, 2) for name, one in found.items()})
         spread = {name: one.spread for name, one in found.items() if one is not None}
         more = {"within": figures.within(allowed), "equal": equal, "spread": spread}
         result[text] = {**asdict(figures), "limits": asdict(allowed), **more}
