@@ -14,6 +14,7 @@ from paretobit.graph.ops import is_leaf
 from paretobit.graph.readings import parameters_at, readings, replayed
 from paretobit.nn.functions import outputs_first
 from paretobit.nn.layers import layer_for, possible_slots
+from paretobit.nn.masks import zeros_in
 from paretobit.nn.quantized import Quantized, as_quantised, slot_of_parameter
 
 Formats = Mapping[str, Mapping[str, Format]]
@@ -68,9 +69,10 @@ class ParameterUse:
         """Whether all of the parameter is read."""
         return math.prod(self.shape) == self.parameter.numel()
 
-    def quantised(self, slots: Mapping[str, Format]) -> Tensor:
-        """What is read under the formats of the site, in the layout of this use."""
-        return slots.get(self.slot, FULL).quantize(self.laid_out(self.parameter.detach()))
+    def quantised(self, slots: Mapping[str, Format], value: Tensor | None = None) -> Tensor:
+        """What is read under the formats of the site, in the layout of this use; of this value of the parameter."""
+        value = self.parameter.detach() if value is None else value
+        return slots.get(self.slot, FULL).quantize(self.laid_out(value))
 
 
 @dataclass(frozen=True)
@@ -117,18 +119,27 @@ class Stored:
         number_format = self.format(slots)
         if number_format is FULL:
             return [(FULL, tuple(self.parameter.shape))]
-        rest = self.parameter.numel() - sum(math.prod(shape) for shape in self._shapes)
-        return [(number_format, shape) for shape in self._shapes] + ([(FULL, (rest,))] if rest > 0 else [])
+        read = [(number_format, use.shape) for use in self._read]
+        rest = self.parameter.numel() - sum(math.prod(shape) for _, shape in read)
+        return read + ([(FULL, (rest,))] if rest > 0 else [])
+
+    def zeros(self, slots: Mapping[str, Format], value: Tensor | None = None) -> list[int]:
+        """Of each of `parts`, how many elements are exactly zero once stored; of this value of the parameter."""
+        value = self.parameter.detach() if value is None else value
+        if self.format(slots) is FULL:
+            return [zeros_in(value)]
+        unread = zeros_in(value) - sum(zeros_in(use.laid_out(value)) for use in self._read)
+        return [zeros_in(use.quantised(slots, value)) for use in self._read] + [max(0, unread)]
 
     def bits(self, slots: Mapping[str, Format]) -> int:
         """Bits that storing it takes under the formats of its home."""
         return sum(number_format.bits(shape) for number_format, shape in self.parts(slots))
 
     @cached_property
-    def _shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shapes in which it is read: one where somebody reads all of it."""
-        whole = [use.shape for use in self.uses if use.whole]
-        return tuple(whole[:1] or {str((use.views, use.output)): use.shape for use in self.uses}.values())
+    def _read(self) -> tuple[ParameterUse, ...]:
+        """One use for each part that is read: one where somebody reads all of it."""
+        whole = [use for use in self.uses if use.whole]
+        return tuple(whole[:1] or {str((use.views, use.output)): use for use in self.uses}.values())
 
 
 class ParameterUses:

@@ -28,7 +28,7 @@ from paretobit.passes.layers.quantizable import complete, slots_at
 from paretobit.passes.layers.selection import By, path_of
 from paretobit.schemas import Entries
 from paretobit.spaces.allowed import only_allowed
-from paretobit.spaces.base import SPACES, BoundSpace, Dropped, Space, Step
+from paretobit.spaces.base import SPACES, BoundSpace, Dropped, Space, Step, Weights
 from paretobit.spaces.format_knobs import (
     Choices,
     SearchEntry,
@@ -216,6 +216,9 @@ class BoundQuantize(BoundSpace):
             for node, slots_of_layer in zip(target.layers, decoded, strict=True):
                 assignment[path_of(node)] = slots_of_layer
         return assignment
+
+    def weights(self, config: Config) -> Weights:
+        return {}
 
     def _decode(self, target: _Target, config: Config) -> Iterator[dict[str, Format]]:
         """The formats of each layer of a target."""

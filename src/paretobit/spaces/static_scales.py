@@ -7,6 +7,7 @@ from paretobit.data.calibration import Calibration
 from paretobit.formats import Format
 from paretobit.graph import ModelGraph, Node
 from paretobit.graph.contents import digest
+from paretobit.nn import parameter_uses
 from paretobit.passes.layers.quantizable import slots_at
 from paretobit.passes.layers.selection import path_of
 from paretobit.passes.transform import Observed
@@ -66,6 +67,9 @@ class StaticScales:
 
 
 def _data_slots(graph: ModelGraph, node: Node) -> tuple[str, ...]:
-    """Slots through which data flows: every operand of a function, the input of a layer."""
+    """Slots through which data flows: the operands of a function that are no parameters, the input of a layer."""
     slots = slots_at(graph, node)
-    return slots if node.kind != "call_module" else tuple(s for s in slots if s.startswith("data"))
+    if node.kind == "call_module":
+        return tuple(slot for slot in slots if slot.startswith("data"))
+    parameters = {use.slot for use in parameter_uses(graph).at(path_of(node))}
+    return tuple(slot for slot in slots if slot not in parameters)

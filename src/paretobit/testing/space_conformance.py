@@ -128,7 +128,7 @@ def _owns(knobs: tuple[Knob, ...], name: str) -> bool:
 def _meaning(bound: BoundSpace, prepared: nn.Module, config: Config, inputs: Any) -> str:
     """What a configuration is to a search: its costs, its training, and what the model computes."""
     training = [bound.train_settings(step, TrainingStep(), config) for step in ("train", "finetune")]
-    costs = bound.formats(config), bound.widths(config), bound.sparsity(config), training
+    costs = bound.formats(config), bound.widths(config), training
     tensors = tree_leaves(_outputs(bound.apply(prepared, config), inputs))
     return repr((costs, [tensor.numpy().tobytes() for tensor in tensors]))
 

@@ -40,7 +40,6 @@ class Made:
         metrics: What was measured; only the last known ones where it was ended.
         curve: Every epoch, of all steps that train.
         ended: Whether it fell behind and was ended.
-        sparsity: Path of a layer to the fraction of its weights that is zero.
         graph: Of the model in full precision, with the weights that it trained.
     """
 
@@ -48,7 +47,6 @@ class Made:
     metrics: Mapping[str, float]
     curve: tuple[Epoch, ...]
     ended: bool
-    sparsity: Mapping[str, float]
     graph: ModelGraph
 
 
@@ -105,7 +103,6 @@ class _Making:
     stages: dict[str, float] = field(default_factory=dict)
     ended: bool = False
     formats: Assignment = field(default_factory=dict)
-    sparsity: Mapping[str, float] = field(default_factory=dict)
     uncompressed: nn.Module | None = None
     learned: bool = False
     applied: list[Space] = field(default_factory=list)
@@ -134,7 +131,7 @@ class _Making:
                 self._note(step, self.model)
         metrics = self._last_known() if self.ended else self._measured(self.pipeline.runners, self.model)
         graph = self.graph.with_model(self._as_float())
-        return Made(self.model.eval(), metrics, tuple(self.curve), self.ended, self.sparsity, graph)
+        return Made(self.model.eval(), metrics, tuple(self.curve), self.ended, graph)
 
     # Steps
 
@@ -206,7 +203,6 @@ class _Making:
             self.model = part.apply(self.model, self.config)
             self.applied.append(space)
             self.formats = {**self.formats, **part.formats(self.config)}
-            self.sparsity = {**self.sparsity, **part.sparsity(self.config)}
 
     def _calibrate(self) -> None:
         """Statistics and fixed scales from the calibration rows; or the correction that the space chooses."""
@@ -242,7 +238,7 @@ class _Making:
     def _as_float(self) -> nn.Module:
         """The model without formats and masks, with the weights that it has now."""
         plain = copy.deepcopy(self.graph.model)
-        now = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        now = {**dict(self.model.named_buffers()), **self.model.state_dict()}  # masks settle what is taken
         with torch.no_grad():
             for name, tensor in (*plain.named_parameters(), *plain.named_buffers()):
                 if name in now:
@@ -263,7 +259,7 @@ class _Making:
 
     def _measured(self, runners: Sequence[Runner], model: nn.Module, with_stages: bool = True) -> dict[str, float]:
         stages = {**self.stages, EPOCHS: float(len(self.curve))} if with_stages else {}
-        candidate = Candidate(self.formats, model.eval(), self.seed, self.sparsity, stages)
+        candidate = Candidate(self.formats, model.eval(), self.seed, stages=stages)
         found: dict[str, float] = {}
         for runner in runners:
             seed_everything(derive_seed(self.seed, "measure"))
