@@ -152,7 +152,7 @@ class _QuantizedRecurrent(_Recurrent):
         projection = tuple(weights[4 if self.bias else 2 :])
         gates = F.linear(data, weights[0], *biases[:1])
         hh = (weights[1], *biases[1:])
-        of_step = gates.split(sizes) if sizes else gates.unbind(0)
+        of_step = torch.split(gates, sizes) if sizes else gates.unbind(0)
         steps = []
         for own in reversed(of_step) if backwards else of_step:
             now = self._step(self.mode, own, tuple(part[: len(own)] for part in state), hh, projection)
@@ -169,7 +169,6 @@ class _QuantizedCell(_Recurrent):
     """`nn.LSTMCell`, `nn.GRUCell` or `nn.RNNCell`."""
 
     hidden_size: int
-    bias: bool
 
     def forward(self, input: Tensor, hx: Any = None) -> Any:
         """As torch's; see there for shapes."""

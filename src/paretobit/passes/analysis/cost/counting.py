@@ -186,20 +186,24 @@ _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
 def _recurrent(node: Node, module: nn.Module | None, operands: Operands) -> Products | None:
-    """Each step: every gate of every layer and direction takes the input and the last state."""
+    """Each step: every gate of every layer and direction takes the input and the last state.
+
+    Of packed sequences, as many steps as the example has in the mean.
+    """
     assert isinstance(module, nn.RNNBase)
-    if node.input_elements is None or operands.shape(0, "input") is None:
-        return None  # packed sequences have no one length
-    steps = node.input_elements // module.input_size
+    if node.input_elements is None or node.input_shape is None:
+        return None
+    packed = operands.shape(0, "input") is None
+    steps, rows = (node.input_shape[0], node.batch or 1) if packed else (node.input_elements // module.input_size, 1)
     directions = 2 if module.bidirectional else 1
     gates, hidden = _GATES[module.mode.partition("_")[0]] * module.hidden_size, module.hidden_size
     state, width = module.proj_size or hidden, module.input_size
     result: list[MatrixProduct] = []
     for _ in range(module.num_layers):
         for _ in range(directions):
-            result += [MatrixProduct(steps * gates * width, width), MatrixProduct(steps * gates * state, state)]
+            result += [MatrixProduct(steps * gates * terms // rows, terms) for terms in (width, state)]
             if module.proj_size:
-                result.append(MatrixProduct(steps * hidden * state, hidden))
+                result.append(MatrixProduct(steps * hidden * state // rows, hidden))
         width = state * directions
     return tuple(result)
 
