@@ -1,4 +1,4 @@
-"""Recurrent layers: full precision is torch's own, wide formats change nothing, narrow ones are those of a plain loop."""
+"""Recurrent layers: in full precision torch's own, in wide formats the same, in narrow ones what a plain loop computes."""
 
 import copy
 import pickle
