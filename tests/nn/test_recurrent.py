@@ -1,4 +1,4 @@
-"""Recurrent layers: in full precision torch's own, in wide formats the same, in narrow ones what a plain loop computes."""
+"""Recurrent layers: in full precision torch's own, in wide formats the same, in narrow ones a plain loop."""
 
 import copy
 import pickle
