@@ -317,12 +317,25 @@ class Translator(nn.Module):
         return self.head(state)
 
 
-@pytest.mark.parametrize("kind", [Speech, Translator])
+class Ragged(nn.Module):
+    """Frames end where the first feature says, and the state there is what counts."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.head = nn.LSTM(8, 6), nn.Linear(6, 4)
+
+    def forward(self, x):
+        lengths = (x[:, 0] > 0).sum(1).clamp(min=1)
+        packed = pack_padded_sequence(x.transpose(1, 2), lengths, batch_first=True, enforce_sorted=False)
+        return self.head(self.rnn(packed)[1][0][0])
+
+
+@pytest.mark.parametrize("kind", [Speech, Translator, Ragged])
 def test_a_search_delivers_what_it_measured(kind):
     torch.manual_seed(0)
     model, x, y = kind().eval(), torch.randn(120, 8, 7), torch.randint(4, (120,))
     entry = {"name": "scaled_integer", "weight_width": [2, 4, 8], "data_in_width": [3, 8], "bias_width": 8}
-    seed = {"lstm": entry} if kind is Speech else {"gru": entry, "gru_cell": entry}
+    seed = {"gru": entry, "gru_cell": entry} if kind is Translator else {"lstm": entry}
     goals = {"maximize": ["accuracy"], "minimize": ["bitops"]}
     space = pb.Quantize(seed=seed)
     study = pb.search(model, space=space, **goals, train=(x, y), val=(x, y), strategy="guided", n_trials=6)
