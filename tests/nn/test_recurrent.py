@@ -16,7 +16,7 @@ from paretobit.graph import trace
 from paretobit.models import load, save
 from paretobit.nn import TensorCache, instrument, parameter_uses, slots_of
 from paretobit.passes.analysis import cost
-from paretobit.passes.transform import QuantizeSettings, calibrate, quantize
+from paretobit.passes.transform import QuantizeSettings, calibrate, freeze_scales, quantize
 
 SLOTS = ("data_in", "weight", "bias")
 WIDE = dict.fromkeys(SLOTS, Integer(28, 20))
@@ -275,6 +275,17 @@ def test_a_scale_fixed_from_data_holds_the_states_too():
     assert states.abs().max() > 0.5
     fixed = calibrate(model, [x], {"0": {"data_in": [ScaledInteger(8)]}})["0"]["data_in"][ScaledInteger(8)]
     assert fixed.scale * 127 == pytest.approx(float(states[:, :-1].abs().max()), rel=0.01)
+
+
+def test_fixing_scales_leaves_each_weight_its_own():
+    x = torch.randn(3, 20, 4)
+    formats = {"data_in": ScaledInteger(8), "weight": ScaledInteger(4, per="channel")}
+    graph = trace(nn.Sequential(nn.LSTM(4, 6, proj_size=3)).eval(), x)
+    graph.model[0] = quantised(graph.model[0], formats)
+    fixed, _ = freeze_scales(graph, [x])
+    assert fixed.model[0].slots["weight"] == formats["weight"]
+    assert fixed.model[0].slots["data_in"].scale is not None
+    assert torch.equal(fixed.model[0](x)[0], quantised(graph.model[0], fixed.model[0].slots)(x)[0])
 
 
 class Speech(nn.Module):
