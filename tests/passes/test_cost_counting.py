@@ -130,12 +130,6 @@ def test_a_layer_counts_as_torch_counts_it(name):
     assert report.uncounted == ()
 
 
-def functional_attention(x, w):
-    out = {"training": False, "need_weights": False}
-    x = x.transpose(0, 1)
-    return F.multi_head_attention_forward(x, x, x, 8, 2, w[:24], None, None, None, False, 0.0, w[24:], None, **out)[0]
-
-
 def lstm_function(x, w):
     state = torch.zeros(1, len(x), 6)
     parameters = [w[:24], w[24:, :6], w[0].repeat(3), w[1].repeat(3)]
@@ -143,14 +137,13 @@ def lstm_function(x, w):
 
 
 WITH_WEIGHTS = {
-    "multi_head_attention_forward": (functional_attention, (32, 8), X),
     "lstm": (lstm_function, (48, 8), X),
     "gru_cell": (lambda x, w: torch.gru_cell(x, x[:, :6], w[:18], w[18:, :6]), (36, 8), X[:, 0]),
 }
 
 
 @pytest.mark.parametrize("name", WITH_WEIGHTS)
-def test_the_function_of_a_layer_counts_as_torch_counts_it(name):
+def test_the_function_of_a_recurrent_layer_counts_as_torch_counts_it(name):
     function, shape, x = WITH_WEIGHTS[name]
     report = cost(trace(Call(function, *shape), x))
     with torch.backends.mkldnn.flags(enabled=False):

@@ -158,21 +158,18 @@ def _two_products(queries: int, keys: int, size: int, value_size: int) -> Produc
 
 def _multihead_attention(node: Node, module: nn.Module | None, operands: Operands) -> Products | None:
     """Projections of query, key and value, the two products of all heads, and the output projection."""
+    assert isinstance(module, nn.MultiheadAttention)
     shapes = [operands.shape(i, name) for i, name in enumerate(("query", "key", "value"))]
-    known = [shape for shape in shapes if shape]
-    if isinstance(module, nn.MultiheadAttention):
-        size, heads = int(module.embed_dim), int(module.num_heads)
-        extra = (module.bias_k is not None) + bool(module.add_zero_attn)
-    else:  # the function that it calls
-        size, heads = operands.get(3, "embed_dim_to_check"), operands.get(4, "num_heads")
-        extra = (operands.get(7, "bias_k") is not None) + bool(operands.get(9, "add_zero_attn"))
-    if len(known) != 3 or not isinstance(size, int) or not isinstance(heads, int):
+    found = [math.prod(shape) // rows_of(node) for shape in shapes if shape]
+    if len(found) != 3:
         return None
-    found = [math.prod(shape) // rows_of(node) for shape in known]
-    queries, keys = found[0] // size, found[1] // known[1][-1]
-    head = size // heads
-    projections = (MatrixProduct(n * size, shape[-1]) for n, shape in zip(found, known, strict=True))
-    attention = _two_products(queries * heads, keys + extra, head, head)
+    size = int(module.embed_dim)
+    queries, keys = found[0] // size, found[1] // int(module.kdim)
+    extra = (module.bias_k is not None) + bool(module.add_zero_attn)
+    head = size // int(module.num_heads)
+    widths = (size, int(module.kdim), int(module.vdim))
+    projections = (MatrixProduct(n * size, width) for n, width in zip(found, widths, strict=True))
+    attention = _two_products(queries * int(module.num_heads), keys + extra, head, head)
     return (*projections, *attention, MatrixProduct(queries * size * size, size))
 
 
