@@ -92,7 +92,9 @@ class _QuantizedRecurrent(_Recurrent):
         """The kernel of torch on quantised parameters, which a copy that shares all else holds."""
         kind = stands_for(type(self))
         other = kind.__new__(kind)
-        other.__dict__.update(self.__dict__, _flat_weights=[self._operand(name) for name in self._flat_weights_names])
+        weights = [self._operand(name) for name in self._flat_weights_names]
+        given = {"_flat_weights": weights, "_flat_weight_refs": [None] * len(weights)}  # not to be looked up again
+        other.__dict__.update(self.__dict__, **given)
         return kind.forward(other, input, hx)
 
     def _stepwise(self, input: Any, hx: Any) -> Any:
