@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -101,12 +100,5 @@ def statistics_bits(module: nn.Module) -> int:
 
 
 def data_elements(node: Node | None, module: nn.Module) -> int:
-    """Elements of a layer's input, one sample; 0 where it is not called, or has no slot for its data.
-
-    Of packed sequences, the mean of the example.
-    """
-    if node is None or "data_in" not in slots_of(module):
-        return 0
-    if isinstance(module, nn.RNNBase) and isinstance(node.args[0] if node.args else None, tuple):
-        return math.prod(node.input_shape or (0,)) // (node.batch or 1)
-    return node.input_elements or 0
+    """Elements of a layer's input, one sample; 0 where it is not called, or has no slot for its data."""
+    return (node.input_elements or 0) if node is not None and "data_in" in slots_of(module) else 0
