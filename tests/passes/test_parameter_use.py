@@ -192,11 +192,11 @@ class Odd(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.table, self.lstm = nn.Embedding(9, WIDTH), nn.LSTM(WIDTH, WIDTH, batch_first=True)
+        self.table, self.attend = nn.Embedding(9, WIDTH), nn.MultiheadAttention(WIDTH, 1, add_bias_kv=True)
         self.conv, self.experts = (weight_norm(nn.Conv1d(WIDTH, 4, 1)), nn.Parameter(torch.randn(2, WIDTH, WIDTH)))
 
     def forward(self, ids):
-        x = self.lstm(self.table(ids))[0]
+        x = self.attend(*[self.table(ids)] * 3)[0]
         x = torch.einsum("btd,edf->btf", x, self.experts)
         return torch.einsum("btd,vd->btv", x, self.table.weight), self.conv(x.mT)
 
@@ -205,7 +205,7 @@ def test_what_no_format_reaches_is_said_by_name_and_counts_as_float():
     graph = trace(Odd(), torch.zeros(2, 3, dtype=torch.long))
     why = {stored.path: stored.why_float for stored in parameter_uses(graph).stored}
     assert why["table.weight"] == why["experts"] == "the function einsum has no slot for it"
-    assert why["lstm.weight_ih_l0"] == "LSTM has no slot for its weight_ih_l0"
+    assert why["attend.bias_k"] == "MultiheadAttention has no slot for its bias_k"
     assert why["conv.parametrizations.weight.original1"] == "the function weight_norm has no slot for it"
     assert why["conv.bias"] is None
     few = {"table": {"weight": parse("integer(width=4, frac_width=2)")}}

@@ -346,9 +346,9 @@ def test_what_cannot_be_quantised_is_reported_and_refused_by_name(net):
     for name in info["unsupported"]:
         with pytest.raises(BadInput, match=f"'{name}' is the function {name}, which cannot be quantised"):
             quantize(net, QuantizeSettings("name", {name: {"data_in_width": 8}}))
-    recurrent = trace(nn.Sequential(nn.LSTM(3, 4)), torch.zeros(2, 3))
-    _, info = quantize(recurrent, QuantizeSettings("type", default={"data_in_width": 8}))
-    assert info["unsupported"]["0"] == "LSTM has no quantised layer"
+    unfolded = trace(nn.Sequential(nn.LocalResponseNorm(2)), torch.zeros(2, 3, 4))
+    _, info = quantize(unfolded, QuantizeSettings("type", default={"data_in_width": 8}))
+    assert info["unsupported"]["0"] == "LocalResponseNorm has no quantised layer"
 
 
 def test_a_site_whose_name_is_taken_gets_another():

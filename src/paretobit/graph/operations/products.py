@@ -39,7 +39,5 @@ rows(
 )
 rows("product", "multihead_attention", cost="attention layer")
 rows("product", "multi_head_attention_forward", cost="unknown", random=True)
-rows("product", "lstm gru rnn", cost="recurrent")
-rows(
-    "product", "lstmcell=lstm_cell grucell=gru_cell rnncell=rnn_cell=rnn_tanh_cell=rnn_relu_cell", cost="recurrent cell"
-)
+rows("product", "lstm gru rnn=rnn_tanh=rnn_relu", cost="recurrent")
+rows("product", "lstmcell=lstm_cell grucell=gru_cell rnncell=rnn_cell=rnn_tanh_cell=rnn_relu_cell", cost="recurrent")

@@ -19,6 +19,7 @@ from paretobit.graph import Example, ModelGraph, at_rest
 from paretobit.graph.operations import OPERATIONS
 from paretobit.nn import Quantized
 from paretobit.nn.functions import read_site
+from paretobit.nn.quantized import shares_slots
 from paretobit.passes.layers.assignment import NOT_KNOWN, Places, apply_assignment, assignment_of, instrument_layers
 from paretobit.passes.registry import PASSES
 from paretobit.passes.streaming import Magnitudes, Watched, call
@@ -78,6 +79,8 @@ def calibrate(
 def freeze_scales(graph: ModelGraph, batches: Iterable[Example]) -> tuple[ModelGraph, dict[str, Any]]:
     """A copy of the graph whose scaled integers have the scales that these batches need, fixed.
 
+    Where several parameters of a layer share a slot each keeps scales of its own, from its values.
+
     Returns:
         The new graph, and `{"assignment": ...}` with the formats that changed, as text.
 
@@ -85,8 +88,10 @@ def freeze_scales(graph: ModelGraph, batches: Iterable[Example]) -> tuple[ModelG
         BadInput: As `calibrate`.
     """
     carried = assignment_of(graph.model)
+    several = {path for path, module in graph.model.named_modules() if shares_slots(module)}
     candidates = {
-        path: {slot: [f] for slot, f in slots.items() if _needs_data(f, False)} for path, slots in carried.items()
+        path: {s: [f] for s, f in slots.items() if _needs_data(f, False) and (s == "data_in" or path not in several)}
+        for path, slots in carried.items()
     }
     fixed = calibrate(graph, batches, {path: slots for path, slots in candidates.items() if slots})
     model = copy.deepcopy(graph.model)

@@ -71,10 +71,11 @@ class Scores:
 
 
 class Recorded:
-    """One call of a layer in a run, and the gradients at its output.
+    """One call of a layer in a run, and the gradients at one of its outputs.
 
     Attributes:
         call: The call.
+        output: That output.
         drawn: Gradients of the draws of labels, until `settle`.
         gradients: Of every draw, `(samples, draws, elements)`, once settled.
         squares: Their squares, summed over draws, `(elements of all samples,)`.
@@ -84,23 +85,23 @@ class Recorded:
     gradients: Tensor
     squares: Tensor
 
-    def __init__(self, call: Call) -> None:
-        self.call = call
+    def __init__(self, call: Call, place: int) -> None:
+        self.call, self._place, self.output = call, place, call.outputs[place]
         self.drawn: list[Tensor] = []
         self.slope: Tensor | None = None
 
     def settle(self, rows: int) -> None:
         """Lay gradients out for many changes to come: nothing of them is read twice a change."""
-        self.call.output = output = self.call.output.detach()
-        samples = rows if output.ndim and len(output) % rows == 0 else 1
-        self.gradients = torch.stack([computed(g).reshape(samples, -1) for g in self.drawn], 1)  # squares are small
+        self.output = _by_sample(self.output.detach(), rows)
+        self.gradients = torch.stack([_by_sample(g, rows) for g in self.drawn], 1)  # squares are small
         self.squares = self.gradients.square().sum(1).flatten()
+        self.slope = None if self.slope is None else _by_sample(self.slope, rows)
+        self._rows = rows
         self.drawn.clear()
 
     def change(self) -> Tensor:
         """What the formats that the layer carries now do to the output, `(samples, elements)`."""
-        now, before = computed(self.call.now().detach()), computed(self.call.output)
-        return (now - before).reshape(len(self.gradients), -1)
+        return _by_sample(self.call.now()[self._place].detach(), self._rows) - self.output
 
 
 class Recorder:
@@ -146,12 +147,11 @@ class Recorder:
         seen: list[Recorded] = []
 
         def visit(one: Call) -> None:
-            seen.append(Recorded(one))
-            calls[one.layer].append(seen[-1])
+            seen.extend(Recorded(one, place) for place in range(len(one.outputs)))
 
         with at_rest(self._model), watching(calls, visit), torch.enable_grad():
             output = call(self._model, batch)
-            outputs = [one.call.output for one in seen]
+            outputs = [one.output for one in seen]
             losses = list(self._losses(output, target, batch, scores))
             if reference is not None and self._calibration.loss is None:
                 losses.append(_divergence(_numbers(output), reference))
@@ -160,15 +160,18 @@ class Recorder:
                 found = _gradients(loss, outputs, last=i + 1 == len(losses)) if self._layers else {}
                 reached |= found.keys()
                 for one in seen:
-                    gradient = found.get(id(one.call.output), torch.zeros_like(one.call.output))
+                    gradient = found.get(id(one.output), torch.zeros_like(one.output))
                     if i < self._draws:
                         one.drawn.append(gradient)
                     if reference is not None and i + 1 == len(losses):
                         one.slope = gradient
-        self._cut_off |= {one.call.layer for one in seen if id(one.call.output) not in reached}
+        alive = {id(one.call) for one in seen if id(one.output) in reached}
+        self._cut_off |= {one.call.layer for one in seen if id(one.call) not in alive}
         for one in seen:
-            one.settle(rows_of(batch))
-        self._reached |= {one.call.layer for one in seen if one.squares.any()}
+            if id(one.output) in reached or id(one.call) not in alive:  # of several outputs those that matter
+                one.settle(rows_of(batch))
+                calls[one.call.layer].append(one)
+                self._reached |= {one.call.layer} if one.squares.any() else set()
         return calls
 
     def _losses(self, output: Any, target: Any, batch: Any, scores: Scores) -> Iterator[Tensor]:
@@ -209,7 +212,7 @@ def add_fisher(calls: Sequence[Recorded], unit: Unit, scores: Scores) -> None:
             product = torch.bmm(change.unsqueeze(1), one.gradients.transpose(1, 2)).squeeze(1)  # the fast way round
         along[samples] = along[samples] + product if samples in along else product
         if one.slope is not None:
-            first_order += float((one.slope.reshape(change.shape) * change).sum())
+            first_order += float((one.slope * change).sum())
     directional = sum(float(products.square().sum()) for products in along.values())
     scores.add("diagonal", unit, 0.5 * diagonal / draws + first_order)
     scores.add("directional", unit, 0.5 * directional / draws + first_order)
@@ -235,6 +238,15 @@ def slices(calibration: Calibration, rows: int) -> Iterator[tuple[Any, Any]]:
             yield from zip(parts, targets, strict=True)
         else:
             yield batch, target
+
+
+def _by_sample(x: Tensor, rows: int) -> Tensor:
+    """A tensor as `(samples, elements)`: rows come first, or at another axis (one sample where nowhere)."""
+    x = computed(x)
+    if x.ndim and len(x) % rows == 0:
+        return x.reshape(rows, -1)
+    axis = next((axis for axis, size in enumerate(x.shape) if size == rows), None)
+    return x.reshape(1, -1) if axis is None else x.movedim(axis, 0).reshape(rows, -1)
 
 
 def _numbers(output: Any) -> Tensor:

@@ -163,7 +163,7 @@ def _local_noise(model: nn.Module, batch: Example, trials: Sequence[Trial], skip
             trial.called = True
             try:
                 with trial.change.applied():
-                    trial.layer_noise.add(one.output, one.now())
+                    trial.layer_noise.add(one.outputs[0], one.now()[0])
             except Exception as error:  # whatever somebody's layer raises under another format
                 skipped[trial.name] = _words(error)
 

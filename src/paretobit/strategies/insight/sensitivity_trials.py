@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from paretobit.errors import BadInput
 from paretobit.formats import FULL, Format, ScaledInteger
@@ -125,6 +125,4 @@ def _settings(graph: ModelGraph, node: Node, candidate: Format, which: Slots) ->
 
 def _is_stored(graph: ModelGraph, node: Node, slot: str) -> bool:
     """Whether a parameter goes through a slot, not what the model computed."""
-    if node.kind == "call_module":
-        return isinstance(getattr(graph.module(node), slot, None), Tensor)
-    return any(use.slot == slot for use in parameter_uses(graph).at(node.site))
+    return any(use.slot == slot for use in parameter_uses(graph).at(path_of(node)))
