@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from paretobit.errors import BadInput
-from paretobit.formats import Integer
+from paretobit.formats import Integer, ScaledInteger, make
 from paretobit.graph import trace
 from paretobit.graph.operations import OPERATIONS
 from paretobit.nn import QuantizedFunction, TensorCache, add_site, function_slots, layer_at
@@ -214,14 +214,15 @@ IN_PLACE = {
 }
 
 
+@pytest.mark.parametrize("number_format", [DATA, ScaledInteger(8), make("mxint8")], ids=str)  # some return views
 @pytest.mark.parametrize("grad", [False, True])
 @pytest.mark.parametrize("case", IN_PLACE)
-def test_a_function_in_place_writes_into_the_tensor_it_was_given(case, grad):
+def test_a_function_in_place_writes_into_the_tensor_it_was_given(case, grad, number_format):
     call, operands = IN_PLACE[case]
     model = Calls(call)
-    add_site(model, case.split()[0], TensorCache(), function_name).set_slots({D: DATA})
+    add_site(model, case.split()[0], TensorCache(), function_name).set_slots({D: number_format})
     inputs = [torch.randn(20) for _ in range(operands)]
-    expected = call(*(DATA.quantize(x) for x in inputs))
+    expected = call(*(number_format.quantize(x) for x in inputs))
     with torch.set_grad_enabled(grad):
         given = inputs[0].clone().requires_grad_(grad) * 1.0
         output = model(given, *inputs[1:])

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from paretobit.errors import BadInput
 from paretobit.formats import FULL, Format
+from paretobit.graph.faithful import works_in_place
 from paretobit.graph.operations import OPERATIONS, row_of
 from paretobit.nn.cache import TensorCache
 from paretobit.nn.quantized import Quantized
@@ -124,10 +125,13 @@ class QuantizedFunction(Quantized):
             for name in operand.names:
                 if name in named:
                     named[name] = self.operand(operand.slot, named[name])
-        result = function(*given, **named)
         before: Any = args[0] if args else kwargs.get("input")
         after = given[0] if given else named.get("input")
-        return before.copy_(result) if result is after and after is not before else result
+        if after is before or not works_in_place(function, given, named):
+            return function(*given, **named)
+        own = after.clone()  # autograd lets nobody write into what a format returned
+        result = function(own, *given[1:], **named) if given else function(**{**named, "input": own})
+        return before.copy_(result)
 
     def _operation(self) -> str:
         return "".join(part[:1].upper() + part[1:] for part in self.op.split("_"))

@@ -1,0 +1,70 @@
+"""The whole zoo, checked: `make zoo` prints one table, by family and check, and what stands behind it.
+
+python tests/zoo/table.py [NAME ...] [--json FILE] [--before FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from architectures import ZOO
+from checks import CHECKS, Checked, check, verdict
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="architectures; all unless given")
+    parser.add_argument("--json", type=Path, help="write what was found here")
+    parser.add_argument("--before", type=Path, help="what was found before, to stand beside it")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    results = []
+    for name in arguments.names or ZOO:
+        results.append(check(ZOO[name]))
+        for line in troubles(results[-1]):
+            print(line, file=sys.stderr, flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps([asdict(result) for result in results], indent=1) + "\n")
+    before = None
+    if arguments.before:
+        before = [Checked(**page) for page in json.loads(arguments.before.read_text(encoding="utf-8"))]
+    print("\n".join(table(results, before)))
+    if any(verdict(text) == "wrong" for result in results for text in result.found.values()):
+        raise SystemExit(1)
+
+
+def troubles(result: Checked) -> list[str]:
+    """A line for each check that is not simply ok."""
+    return [f"{result.name}: {name}: {text}" for name, text in result.found.items() if text != "ok"]
+
+
+def table(results: Sequence[Checked], before: Sequence[Checked] | None = None) -> list[str]:
+    """By family and check: how many are ok, of how many the tool names what it left out, how many are wrong."""
+    lines = ["| family | models | " + " | ".join(CHECKS) + " |", "|---|---|" + "---|" * len(CHECKS)]
+    families = [*dict.fromkeys(result.family for result in results), "all"]
+    for family in families:
+        own = [r for r in results if family in (r.family, "all")]
+        cells = [_cell(own, name) for name in CHECKS]
+        if before is not None:
+            names = {result.name for result in own}
+            then = [result for result in before if result.name in names]
+            cells = [f"{_cell(then, name)} → {cell}" for name, cell in zip(CHECKS, cells, strict=True)]
+        lines.append(f"| {family} | {len(own)} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _cell(results: Sequence[Checked], name: str) -> str:
+    """`ok / said / wrong`."""
+    count = Counter(verdict(result.found[name]) for result in results)
+    return f"{count['ok']} / {count['said']} / {count['wrong']}"
+
+
+if __name__ == "__main__":
+    main()
