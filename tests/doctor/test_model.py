@@ -37,7 +37,7 @@ class Branches(Net):
     """Another function for rows that are large."""
 
     def forward(self, x):
-        x = x * 2 if x.mean() > X[:2].mean() else x
+        x = x * 2 if x.mean() > X[:6].mean() else x
         return super().forward(x)
 
 
@@ -60,7 +60,7 @@ class Keeps(Net):
     def forward(self, x):
         if self.product is None:
             self.product = (self.last.weight @ self.first.weight).detach()
-        return x @ self.product.T
+        return super().forward(x) + x @ self.product.T
 
 
 class Centres(Net):
@@ -125,7 +125,7 @@ def test_nothing_is_found_in_a_sound_model(check):
     [
         (model.every_run_calls_the_same, Branches, "warn", "mul"),
         (model.every_run_calls_the_same, FirstCall, "warn", "add"),
-        (model.weights_are_followed, Keeps, "failed", "last.weight"),
+        (model.weights_are_followed, Keeps, "failed", "first.weight"),
         (model.runs_leave_the_model_alone, Centres, "warn", "mean"),
         (model.runs_leave_the_model_alone, Counts, "warn", "seen"),
         (model.rows_stand_alone, OfTheBatch, "warn", "one row"),

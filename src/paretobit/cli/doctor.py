@@ -9,7 +9,7 @@ import typer
 from paretobit.cli.console import document_from, errors, escaped, guarded, output, print_json, require_space
 from paretobit.cli.options import Json, Set
 
-_COLOURS = {"ok": "green", "failed": "bold red", "not applicable": "dim"}
+_COLOURS = {"ok": "green", "warn": "yellow", "failed": "bold red", "not applicable": "dim"}
 
 
 @guarded
@@ -23,7 +23,7 @@ def doctor(
 ) -> None:
     """Prove that trials do not leak, seeds reproduce, every metric moves, and the data can tell.
 
-    Nothing is trained and nothing is written. Exit code 1 if a check failed.
+    Nothing is trained and nothing is written. Exit code 1 if a check failed; a warning is none.
     """
     document = document_from(config, {}, set_, json_)
     require_space(document)
@@ -39,7 +39,7 @@ def doctor(
     if not trained and not json_:
         errors().print("[yellow]note:[/] these are the weights before training; give others: model.load")
     checks = examine(assembled.session, trials, trained=trained)
-    failed = sum(check.state == "failed" for check in checks)
+    failed, warned = (sum(check.state == state for check in checks) for state in ("failed", "warn"))
     evaluations = sum(check.evaluations for check in checks)
     if json_:
         found = [asdict(check) for check in checks]
@@ -48,6 +48,7 @@ def doctor(
         for check in checks:
             state = f"[{_COLOURS[check.state]}]{check.state:14}[/]"
             output().print(f"{state} {escaped(check.name)}: {escaped(check.said)}", soft_wrap=True)
-        output().print(f"{len(checks)} checks, {failed} failed; {evaluations} evaluations of the model")
+        warnings = f", {warned} warned" if warned else ""
+        output().print(f"{len(checks)} checks, {failed} failed{warnings}; {evaluations} evaluations of the model")
     if failed:
         raise typer.Exit(1)

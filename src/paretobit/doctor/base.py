@@ -24,7 +24,8 @@ from paretobit.trials.runners import Runner
 from paretobit.trials.runners.latency import Latency
 from paretobit.wanted.objectives import Metrics
 
-CheckState = Literal["ok", "failed", "not applicable"]
+CheckState = Literal["ok", "warn", "failed", "not applicable"]
+"""`warn`: the search copes with it, and who reads its numbers should know."""
 LEAST_EVALUATIONS = 12
 DEFAULT_EVALUATIONS = 20
 _MOST_SAMPLES = 8
@@ -51,7 +52,7 @@ class Check:
 
     Attributes:
         name: Registered name.
-        state: `ok`, `failed` or `not applicable`.
+        state: `ok`, `warn`, `failed` or `not applicable`.
         said: One line.
         evidence: Numbers, JSON-able.
         evaluations: How often it ran the whole measurement of a trial.

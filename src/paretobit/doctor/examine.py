@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from paretobit.doctor import data, metrics, seeds, store, trials
+from paretobit.doctor import data, metrics, model, seeds, store, trials
 from paretobit.doctor.base import DEFAULT_EVALUATIONS, Check, Finding, Patient
 from paretobit.errors import ParetoBitError
 from paretobit.registry import Registry
@@ -14,6 +14,10 @@ CHECKS: Registry[Callable[[Patient], Finding]] = Registry("check")
 whether anything of the caller's changed is asked last."""
 
 for name, check in {
+    "every run calls the same functions": model.every_run_calls_the_same,
+    "results follow the weights": model.weights_are_followed,
+    "a run leaves the model as it was": model.runs_leave_the_model_alone,
+    "a row stands alone": model.rows_stand_alone,
     "configurations run": trials.configurations_run,
     "trials do not leak": trials.trials_do_not_leak,
     "a fresh copy agrees": trials.fresh_copy_agrees,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from paretobit.doctor.base import Finding, Patient
-from paretobit.graph import Example, at_rest, called_in_turn
+from paretobit.graph import Example, called_in_turn
 from paretobit.runtime import seeded
 
 _ROWS = 3
@@ -114,9 +114,10 @@ def rows_stand_alone(patient: Patient) -> Finding:
 
 
 def _batches(patient: Patient) -> list[Example]:
-    """A few batches: the first rows of each split, or the calibration's own."""
+    """A few batches: the first and the last rows of each split, and the calibration's."""
     calibration = patient.evidence.calibration
-    known: list[Example] = [x[: 2 * _ROWS] for x, _ in patient.session.splits.values() if len(x)]
+    splits = [x for x, _ in patient.session.splits.values() if len(x)]
+    known: list[Example] = [part for x in splits for part in (x[: 2 * _ROWS], x[-2 * _ROWS :])]
     if calibration is not None:
         known += [calibration.batches[0], calibration.batches[-1]]
     return [tree_map(_copied, batch) for batch in known]
@@ -127,13 +128,13 @@ def _copied(value: Any) -> Any:
 
 
 def _fresh(patient: Patient) -> nn.Module:
-    return copy.deepcopy(patient.evidence.graph.model)
+    return copy.deepcopy(patient.evidence.graph.model).eval()
 
 
 def _run(model: nn.Module, batch: Example) -> list[Any]:
     """The tensors that a run gives, on copies of the rows and the same random numbers."""
     given = tree_map(_copied, batch)
-    with torch.no_grad(), at_rest(model), seeded(0):
+    with torch.no_grad(), seeded(0):
         if isinstance(given, Tensor):
             result = model(given)
         else:

@@ -17,7 +17,7 @@ def places_called(model: nn.Module, example: Example) -> frozenset[Call]:
 
     Two runs that differ here run other functions. The model is left as it was.
     """
-    (calls,) = _in_turn(model, [example])
+    (calls,) = called_in_turn(model, [example])
     if isinstance(calls, Exception):
         raise calls
     return calls
@@ -34,7 +34,7 @@ def with_conditional(graph: ModelGraph, runs: Mapping[str, Example]) -> ModelGra
     sites = {(node.owner, node.op, node.place): node.site for node in graph if node.site and node.place}
     found = dict(graph.conditional)
     if sites:
-        for name, calls in zip(runs, _in_turn(graph.model, list(runs.values())), strict=True):
+        for name, calls in zip(runs, called_in_turn(graph.model, list(runs.values())), strict=True):
             if not isinstance(calls, Exception):
                 missed = [site for call, site in sites.items() if call not in calls]
                 found = dict.fromkeys(missed, f"it is called only in some runs, not in {name}") | found
@@ -52,8 +52,8 @@ def _code(node: Node) -> tuple[str, str]:
     return node.op, uncounted(node.place)
 
 
-def _in_turn(model: nn.Module, examples: Sequence[Example]) -> Iterator[frozenset[Call] | Exception]:
-    """The calls of one run after the other, or why a run failed."""
+def called_in_turn(model: nn.Module, examples: Sequence[Example]) -> Iterator[frozenset[Call] | Exception]:
+    """The calls of one run after the other on one copy of the model, or why a run failed."""
     model = copy.deepcopy(model).eval()
     with _without_sites(model), torch.no_grad(), torch.random.fork_rng():
         for example in examples:
