@@ -15,7 +15,7 @@ endif
 # Parallelism is processes; threads within one only get in each other's way.
 export OMP_NUM_THREADS = 1
 
-.PHONY: setup demo test test-lowest lint bench bench-long docs clean
+.PHONY: setup demo test test-lowest zoo lint bench bench-long docs clean
 
 setup: $(STAMP)
 
@@ -39,6 +39,10 @@ $(LOWEST)/.installed: pyproject.toml .ci/lowest.py src/paretobit/_version.py
 	$(LOWEST_PYTHON) .ci/lowest.py > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/constraints.txt --editable '.[dev]'
 	touch $@
+
+# Every architecture of tests/zoo, before and now; the tests take a sample of them.
+zoo: setup
+	$(BIN)/python tests/zoo/table.py --before tests/zoo/before.json
 
 lint: setup
 	$(BIN)/ruff check .
