@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from torch import Tensor, nn
 
 from paretobit.graph.axes import Axis, Variables, fixed, size
 from paretobit.graph.model_graph import ModelGraph, Node, Shape
 from paretobit.graph.names import node_name
+
+Way = TypeVar("Way")
 
 
 class NotUnderstood(Exception):
@@ -108,11 +110,28 @@ class Obstacle:
     allows: Literal["multiples", "nothing"]
 
 
+@dataclass
+class Findings:
+    """What trial runs with other widths found out, by place in the code; another walk starts from it.
+
+    Attributes:
+        refused: What does not follow the widths, with the reason: its tensors are fixed.
+        tried: How many ways in which it could follow turned out wrong.
+        ways: How many there are.
+    """
+
+    refused: dict[str, str] = field(default_factory=dict)
+    tried: dict[str, int] = field(default_factory=dict)
+    ways: dict[str, int] = field(default_factory=dict)
+
+
 class Walk:
     """What is known so far."""
 
-    def __init__(self, graph: ModelGraph) -> None:
+    def __init__(self, graph: ModelGraph, findings: Findings | None = None) -> None:
         self.graph = graph
+        self.findings = findings or Findings()
+        self.values: dict[str, Any] = {}
         self.variables = Variables()
         self.tensors: dict[int, Tensors] = {}
         self.layers: dict[str, Layer] = {}
@@ -219,6 +238,54 @@ class Walk:
             several = axis and not hasattr(axis[0], "variable")
             value: Any = tuple(axis) if several else (axis,)
             self.attributes[node.owner, name] = value
+
+    # --- sizes that stand in the code ------------------------------------------------------------
+
+    def place(self, node: Node) -> str:
+        """Where a node stands in the code: the same for all modules of a class."""
+        if node.kind == "call_module" or not node.site:
+            return node.name
+        owner = type(self.graph.model.get_submodule(node.owner))
+        return f"{owner.__module__}.{owner.__qualname__}:{node.site.rpartition('.')[2]}"
+
+    def chosen(self, node: Node, ways: Sequence[Way]) -> Way | None:
+        """The way in which a node follows the widths that trial runs have not shown to be wrong, if any."""
+        place = self.place(node)
+        self.findings.ways[place] = max(self.findings.ways.get(place, 0), len(ways))
+        tried = self.findings.tried.get(place, 0)
+        return ways[tried] if tried < len(ways) else None
+
+    def follows(self, node: Node, wanted: Iterable[tuple[Any, Axis]]) -> bool:
+        """Whether sizes that an operation asks for can follow the axes they are for.
+
+        In a graph of one run they may do so by themselves; or an attribute of the module that asks is
+        the size, and changes with the width. Trial runs tell which of these ways is right.
+
+        Args:
+            node: The operation.
+            wanted: What it asks for, and the axis that is to have this size; only whole numbers count.
+        """
+        literal = [(n, axis) for n, axis in wanted if isinstance(n, int) and n > 1 and not self.is_fixed(axis)]
+        if not literal:
+            return True
+        named = [self.named(node, asked) for asked, _ in literal]
+        most = max(map(len, named)) if all(named) else 0
+        ways = [[names[min(k, len(names) - 1)] for names in named] for k in range(most)]
+        way = self.chosen(node, ways if self.literal_sizes_are_fixed else [[], *ways])
+        for (_, axis), name in zip(literal, way or (), strict=False):
+            self.rescale(node, name, axis)
+        return way is not None
+
+    def named(self, node: Node, number: int) -> list[str]:
+        """Attributes of the module that calls a function which are this number."""
+        own = vars(self.graph.model.get_submodule(node.owner))
+        return [name for name, value in own.items() if type(value) in (int, tuple) and value in (number, (number,))]
+
+    def rescale(self, node: Node, name: str, axis: Axis) -> None:
+        """Have an attribute of the module that calls a function follow an axis."""
+        for before in self.attributes.get((node.owner, name), ()):
+            self.variables.join(before, axis, node.name)
+        self.attributes[node.owner, name] = (axis,)
 
     def read(self, node: Node) -> Axes | None:
         """The axes of a parameter or buffer that the model uses directly; None where it is none of its own."""

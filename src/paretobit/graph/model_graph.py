@@ -95,6 +95,7 @@ class ModelGraph:
             modules: nothing ran).
         untraced: Why the graph has less than `fx` gives; None where it has everything.
         batch: Rows of the example the shapes were read from; None where nothing ran.
+        example: Positional and keyword arguments it ran on, for trial runs; None where nothing ran.
     """
 
     model: nn.Module
@@ -102,6 +103,7 @@ class ModelGraph:
     method: Literal["fx", "run", "modules"]
     untraced: str | None = None
     batch: int | None = None
+    example: tuple[tuple[Any, ...], dict[str, Any]] | None = field(default=None, compare=False, repr=False)
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
@@ -128,7 +130,7 @@ class ModelGraph:
 
     def with_model(self, model: nn.Module) -> ModelGraph:
         """The same nodes over a model with the same modules (a transformed copy)."""
-        return ModelGraph(model, self.nodes, self.method, self.untraced, self.batch)
+        return replace(self, model=model)
 
 
 def filled(value: Any, kind: type, put: Callable[[Any], Any], *, lists: bool = True) -> Any:

@@ -50,7 +50,8 @@ def trace(model: nn.Module, example: Example | None = None) -> ModelGraph:
         except Exception as error:  # whatever a model's forward raises on proxies
             reason = f"torch.fx cannot trace it: {type(error).__name__}: {_first_line(error)}"
             return _on_example(model, example, reason)
-    return _from_fx(model, traced, shapes, _batch(example))
+    graph = _from_fx(model, traced, shapes, _batch(example))
+    return graph if example is None else replace(graph, example=_arguments(example))
 
 
 def _is_one_layer(model: nn.Module) -> bool:
@@ -193,7 +194,8 @@ def _from_run(model: nn.Module, example: Example | None, reason: str) -> ModelGr
         return ModelGraph(model, nodes, "modules", f"{reason}; no example inputs to run it on")
     args, kwargs = _arguments(example)
     batch = _batch(example)
-    return ModelGraph(model, with_sites(record(model, args, kwargs, batch)), "run", reason, batch)
+    nodes = with_sites(record(model, args, kwargs, batch))
+    return ModelGraph(model, nodes, "run", reason, batch, _arguments(example))
 
 
 @contextmanager

@@ -1,0 +1,152 @@
+"""Trial runs with other widths: sizes that stand in the model's code show here, and nowhere else.
+
+A copy of the model runs with every free width changed. The first operation that fails, or gives another
+shape than its axes say, follows in another way or not at all: its tensors are fixed, with that reason.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from paretobit.graph.axes import Axis
+from paretobit.graph.axes_walk import Axes, Findings, Walk, tensors_in
+from paretobit.graph.model_graph import ModelGraph, Node, filled, with_sites
+from paretobit.graph.record import record
+from paretobit.graph.resized import resized
+from paretobit.graph.trace import _without_sites, at_rest, undone
+
+_MOST_RUNS = 200
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """Where a trial run fails, and how."""
+
+    node: Node
+    text: str
+
+
+def settled(graph: ModelGraph, walked: Callable[[Findings], Walk]) -> Walk:
+    """A walk whose free widths can be changed: the model ran with all of them wider, and narrower.
+
+    Args:
+        graph: The model; without an example nothing runs.
+        walked: A walk over it that respects what was found.
+    """
+    findings = Findings()
+    walk = walked(findings)
+    fault = _first_fault(graph, walk)
+    for _ in range(_MOST_RUNS):
+        if fault is None:
+            return walk
+        _blame(graph, walk, fault)
+        walk = walked(findings)
+        fault = _first_fault(graph, walk)
+    for node in graph:
+        findings.refused.setdefault(walk.place(node), "the model does not run with other widths")
+    return walked(findings)
+
+
+def _first_fault(graph: ModelGraph, walk: Walk) -> _Fault | None:
+    if graph.example is None:
+        return None
+    free = list(_free(walk).items())
+    wider = {variable: count + 1 + k % 5 for k, (variable, count) in enumerate(free)}
+    narrower = {variable: max(1, count // (2 + 2 * (k % 2))) for k, (variable, count) in enumerate(free)}
+    for counts in (wider, narrower) if free else ():
+        if (fault := _fault(graph, walk, counts)) is not None:
+            return fault
+    return None
+
+
+def _free(walk: Walk) -> dict[int, int]:
+    """The variables that may change, and their channels."""
+    made = [layer.gives for layer in walk.layers.values() if layer.gives is not None]
+    segments = [segment for axis in made for segment in walk.variables.resolve(axis)]
+    return {s.variable: s.count for s in segments if s.variable is not None and not walk.is_fixed((s,))}
+
+
+def _fault(graph: ModelGraph, walk: Walk, counts: Mapping[int, int]) -> _Fault | None:
+    """What is wrong with these channels."""
+    assert graph.example is not None
+
+    def size(axis: Axis) -> int:
+        segments = walk.variables.resolve(axis)
+        return sum(counts.get(s.variable, s.count) * s.repeat if s.variable is not None else s.size for s in segments)
+
+    def changes(axes: tuple[Axis, ...]) -> bool:
+        return any(s.variable in counts for axis in axes for s in walk.variables.resolve(axis))
+
+    tensors = [known for known in walk.tensors.values() if changes(known.dims)]
+    attributes = {key: axes for key, axes in walk.attributes.items() if changes(axes)}
+    kept = {id(parameter): parameter for parameter in graph.model.parameters()}
+    model = resized(graph.model, tensors, attributes, size, kept, _wrapped)
+    nodes: list[Node] = []
+    error = None
+    try:
+        with at_rest(model), undone(model), _without_sites(model), torch.random.fork_rng():
+            args, kwargs = filled(graph.example, Tensor, Tensor.clone)
+            record(model, args, kwargs, graph.batch, nodes)
+    except Exception as raised:  # whatever a model's forward raises
+        error = str(raised).partition("\n")[0] or type(raised).__name__
+    return _compared(graph, walk, with_sites(nodes), size, error)
+
+
+def _compared(
+    graph: ModelGraph, walk: Walk, made: tuple[Node, ...], size: Callable[[Axis], int], error: str | None
+) -> _Fault | None:
+    """The first operation whose shapes are not those that its axes say, or that was not reached."""
+    at: dict[str, list[int]] = {}
+    for place, node in enumerate(graph.nodes):
+        at.setdefault(node.site, []).append(place)
+    last = -1
+    for node in made:
+        places = at.get(node.site) if node.site else None
+        if not places:
+            continue
+        last = places.pop(0)
+        known = graph.nodes[last]
+        said = [tuple(map(size, axes.dims)) for axes in tensors_in(walk.values[known.name])]
+        if len(said) == len(node.output_shapes) and said != list(node.output_shapes) and _touched(walk, known):
+            wrong = next(k for k, shape in enumerate(said) if shape != node.output_shapes[k])
+            return _Fault(known, f"with other widths it gives {node.output_shapes[wrong]}, not {said[wrong]}")
+    if error is None:
+        return None
+    rest = [node for node in graph.nodes[last + 1 :] if node.is_call and node.output_shapes]
+    return _Fault(rest[0] if rest else graph.nodes[-1], f"with other widths it fails: {error}")
+
+
+def _touched(walk: Walk, node: Node) -> bool:
+    """Whether a free width is among what a node takes and gives."""
+    values = [walk.values.get(name) for name in (node.name, *node.inputs)]
+    if node.kind == "call_module" and (layer := walk.layers.get(node.owner)):
+        values.append(Axes(tuple(axis for axis in (layer.takes, layer.gives) if axis is not None)))
+    return any(not walk.is_fixed(axis) for value in tensors_in(values) for axis in value.dims)
+
+
+def _blame(graph: ModelGraph, walk: Walk, fault: _Fault) -> None:
+    """Find another way for the operation, or refuse it; or the last one before it that meets a free width."""
+    findings = walk.findings
+    end = graph.nodes.index(fault.node)
+    for node in reversed(graph.nodes[: end + 1]):
+        place = walk.place(node)
+        if not node.is_call or place in findings.refused or not _touched(walk, node):
+            continue
+        if findings.tried.get(place, 0) < findings.ways.get(place, 0):
+            findings.tried[place] = findings.tried.get(place, 0) + 1
+        else:
+            where = "" if node is fault.node else f"{fault.node.name} ({fault.node.op}) "
+            findings.refused[place] = where + fault.text
+        return
+    for node in graph:
+        findings.refused.setdefault(walk.place(node), fault.text)
+
+
+def _wrapped(old: Tensor, new: Tensor) -> None:
+    """The old values over and over, so that a trial run sees values as the model has them."""
+    for dim, length in enumerate(new.shape):
+        if old.shape[dim] != length:
+            old = old.index_select(dim, torch.arange(length, device=old.device) % old.shape[dim])
+    new.copy_(old)
