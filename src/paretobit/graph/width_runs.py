@@ -12,7 +12,7 @@ from torch import Tensor
 
 from paretobit.graph.axes import Axis
 from paretobit.graph.axes_walk import Axes, Findings, Walk, tensors_in
-from paretobit.graph.model_graph import ModelGraph, Node, filled, with_sites
+from paretobit.graph.model_graph import ModelGraph, Node, Shape, filled, with_sites
 from paretobit.graph.record import record
 from paretobit.graph.resized import resized
 from paretobit.graph.trace import _without_sites, at_rest, undone
@@ -109,13 +109,17 @@ def _compared(
         last = places.pop(0)
         known = graph.nodes[last]
         said = [tuple(map(size, axes.dims)) for axes in tensors_in(walk.values[known.name])]
-        if len(said) == len(node.output_shapes) and said != list(node.output_shapes) and _touched(walk, known):
-            wrong = next(k for k, shape in enumerate(said) if shape != node.output_shapes[k])
-            return _Fault(known, f"with other widths it gives {node.output_shapes[wrong]}, not {said[wrong]}")
+        given = list(node.output_shapes)
+        if len(said) == len(known.output_shapes) and said != given and _touched(walk, known):
+            return _Fault(known, f"with other widths it gives {_listed(given)}, not {_listed(said)}")
     if error is None:
         return None
     rest = [node for node in graph.nodes[last + 1 :] if node.is_call and node.output_shapes]
     return _Fault(rest[0] if rest else graph.nodes[-1], f"with other widths it fails: {error}")
+
+
+def _listed(shapes: list[Shape]) -> str:
+    return ", ".join(map(str, shapes))
 
 
 def _touched(walk: Walk, node: Node) -> bool:
