@@ -92,11 +92,10 @@ def _split(walk: Walk, node: Node, axis: Axis, sizes: list[int], asked: list[Any
     ]
     if len(follows) == 1:
         return _split_at(walk, node, axis, sizes, follows[0])
-    ways: list[tuple[int, str]] = []
     numbers = [k for k, text in enumerate(asked) if isinstance(text, int) and sizes[k] > 1]
-    if not walk.literal_sizes_are_fixed:
+    ways = [(k, name) for k in numbers for name in walk.named(node, sizes[k])]
+    if not walk.literal_sizes_are_fixed:  # a number may be one that the model computes
         ways += [(k, "") for k in numbers]
-    ways += [(k, name) for k in numbers for name in walk.named(node, sizes[k])]
     way = walk.chosen(node, ways)
     if way is None:
         raise NotUnderstood(f"it asks for the sizes {tuple(sizes)}, of which none follows the width")

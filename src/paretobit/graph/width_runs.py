@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from paretobit.errors import BadInput
 from paretobit.graph.axes import Axis
 from paretobit.graph.axes_walk import Axes, Findings, Walk, tensors_in
 from paretobit.graph.model_graph import ModelGraph, Node, Shape, filled, with_sites
 from paretobit.graph.record import record
 from paretobit.graph.resized import resized
-from paretobit.graph.trace import _without_sites, at_rest, undone
+from paretobit.graph.trace import Example, _arguments, _without_sites, at_rest, undone
 
 _MOST_RUNS = 200
 
@@ -49,6 +50,19 @@ def settled(graph: ModelGraph, walked: Callable[[Findings], Walk]) -> Walk:
     return walked(findings)
 
 
+def example_of(graph: ModelGraph) -> Example:
+    """What the graph was traced on, on the device where the model's parameters are now.
+
+    Raises:
+        BadInput: It was traced without.
+    """
+    if graph.example is None:
+        raise BadInput("a trial run needs inputs: give an example", key="example")
+    device = next((parameter.device for parameter in graph.model.parameters()), torch.device("cpu"))
+    args, kwargs = filled(graph.example, Tensor, lambda tensor: tensor.to(device, copy=True))
+    return kwargs or args
+
+
 def _first_fault(graph: ModelGraph, walk: Walk) -> _Fault | None:
     if graph.example is None:
         return None
@@ -70,7 +84,6 @@ def _free(walk: Walk) -> dict[int, int]:
 
 def _fault(graph: ModelGraph, walk: Walk, counts: Mapping[int, int]) -> _Fault | None:
     """What is wrong with these channels."""
-    assert graph.example is not None
 
     def size(axis: Axis) -> int:
         segments = walk.variables.resolve(axis)
@@ -87,7 +100,7 @@ def _fault(graph: ModelGraph, walk: Walk, counts: Mapping[int, int]) -> _Fault |
     error = None
     try:
         with at_rest(model), undone(model), _without_sites(model), torch.random.fork_rng():
-            args, kwargs = filled(graph.example, Tensor, Tensor.clone)
+            args, kwargs = _arguments(example_of(graph))
             record(model, args, kwargs, graph.batch, nodes)
     except Exception as raised:  # whatever a model's forward raises
         error = str(raised).partition("\n")[0] or type(raised).__name__

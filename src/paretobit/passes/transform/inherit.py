@@ -41,7 +41,7 @@ def resize(
         inherit: Where the weights come from.
         seed: Of fresh weights, and of which channels are copied.
         groups: The graph's width groups, where they are known already.
-        example: What the trial run is fed; made from the graph's input shapes if it is not given.
+        example: What the trial run is fed; what the graph was traced on if it is not given.
 
     Raises:
         BadInput: A group is unknown or frozen, a width is none of its multiples, the weights cannot be
@@ -52,7 +52,7 @@ def resize(
     groups = groups or width_groups(graph)
     plan = make_plan(groups, widths, inherit, seed)
     model = _rebuilt(graph.model, plan, inherit, seed)
-    return traced_again(graph, model, groups.outputs, list(widths), example)
+    return traced_again(graph, model, groups.outputs, list(widths), example, same=inherit == "net2wider")
 
 
 def _rebuilt(model: nn.Module, plan: WidthPlan, inherit: Inherit, seed: int) -> nn.Module:
