@@ -115,26 +115,19 @@ def split(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> list[Axes]:
     x, dim = args[0], given(args, kwargs, 2, "dim", 0)
     named = (value for key, value in kwargs.items() if key.startswith("split_size"))
     sizes = args[1] if len(args) > 1 else next(named, None)
-    if isinstance(sizes, Computed | list | tuple) and not all(map(_is_number, _listed(sizes))):
-        walk.must_be_fixed((x.dims[dim],), "its sizes are computed")
-        return [walk.fixed_axes(shape, f"made by {node.name}") for shape in node.output_shapes]
-    total, one = size(x.dims[dim]), isinstance(sizes, int)
-    lengths = [min(sizes, total - at) for at in range(0, total, sizes)] if isinstance(sizes, int) else list(sizes)
-    if one and total % sizes == 0:
+    lengths = [shape[dim] for shape in node.output_shapes]
+    asked = [sizes] if not isinstance(sizes, list | tuple) else list(sizes)
+    if len(asked) == 1 and len(set(lengths)) == 1:
         pieces = [walk.tiles(x.dims[dim], len(lengths), node, "pieces")] * len(lengths)
     else:
         pieces = walk.variables.cut(x.dims[dim], lengths) or [fixed(n) for n in lengths]
-    if not walk.follows(node, list(zip(lengths, pieces, strict=True))[: 1 if one else None]):
+    if not walk.follows(node, zip(asked, pieces, strict=False)):
         walk.must_be_fixed((x.dims[dim],), f"it asks for the sizes {sizes}")
     return [x.replaced(dim, piece) for piece in pieces]
 
 
 def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int)
 
 
 def unbind(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> list[Axes]:
@@ -235,7 +228,8 @@ def repeat(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
 
 def repeat_interleave(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     """Every element several times in a row."""
-    x, times, dim = args[0], given(args, kwargs, 1, "repeats"), given(args, kwargs, 2, "dim")
+    x: Axes = args[0]
+    times, dim = given(args, kwargs, 1, "repeats"), given(args, kwargs, 2, "dim")
     if not isinstance(times, int) or dim is None:
         walk.must_be_fixed(x.dims, "how often it repeats is computed")
         return walk.fixed_axes(shape_of(node), f"made by {node.name}")

@@ -59,8 +59,9 @@ def example_of(graph: ModelGraph) -> Example:
     if graph.example is None:
         raise BadInput("a trial run needs inputs: give an example", key="example")
     device = next((parameter.device for parameter in graph.model.parameters()), torch.device("cpu"))
-    args, kwargs = filled(graph.example, Tensor, lambda tensor: tensor.to(device, copy=True))
-    return kwargs or args
+    args, kwargs = graph.example
+    example: Example = kwargs or args
+    return filled(example, Tensor, lambda tensor: tensor.to(device, copy=True))  # type: ignore[no-any-return]
 
 
 def _first_fault(graph: ModelGraph, walk: Walk) -> _Fault | None:
