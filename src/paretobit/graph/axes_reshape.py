@@ -93,9 +93,9 @@ def _split(walk: Walk, node: Node, axis: Axis, sizes: list[int], asked: list[Any
     if len(follows) == 1:
         return _split_at(walk, node, axis, sizes, follows[0])
     numbers = [k for k, text in enumerate(asked) if isinstance(text, int) and sizes[k] > 1]
-    ways = [(k, name) for k in numbers for name in walk.named(node, sizes[k])]
+    ways = {f"{name} {k}": (k, name) for k in numbers for name in walk.named(node, sizes[k])}
     if not walk.literal_sizes_are_fixed:  # a number may be one that the model computes
-        ways += [(k, "") for k in numbers]
+        ways |= {f"by itself {k}": (k, "") for k in numbers}
     way = walk.chosen(node, ways)
     if way is None:
         raise NotUnderstood(f"it asks for the sizes {tuple(sizes)}, of which none follows the width")

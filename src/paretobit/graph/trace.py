@@ -226,8 +226,10 @@ def _without_sites(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def undone(model: nn.Module) -> Iterator[None]:
-    """What a run leaves in the model, attributes and buffers, is undone after the block."""
+    """What a run leaves in the model, attributes, hooks and buffers, is undone after the block."""
     attributes = [(module, dict(module.__dict__), dict(module._buffers)) for module in model.modules()]
+    kept = [value for module in model.modules() for name, value in vars(module).items() if name.endswith("_hooks")]
+    hooks = [(now, dict(now)) for now in kept if isinstance(now, dict)]
     buffers = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers()]
     try:
         yield
@@ -237,6 +239,9 @@ def undone(model: nn.Module) -> Iterator[None]:
             module.__dict__.update(own)
             module._buffers.clear()
             module._buffers.update(named)
+        for now, hooked in hooks:
+            now.clear()
+            now.update(hooked)
         for buffer, version, before in buffers:
             if buffer._version != version:
                 buffer.copy_(before)

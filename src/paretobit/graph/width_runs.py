@@ -152,8 +152,8 @@ def _blame(graph: ModelGraph, walk: Walk, fault: _Fault) -> None:
         place = walk.place(node)
         if not node.is_call or place in findings.refused or not _touched(walk, node):
             continue
-        if findings.tried.get(place, 0) < findings.ways.get(place, 0):
-            findings.tried[place] = findings.tried.get(place, 0) + 1
+        if node.name in findings.chosen:
+            findings.wrong.setdefault(place, set()).add(findings.chosen[node.name])
         else:
             where = "" if node is fault.node else f"{fault.node.name} ({fault.node.op}) "
             findings.refused[place] = where + fault.text
