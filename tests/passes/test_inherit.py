@@ -311,7 +311,7 @@ def test_of_gpt2_the_attribute_by_which_it_splits_follows_the_width():
     assert sorted(g.name for g in groups.free) == sorted(["transformer_wte", *attention, *WIDENS["gpt2"]])
     group = groups[attention[0]]
     wider = resize(trace(model, x), {group.name: group.width + group.divisor})
-    assert wider.model.get_submodule("transformer.h.0.attn").split_size == (group.width + group.divisor) // 3
+    assert wider.get_submodule("transformer.h.0.attn").split_size == (group.width + group.divisor) // 3
 
 
 class Fixed(nn.Module):
