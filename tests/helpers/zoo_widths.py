@@ -67,6 +67,8 @@ def _resized(
 ) -> str:
     new = resize(graph, widths, groups=groups, example=dict(inputs))
     found = _shapes(new.model, inputs)
+    if any(node.op == "nonzero" for node in graph):  # as many results as the data says
+        found, expected = ([len(shape) for shape in shapes] for shapes in (found, expected))
     return "ok" if found == expected else f"shapes {found}, not {expected}"
 
 

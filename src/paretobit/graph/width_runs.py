@@ -18,14 +18,14 @@ from paretobit.graph.record import record
 from paretobit.graph.resized import resized
 from paretobit.graph.trace import Example, _arguments, _without_sites, at_rest, undone
 
-_MOST_RUNS = 200
+_MOST_RUNS = 100
 
 
 @dataclass(frozen=True)
 class _Fault:
-    """Where a trial run fails, and how."""
+    """Where a trial run fails, and how; without a node where none is possible."""
 
-    node: Node
+    node: Node | None
     text: str
 
 
@@ -42,11 +42,12 @@ def settled(graph: ModelGraph, walked: Callable[[Findings], Walk]) -> Walk:
     for _ in range(_MOST_RUNS):
         if fault is None:
             return walk
-        _blame(graph, walk, fault)
+        if fault.node is None:
+            break
+        _blame(graph, walk, fault.node, fault.text)
         walk = walked(findings)
         fault = _first_fault(graph, walk)
-    for node in graph:
-        findings.refused.setdefault(walk.place(node), "the model does not run with other widths")
+    _refuse_all(graph, walk, "the model does not run with other widths" if fault is None else fault.text)
     return walked(findings)
 
 
@@ -96,7 +97,10 @@ def _fault(graph: ModelGraph, walk: Walk, counts: Mapping[int, int]) -> _Fault |
     tensors = [known for known in walk.tensors.values() if changes(known.dims)]
     attributes = {key: axes for key, axes in walk.attributes.items() if changes(axes)}
     kept = {id(parameter): parameter for parameter in graph.model.parameters()}
-    model = resized(graph.model, tensors, attributes, size, kept, _wrapped)
+    try:
+        model = resized(graph.model, tensors, attributes, size, kept, _wrapped)
+    except Exception as raised:  # whatever an attribute of a model raises
+        return _Fault(None, f"no trial run: the model cannot be copied ({type(raised).__name__}: {raised})")
     nodes: list[Node] = []
     error = None
     try:
@@ -144,22 +148,24 @@ def _touched(walk: Walk, node: Node) -> bool:
     return any(not walk.is_fixed(axis) for value in tensors_in(values) for axis in value.dims)
 
 
-def _blame(graph: ModelGraph, walk: Walk, fault: _Fault) -> None:
+def _blame(graph: ModelGraph, walk: Walk, failed: Node, text: str) -> None:
     """Find another way for the operation, or refuse it; or the last one before it that meets a free width."""
     findings = walk.findings
-    end = graph.nodes.index(fault.node)
-    for node in reversed(graph.nodes[: end + 1]):
+    for node in reversed(graph.nodes[: graph.nodes.index(failed) + 1]):
         place = walk.place(node)
         if not node.is_call or place in findings.refused or not _touched(walk, node):
             continue
         if node.name in findings.chosen:
             findings.wrong.setdefault(place, set()).add(findings.chosen[node.name])
         else:
-            where = "" if node is fault.node else f"{fault.node.name} ({fault.node.op}) "
-            findings.refused[place] = where + fault.text
+            findings.refused[place] = text if node is failed else f"{failed.name} ({failed.op}) {text}"
         return
+    _refuse_all(graph, walk, f"{failed.name} ({failed.op}) {text}")
+
+
+def _refuse_all(graph: ModelGraph, walk: Walk, reason: str) -> None:
     for node in graph:
-        findings.refused.setdefault(walk.place(node), fault.text)
+        walk.findings.refused.setdefault(walk.place(node), reason)
 
 
 def _wrapped(old: Tensor, new: Tensor) -> None:

@@ -186,10 +186,10 @@ def _visit(walk: Walk, node: Node, values: Mapping[str, Any]) -> Any:
     if not node.output_shapes and node.output_shape is None:
         return COMPUTED
     try:
-        if refused is not None:
-            raise NotUnderstood(refused)
         result = _by_rule(walk, node, args, kwargs)
         _check_shapes(node, result)
+        if refused is not None:
+            walk.freeze([*inputs, *tensors_in(result)], f"{node.name} ({node.op}): {refused}")
     except Exception as error:  # arguments in a form that a rule does not expect
         why = str(error) if isinstance(error, NotUnderstood) else "this use of it is not understood"
         reason = f"{node.name} ({node.op}): {why}"
