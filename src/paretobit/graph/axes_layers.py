@@ -88,7 +88,11 @@ def layer_norm(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
 def group_norm(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
     """Group norm: the channels become `num_groups` equal tiles."""
     axis = x.dims[1]
-    tile = walk.tiles(axis, module.num_groups, node, f"{module.num_groups} groups")
+    if module.num_groups == module.num_channels:  # a group each
+        tile = fixed(1)
+        walk.attribute(node, num_groups=axis)
+    else:
+        tile = walk.tiles(axis, module.num_groups, node, f"{module.num_groups} groups")
     walk.own(node, weight=(axis,), bias=(axis,))
     walk.attribute(node, num_channels=axis)
     walk.obstacle(node, (tile,), "multiples")
@@ -109,7 +113,7 @@ def prelu(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
 def embedding(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
     """A row of channels for every index."""
     gives = walk.produced(node, module.embedding_dim)
-    walk.own(node, weight=(fixed(module.num_embeddings, "the vocabulary"), gives))
+    walk.own(node, weight=(fixed(module.num_embeddings, f"the vocabulary of {node.name}"), gives))
     walk.attribute(node, embedding_dim=gives)
     walk.layer(node, None, gives)
     return Axes((*x.dims, gives))

@@ -71,7 +71,7 @@ def attention(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
 def embedding(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     """`F.embedding` with a parameter of the model."""
     index, weight = args[0], given(args, kwargs, 1, "weight")
-    walk.variables.freeze(weight.dims[0], "the vocabulary")
+    walk.variables.freeze(weight.dims[0], f"the vocabulary of {node.name}")
     walk.only_copied(weight)
     path = weight.parameter
     walk.layers.setdefault(path, Layer(node.name, path, node.op, None, weight.dims[1]))

@@ -151,6 +151,12 @@ def _touched(walk: Walk, node: Node) -> bool:
 def _blame(graph: ModelGraph, walk: Walk, failed: Node, text: str) -> None:
     """Find another way for the operation, or refuse it; or the last one before it that meets a free width."""
     findings = walk.findings
+    for name, way in findings.chosen.items() if not _touched(walk, failed) else ():
+        node = graph[name]  # an attribute that followed a width may be what the operation asks for
+        wrong = findings.wrong.setdefault(walk.place(node), set())
+        if node.owner == failed.owner and not way.startswith("by itself") and way not in wrong:
+            wrong.add(way)
+            return
     for node in reversed(graph.nodes[: graph.nodes.index(failed) + 1]):
         place = walk.place(node)
         if not node.is_call or place in findings.refused or not _touched(walk, node):

@@ -166,8 +166,11 @@ def _walked(graph: ModelGraph, findings: Findings) -> Walk:
     return walk
 
 
+@dataclass(frozen=True)
 class _Opaque:
-    """Several results of an operation that is not understood; all are fixed."""
+    """Several results of an operation that is not understood; all are fixed, with the reason."""
+
+    reason: str
 
 
 def _visit(walk: Walk, node: Node, values: Mapping[str, Any]) -> Any:
@@ -212,7 +215,7 @@ def _placeholder(walk: Walk, node: Node) -> Any:
 def _fixed_results(walk: Walk, node: Node, reason: str) -> Any:
     if len(node.output_shapes) == 1 and not (node.kind == "call_module" and walk.graph.method == "fx"):
         return walk.fixed_axes(node.output_shapes[0], reason)
-    return _Opaque()
+    return _Opaque(reason)
 
 
 def _by_rule(walk: Walk, node: Node, args: Any, kwargs: Any) -> Any:
@@ -270,9 +273,9 @@ def _one_of(value: Any, output: int | None, shape: Shape | None) -> Any:
     """A result as one use sees it: in a graph of one run the reference says which of several."""
     if output is not None and isinstance(value, list | tuple):
         several = tensors_in(value)
-        value = several[output] if output < len(several) else _Opaque()
+        value = several[output] if output < len(several) else _Opaque("more results than are understood")
     if isinstance(value, _Opaque) and shape is not None:
-        return Axes(tuple(fixed(n, "made by an operation that is not understood") for n in shape))
+        return Axes(tuple(fixed(n, value.reason) for n in shape))
     return value
 
 
