@@ -304,12 +304,14 @@ def test_the_groups_of_the_networks_are_those_that_their_wiring_asks_for():
         assert {g.producers: (g.width, g.divisor) for g in groups.free} == expected, name
 
 
-def test_of_gpt2_the_split_of_fixed_sizes_stays_and_everything_else_can_change():
-    groups = width_groups(trace(*build("gpt2")))
-    frozen = {g.name: g.frozen for g in groups if g.frozen and g.name != "lm_head"}
-    assert list(frozen) == [f"transformer_h_{i}_attn_c_attn" for i in range(2)]
-    assert all("split" in reason and "16" in reason for reason in frozen.values())
-    assert [g.name for g in groups.free] == ["transformer_wte", *WIDENS["gpt2"]]
+def test_of_gpt2_the_attribute_by_which_it_splits_follows_the_width():
+    model, x = build("gpt2")
+    groups = width_groups(trace(model, x))
+    attention = [f"transformer_h_{i}_attn_c_attn" for i in range(2)]
+    assert sorted(g.name for g in groups.free) == sorted(["transformer_wte", *attention, *WIDENS["gpt2"]])
+    group = groups[attention[0]]
+    wider = resize(trace(model, x), {group.name: group.width + group.divisor})
+    assert wider.get_submodule("transformer.h.0.attn").split_size == (group.width + group.divisor) // 3
 
 
 class Fixed(nn.Module):
@@ -337,7 +339,7 @@ def test_a_size_in_the_code_freezes_the_width():
 def test_a_size_in_the_code_that_the_graph_does_not_show_is_found_by_the_trial_run():
     graph = trace(Fixed(late=True), torch.randn(2, 1, 4, 4))
     assert graph.method == "run"
-    with pytest.raises(BadInput, match=r"a size stands in the model's code.*\(conv\)"):
+    with pytest.raises(BadInput, match=r"this width cannot change: view asks for the fixed size 16 \(conv\)"):
         resize(graph, {"conv": 8})
 
 

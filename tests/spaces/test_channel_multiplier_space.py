@@ -146,5 +146,5 @@ class Late(nn.Module):
 
 def test_a_size_in_the_code_is_found_before_the_search():
     graph = trace(Late(), torch.randn(2, 1, 4, 4))
-    with pytest.raises(BadInput, match="a size stands in the model's code"):
+    with pytest.raises(BadInput, match="this width cannot change: view asks for the fixed size 16"):
         ChannelMultiplier(by="group", seed={"conv": [1, 2]}).bind(graph)

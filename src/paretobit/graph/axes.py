@@ -9,6 +9,8 @@ elements, is replaced by parts of its own.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+_FIXED = "a fixed size"
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -24,7 +26,7 @@ class Segment:
     variable: int | None
     count: int
     repeat: int = 1
-    reason: str = field(default="a fixed size", compare=False)
+    reason: str = field(default=_FIXED, compare=False)
 
     @property
     def size(self) -> int:
@@ -35,7 +37,7 @@ class Segment:
 Axis = tuple[Segment, ...]
 
 
-def fixed(elements: int, reason: str = "a fixed size") -> Axis:
+def fixed(elements: int, reason: str = _FIXED) -> Axis:
     """An axis that never changes."""
     return (Segment(None, elements, reason=reason),)
 
@@ -224,6 +226,7 @@ class Variables:
         """Make two axes of one size equal, of which at least one is a single segment."""
         if self.why_fixed(a) or self.why_fixed(b) or len(a) != 1 or len(b) != 1:
             reason = self.why_fixed(a) or self.why_fixed(b) or f"{where} joins channels that do not line up"
+            reason = f"{where} joins it with a fixed size" if reason == _FIXED else reason
             self.freeze(a, reason)
             self.freeze(b, reason)
             return

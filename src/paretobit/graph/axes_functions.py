@@ -3,19 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from paretobit.graph.axes import Axis, fixed, size
+from paretobit.graph import axes_parameters
+from paretobit.graph.axes import Axis, fixed, repeated, size
 from paretobit.graph.axes_layers import shuffle_pixels, spatial_only
+from paretobit.graph.axes_parameters import Args, Kwargs, given
 from paretobit.graph.axes_reshape import check_literal, reshape
-from paretobit.graph.axes_walk import COMPUTED, Axes, Computed, Layer, NotUnderstood, Rule, Walk, shape_of, tensors_in
+from paretobit.graph.axes_walk import COMPUTED, Axes, Computed, NotUnderstood, Rule, Walk, shape_of, tensors_in
 from paretobit.graph.model_graph import Node
-
-Args = tuple[Any, ...]
-Kwargs = dict[str, Any]
-
-
-def _given(args: Args, kwargs: Kwargs, place: int, name: str, default: Any = None) -> Any:
-    """An argument by place or by name."""
-    return args[place] if len(args) > place else kwargs.get(name, default)
 
 
 def elementwise(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
@@ -50,15 +44,15 @@ def flatten(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
 
 def unflatten(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     """`unflatten`."""
-    x, dim = args[0], _given(args, kwargs, 1, "dim") % len(args[0])
-    sizes = _given(args, kwargs, 2, "sizes")
+    x, dim = args[0], given(args, kwargs, 1, "dim") % len(args[0])
+    sizes = given(args, kwargs, 2, "sizes")
     return reshape(walk, node, x, [*[-1] * dim, *sizes, *[-1] * (len(x) - dim - 1)])
 
 
 def transpose(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     """Two dimensions exchanged."""
     x: Axes = args[0]
-    first, second = (_given(args, kwargs, 1, "dim0"), _given(args, kwargs, 2, "dim1"))
+    first, second = (given(args, kwargs, 1, "dim0"), given(args, kwargs, 2, "dim1"))
     if node.op in ("t", "T", "mT") and len(x) <= 2:
         return Axes(x.dims[::-1])
     dims = list(x.dims)
@@ -74,14 +68,14 @@ def permute(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
 
 def unsqueeze(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     """A new dimension of one element."""
-    dims, dim = list(args[0].dims), _given(args, kwargs, 1, "dim")
+    dims, dim = list(args[0].dims), given(args, kwargs, 1, "dim")
     dims.insert(dim if dim >= 0 else dim + len(dims) + 1, fixed(1))
     return Axes(tuple(dims))
 
 
 def squeeze(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     """Dimensions of one element left out; a width of one is fixed by it."""
-    x, dim = args[0], _given(args, kwargs, 1, "dim")
+    x, dim = args[0], given(args, kwargs, 1, "dim")
     chosen = range(len(x)) if dim is None else [d % len(x) for d in (dim if isinstance(dim, tuple) else (dim,))]
     gone = [k for k in chosen if size(x.dims[k]) == 1]
     for k in gone:
@@ -91,7 +85,7 @@ def squeeze(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
 
 def cat(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     """Segments of one axis one after the other; the other axes are equal."""
-    values, dim = tensors_in(args[0] if args else kwargs["tensors"]), _given(args, kwargs, 1, "dim", 0)
+    values, dim = tensors_in(args[0] if args else kwargs["tensors"]), given(args, kwargs, 1, "dim", 0)
     for value in values:
         walk.only_copied(value)
     dim %= len(values[0])
@@ -101,7 +95,7 @@ def cat(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
 
 def stack(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     """Equal tensors along a new dimension."""
-    values, dim = tensors_in(args[0] if args else kwargs["tensors"]), _given(args, kwargs, 1, "dim", 0)
+    values, dim = tensors_in(args[0] if args else kwargs["tensors"]), given(args, kwargs, 1, "dim", 0)
     dims = list(walk.broadcast(values, node).dims)
     dims.insert(dim % (len(dims) + 1), fixed(len(values)))
     return Axes(tuple(dims))
@@ -109,31 +103,36 @@ def stack(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
 
 def chunk(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> list[Axes]:
     """Equal tiles."""
-    x, number = args[0], _given(args, kwargs, 1, "chunks")
-    dim = _given(args, kwargs, 2, "dim", 0)
+    x, number = args[0], given(args, kwargs, 1, "chunks")
+    dim = given(args, kwargs, 2, "dim", 0)
     if not isinstance(number, int) or size(x.dims[dim]) % number:
         raise NotUnderstood("its pieces are not equal")
     return [x.replaced(dim, walk.tiles(x.dims[dim], number, node, "pieces"))] * number
 
 
 def split(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> list[Axes]:
-    """Pieces of given sizes: only fixed axes have them."""
-    x, dim = args[0], _given(args, kwargs, 2, "dim", 0)
+    """Pieces of given sizes, each of which follows by itself or by an attribute; else they are fixed."""
+    x, dim = args[0], given(args, kwargs, 2, "dim", 0)
     named = (value for key, value in kwargs.items() if key.startswith("split_size"))
     sizes = args[1] if len(args) > 1 else next(named, None)
-    asked = "of its pieces" if isinstance(sizes, Computed) else str(sizes)
-    walk.must_be_fixed((x.dims[dim],), f"it asks for the sizes {asked}")
-    total = size(x.dims[dim])
-    if isinstance(sizes, int):
-        sizes = [min(sizes, total - start) for start in range(0, total, sizes)]
-    if not isinstance(sizes, list | tuple) or not all(isinstance(n, int) for n in sizes):
-        raise NotUnderstood("its sizes are computed")
-    return [x.replaced(dim, fixed(n)) for n in sizes]
+    lengths = [shape[dim] for shape in node.output_shapes]
+    asked = [sizes] if not isinstance(sizes, list | tuple) else list(sizes)
+    if len(asked) == 1 and len(set(lengths)) == 1:
+        pieces = [walk.tiles(x.dims[dim], len(lengths), node, "pieces")] * len(lengths)
+    else:
+        pieces = walk.variables.cut(x.dims[dim], lengths) or [fixed(n) for n in lengths]
+    if not walk.follows(node, zip(asked, pieces, strict=False)):
+        walk.must_be_fixed((x.dims[dim],), f"it asks for the sizes {sizes}")
+    return [x.replaced(dim, piece) for piece in pieces]
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def unbind(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> list[Axes]:
     """One tensor for every element of a dimension."""
-    x, dim = args[0], _given(args, kwargs, 1, "dim", 0) % len(args[0])
+    x, dim = args[0], given(args, kwargs, 1, "dim", 0) % len(args[0])
     walk.must_be_fixed((x.dims[dim],), "it takes a width apart")
     return [Axes(tuple(a for k, a in enumerate(x.dims) if k != dim))] * size(x.dims[dim])
 
@@ -144,6 +143,8 @@ def getitem(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Any:
     if not isinstance(x, Axes):
         return x[index] if isinstance(x, list | tuple | dict) and not isinstance(index, Computed) else COMPUTED
     items = list(index) if isinstance(index, tuple) else [index]
+    if any(isinstance(item, Axes) for item in items):
+        return _by_tensors(walk, node, x, items)
     if Ellipsis in [i for i in items if not isinstance(i, Axes | Computed)]:
         at = next(k for k, item in enumerate(items) if item is Ellipsis)
         named = sum(item is not None and item is not Ellipsis for item in items)
@@ -164,6 +165,24 @@ def getitem(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Any:
     return Axes((*dims, *rest))
 
 
+def _by_tensors(walk: Walk, node: Node, x: Axes, items: list[Any]) -> Axes:
+    """Elements at places given by tensors, or where a mask is true; all other dimensions are whole."""
+    mask = len(items) == 1 and len(shape_of(node)) != len(x) - 1 + len(items[0])
+    whole = [k for k, item in enumerate(items) if isinstance(item, slice) and item == slice(None)]
+    if len(whole) == len(items) - 1 and not mask:  # the same for every element of the dimensions before and after
+        at = next(k for k in range(len(items)) if k not in whole)
+        walk.must_be_fixed((x.dims[at],), "it picks channels by a tensor")
+        new = len(shape_of(node)) - len(x) + 1
+        return Axes((*x.dims[:at], *map(fixed, shape_of(node)[at : at + new]), *x.dims[at + 1 :]))
+    if not all(isinstance(item, Axes) for item in items):
+        walk.must_be_fixed(x.dims, "it picks elements by a tensor")
+        return walk.fixed_axes(shape_of(node), f"made by {node.name}")
+    taken = len(items[0]) if mask else len(items)
+    walk.must_be_fixed(x.dims[:taken], "it picks channels by a tensor")
+    kept = x.dims[taken:]
+    return Axes((*map(fixed, shape_of(node)[: len(shape_of(node)) - len(kept)]), *kept))
+
+
 def _part(walk: Walk, axis: Axis, place: int, node: Node) -> Axis:
     """A slice of an axis: of a width only the whole."""
     length = shape_of(node)[place]
@@ -171,6 +190,12 @@ def _part(walk: Walk, axis: Axis, place: int, node: Node) -> Axis:
         return axis
     walk.must_be_fixed((axis,), "it picks channels")
     return fixed(length)
+
+
+def reshape_as(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
+    """The shape of another tensor, whose axes stay as they are."""
+    found = reshape(walk, node, args[0], [COMPUTED] * len(shape_of(node)))
+    return walk.broadcast([found, given(args, kwargs, 1, "other")], node)
 
 
 def expand(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
@@ -201,10 +226,77 @@ def repeat(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     return Axes((*(fixed(n) for n in times[:new]), *dims))
 
 
+def repeat_interleave(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
+    """Every element several times in a row."""
+    x: Axes = args[0]
+    times, dim = given(args, kwargs, 1, "repeats"), given(args, kwargs, 2, "dim")
+    if not isinstance(times, int) or dim is None:
+        walk.must_be_fixed(x.dims, "how often it repeats is computed")
+        return walk.fixed_axes(shape_of(node), f"made by {node.name}")
+    return x.replaced(dim, repeated(x.dims[dim], times))
+
+
+def mixed(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
+    """Elements along given dimensions in another order, or summed up from the first on."""
+    place = 2 if node.op == "roll" else 1
+    named = given(args, kwargs, place, "dims", kwargs.get("dim"))
+    chosen = _listed(named) if place == 2 or node.op.startswith("cum") else _sizes(args[1:]) or _listed(named)
+    walk.must_be_fixed(args[0].dims if None in chosen else [args[0].dims[k] for k in chosen], "it mixes channels")
+    return Axes(args[0].dims)
+
+
+def picked(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Any:
+    """Some elements along one dimension: the largest ones, those of a window, those at given places."""
+    place = {"topk": 2, "kthvalue": 2}.get(node.op, 1)
+    x, dim = args[0], given(args, kwargs, place, "dim", kwargs.get("dimension", -1))
+    walk.must_be_fixed((x.dims[dim],), "it picks channels")
+    rest = [axis for k, axis in enumerate(x.dims) if k != dim % len(x)]
+    shapes = node.output_shapes or (shape_of(node),)
+    several: list[Axes] = []
+    for shape in shapes:
+        dims = list(rest)
+        if len(shape) >= len(x):
+            dims.insert(dim % len(x), fixed(shape[dim % len(x)]))
+        several.append(Axes((*dims, *map(fixed, shape[len(dims) :]))))
+    return several if node.op in ("topk", "sort", "kthvalue", "tensor_split") else several[0]
+
+
+def gathered(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
+    """The element at a given place along one dimension, for every element of the others."""
+    x, dim, index = args[0], given(args, kwargs, 1, "dim"), given(args, kwargs, 2, "index")
+    walk.must_be_fixed((x.dims[dim], index.dims[dim]), "it picks channels")
+    for k, (axis, place) in enumerate(zip(x.dims, index.dims, strict=True)):
+        if k != dim % len(x) and size(axis) == size(place):
+            walk.variables.join(axis, place, node.name)
+        elif k != dim % len(x):
+            walk.must_be_fixed((axis, place), "it picks channels")
+    return Axes(index.dims)
+
+
+def best(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Any:
+    """The largest or smallest along a dimension, and where; or of two tensors, element by element."""
+    x, dim = args[0], given(args, kwargs, 1, "dim")
+    if isinstance(dim, Axes):
+        return elementwise(walk, node, args, kwargs)
+    if dim is None:
+        return Axes(())
+    kept = given(args, kwargs, 2, "keepdim", False)
+    walk.obstacle(node, (x.dims[dim],), "nothing")
+    dims = [fixed(1) if k == dim % len(x) else a for k, a in enumerate(x.dims) if kept or k != dim % len(x)]
+    return [Axes(tuple(dims))] * len(node.output_shapes or (0, 0))
+
+
+def normalize(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
+    """`F.normalize`: divided by the norm along dimensions."""
+    dims = _listed(given(args, kwargs, 2, "dim", 1))
+    walk.obstacle(node, [args[0].dims[k] for k in dims], "nothing")
+    return Axes(args[0].dims)
+
+
 def pad(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     """Fixed elements before and after, from the last dimension on."""
-    x, amounts = args[0], _given(args, kwargs, 1, "pad")
-    if _given(args, kwargs, 2, "mode", "constant") != "constant":
+    x, amounts = args[0], given(args, kwargs, 1, "pad")
+    if given(args, kwargs, 2, "mode", "constant") != "constant":
         return spatial_only(walk, node, x)
     dims = list(x.dims)
     for k, (before, after) in enumerate(zip(amounts[::2], amounts[1::2], strict=True), start=1):
@@ -217,73 +309,23 @@ def pad(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
 
 def reduce(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     """A mean, sum or extreme over dimensions."""
-    x, dim = args[0], _given(args, kwargs, 1, "dim")
-    keep = _given(args, kwargs, 2, "keepdim", False)
-    listed = dim if isinstance(dim, list | tuple) else (dim,)
+    norm = "norm" in node.op  # its exponent comes first
+    x, dim = args[0], given(args, kwargs, 1 + norm, "dim")
+    keep = given(args, kwargs, 2 + norm, "keepdim", False)
+    listed = _listed(dim)
     chosen = list(range(len(x))) if dim is None else [d % len(x) for d in listed]
     gone = [x.dims[k] for k in chosen]
     if node.op not in ("amax", "amin"):
-        walk.obstacle(node, gone, "nothing" if node.op == "sum" else "multiples")
+        walk.obstacle(node, gone, "multiples" if node.op == "mean" else "nothing")
     dims = [fixed(1) if k in chosen else axis for k, axis in enumerate(x.dims) if keep or k not in chosen]
     return Axes(tuple(dims))
 
 
 def softmax(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     """A sum over one dimension."""
-    x, dim = args[0], _given(args, kwargs, 1, "dim", -1)
+    x, dim = args[0], given(args, kwargs, 1, "dim", -1)
     walk.obstacle(node, (x.dims[dim if dim is not None else -1],), "nothing")
     return Axes(x.dims)
-
-
-def matmul(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
-    """`(…, M, K) × (…, K, N)`; a parameter on the right makes its columns."""
-    a, b = args[0], _given(args, kwargs, 1, "other")
-    if len(a) < 2 or len(b) < 2:
-        raise NotUnderstood("a product with a vector")
-    walk.variables.join(a.dims[-1], b.dims[-2], node.name)
-    if b.parameter:
-        _weight(walk, node, b, takes=len(b) - 2, gives=len(b) - 1)
-    else:
-        walk.obstacle(node, (a.dims[-1],), "nothing")
-    walk.only_copied(a)
-    shared = [Axes(v.dims[:-2]) for v in (a, b)]
-    return Axes((*walk.broadcast(shared, node).dims, a.dims[-2], b.dims[-1]))
-
-
-def _weight(walk: Walk, node: Node, weight: Axes, takes: int, gives: int) -> None:
-    """A parameter that works as the weight of a linear layer."""
-    walk.use(weight.parameter, weight.dims, node, {takes})
-    path = weight.parameter
-    walk.layers.setdefault(path, Layer(node.name, path, node.op, weight.dims[takes], weight.dims[gives]))
-
-
-def linear(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
-    """`F.linear` with parameters of the model."""
-    x: Axes = args[0]
-    weight, bias = _given(args, kwargs, 1, "weight"), _given(args, kwargs, 2, "bias")
-    if not weight.parameter:
-        raise NotUnderstood("its weight is computed")
-    walk.variables.join(x.dims[-1], weight.dims[1], node.name)
-    _weight(walk, node, weight, takes=1, gives=0)
-    if isinstance(bias, Axes):
-        walk.variables.join(bias.dims[0], weight.dims[0], node.name)
-        walk.only_copied(bias)
-    return x.replaced(-1, weight.dims[0])
-
-
-def attention(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
-    """`scaled_dot_product_attention`: `(…, heads, rows, channels)` of queries, keys and values."""
-    q, k, v = args[0], _given(args, kwargs, 1, "key"), _given(args, kwargs, 2, "value")
-    mask = _given(args, kwargs, 3, "attn_mask")
-    if kwargs.get("enable_gqa"):
-        raise NotUnderstood("queries share keys")
-    walk.must_be_fixed((q.dims[-2], k.dims[-2], v.dims[-2]), "its rows may change")
-    walk.variables.join(q.dims[-1], k.dims[-1], node.name)
-    walk.obstacle(node, (q.dims[-1],), "nothing")
-    shared = walk.broadcast([Axes(x.dims[:-2]) for x in (q, k, v)], node)
-    if isinstance(mask, Axes):
-        walk.broadcast([shared, Axes(mask.dims[:-2])], node)
-    return Axes((*shared.dims, q.dims[-2], v.dims[-1]))
 
 
 def spatial(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
@@ -293,20 +335,15 @@ def spatial(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
 
 def pixel_shuffle(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
     """Blocks of channels become pixels."""
-    return shuffle_pixels(walk, node, args[0], _given(args, kwargs, 1, "upscale_factor"))
+    return shuffle_pixels(walk, node, args[0], given(args, kwargs, 1, "upscale_factor"))
 
 
-def embedding(walk: Walk, node: Node, args: Args, kwargs: Kwargs) -> Axes:
-    """`F.embedding` with a parameter of the model."""
-    index, weight = args[0], _given(args, kwargs, 1, "weight")
-    walk.must_be_fixed((weight.dims[0],), "its rows may change")
-    walk.only_copied(weight)
-    return Axes((*index.dims, weight.dims[1]))
-
-
-_VIEWS = (view, flatten, unflatten, transpose, permute, unsqueeze, squeeze, expand)
+_VIEWS = (view, reshape_as, flatten, unflatten, transpose, permute, unsqueeze, squeeze, expand)
 _PARTS = (chunk, split, unbind, getitem)
-_COPIES = (like, cat, stack, repeat, pad, pixel_shuffle, embedding)
-_COMPUTE = (elementwise, reduce, softmax, spatial, matmul, linear, attention)
-RULES: Mapping[str, Rule] = {rule.__name__: rule for rule in (*_VIEWS, *_PARTS, *_COPIES, *_COMPUTE)}
+_COPIES = (like, cat, stack, repeat, repeat_interleave, pad, pixel_shuffle, mixed, picked, gathered)
+_COMPUTE = (elementwise, reduce, best, softmax, normalize, spatial)
+RULES: Mapping[str, Rule] = {
+    **{rule.__name__: rule for rule in (*_VIEWS, *_PARTS, *_COPIES, *_COMPUTE)},
+    **axes_parameters.RULES,
+}
 """By the word that a row of the table of operations says."""

@@ -36,7 +36,7 @@ def convolution(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
     gives, one_in, one_out = _grouped(walk, node, module, takes)
     if module.transposed:
         walk.own(node, weight_summed_0=(takes, one_out, *kernel), bias=(gives,))
-    elif size(one_in) == 1:  # a single channel each: nothing is summed
+    elif module.groups == module.in_channels > 1:  # a single channel each: nothing is summed
         walk.own(node, weight=(gives, fixed(1), *kernel), bias=(gives,))
     else:
         walk.own(node, weight_summed_1=(gives, one_in, *kernel), bias=(gives,))
@@ -65,7 +65,7 @@ def _grouped(walk: Walk, node: Node, module: Any, takes: Axis) -> tuple[Axis, Ax
     return gives, one_in, one_out
 
 
-def batch_norm(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
+def channel_norm(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
     """Batch and instance norm: one statistic a channel."""
     channel = 1 if "batch" in node.op else len(x) - int(type(module).__name__[-2]) - 1  # InstanceNorm2d
     axis = (x.dims[channel],)
@@ -88,7 +88,11 @@ def layer_norm(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
 def group_norm(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
     """Group norm: the channels become `num_groups` equal tiles."""
     axis = x.dims[1]
-    tile = walk.tiles(axis, module.num_groups, node, f"{module.num_groups} groups")
+    if module.num_groups == module.num_channels:  # a group each
+        tile = fixed(1)
+        walk.attribute(node, num_groups=axis)
+    else:
+        tile = walk.tiles(axis, module.num_groups, node, f"{module.num_groups} groups")
     walk.own(node, weight=(axis,), bias=(axis,))
     walk.attribute(node, num_channels=axis)
     walk.obstacle(node, (tile,), "multiples")
@@ -109,7 +113,7 @@ def prelu(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
 def embedding(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
     """A row of channels for every index."""
     gives = walk.produced(node, module.embedding_dim)
-    walk.own(node, weight=(fixed(module.num_embeddings, "the vocabulary"), gives))
+    walk.own(node, weight=(fixed(module.num_embeddings, f"the vocabulary of {node.name}"), gives))
     walk.attribute(node, embedding_dim=gives)
     walk.layer(node, None, gives)
     return Axes((*x.dims, gives))
@@ -178,7 +182,7 @@ def shuffle_channels(walk: Walk, node: Node, module: Any, x: Axes) -> Axes:
     return x.replaced(1, repeated(tile, module.groups))
 
 
-_WITH_WEIGHTS = (linear, convolution, batch_norm, layer_norm, group_norm, prelu, embedding)
+_WITH_WEIGHTS = (linear, convolution, channel_norm, layer_norm, group_norm, prelu, embedding)
 _WITHOUT = (elementwise, softmax, gated, spatial, flatten, unflatten, pixel_shuffle, shuffle_channels)
 RULES: Mapping[str, LayerRule] = {rule.__name__: rule for rule in (*_WITH_WEIGHTS, *_WITHOUT)}
 """By the word that a row of the table of operations says."""

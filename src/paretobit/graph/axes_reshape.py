@@ -62,7 +62,7 @@ def _regroup(walk: Walk, node: Node, axes: list[Axis], sizes: list[int], asked: 
 
 def check_literal(walk: Walk, node: Node, axis: Axis, asked: Any) -> None:
     """A size that stands in the model's code cannot follow."""
-    if walk.literal_sizes_are_fixed and isinstance(asked, int) and asked > 1:
+    if not walk.follows(node, [(asked, axis)]):
         walk.variables.freeze(axis, f"{node.name} asks for the fixed size {asked}")
 
 
@@ -90,9 +90,24 @@ def _split(walk: Walk, node: Node, axis: Axis, sizes: list[int], asked: list[Any
     follows = [k for k, text in enumerate(asked) if text == -1 and sizes[k] > 1] or [
         k for k, text in enumerate(asked) if isinstance(text, Computed) and sizes[k] > 1
     ]
-    if len(follows) != 1:
+    if len(follows) == 1:
+        return _split_at(walk, node, axis, sizes, follows[0])
+    numbers = [k for k, text in enumerate(asked) if isinstance(text, int) and sizes[k] > 1]
+    ways = {f"{name} {k}": (k, name) for k in numbers for name in walk.named(node, sizes[k])}
+    if not walk.literal_sizes_are_fixed:  # a number may be one that the model computes
+        ways |= {f"by itself {k}": (k, "") for k in numbers}
+    way = walk.chosen(node, ways)
+    if way is None:
         raise NotUnderstood(f"it asks for the sizes {tuple(sizes)}, of which none follows the width")
-    k = follows[0]
+    k, name = way
+    dims = _split_at(walk, node, axis, sizes, k)
+    if name:
+        walk.rescale(node, name, dims[k])
+    return dims
+
+
+def _split_at(walk: Walk, node: Node, axis: Axis, sizes: list[int], k: int) -> list[Axis]:
+    """One axis seen as several, of which one follows the width."""
     outer, inner = math.prod(sizes[:k]), math.prod(sizes[k + 1 :])
     tile = walk.variables.tiles(axis, outer, node.name) if outer <= _MOST_TILES else None
     part = None if tile is None else walk.variables.over(tile, inner)

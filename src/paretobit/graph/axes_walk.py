@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from torch import Tensor, nn
 
 from paretobit.graph.axes import Axis, Variables, fixed, size
 from paretobit.graph.model_graph import ModelGraph, Node, Shape
 from paretobit.graph.names import node_name
+
+Way = TypeVar("Way")
+_MOST_ALIKE = 2
 
 
 class NotUnderstood(Exception):
@@ -108,11 +111,29 @@ class Obstacle:
     allows: Literal["multiples", "nothing"]
 
 
+@dataclass
+class Findings:
+    """What trial runs with other widths found out, by place in the code; another walk starts from it.
+
+    Attributes:
+        refused: What does not follow the widths, with the reason: its tensors are fixed.
+        wrong: Ways in which it could follow that turned out wrong.
+        chosen: The way that the last walk took, by node name.
+    """
+
+    refused: dict[str, str] = field(default_factory=dict)
+    wrong: dict[str, set[str]] = field(default_factory=dict)
+    chosen: dict[str, str] = field(default_factory=dict)
+
+
 class Walk:
     """What is known so far."""
 
-    def __init__(self, graph: ModelGraph) -> None:
+    def __init__(self, graph: ModelGraph, findings: Findings | None = None) -> None:
         self.graph = graph
+        self.findings = findings or Findings()
+        self.findings.chosen.clear()
+        self.values: dict[str, Any] = {}
         self.variables = Variables()
         self.tensors: dict[int, Tensors] = {}
         self.layers: dict[str, Layer] = {}
@@ -219,6 +240,75 @@ class Walk:
             several = axis and not hasattr(axis[0], "variable")
             value: Any = tuple(axis) if several else (axis,)
             self.attributes[node.owner, name] = value
+
+    # --- sizes that stand in the code ------------------------------------------------------------
+
+    def place(self, node: Node) -> str:
+        """Where a node stands in the code: the same for all modules of a class."""
+        if node.kind == "call_module" or not node.site:
+            return node.name
+        owner = type(self.graph.model.get_submodule(node.owner))
+        return f"{owner.__module__}.{owner.__qualname__}:{node.site.rpartition('.')[2]}"
+
+    def chosen(self, node: Node, ways: Mapping[str, Way]) -> Way | None:
+        """The first way to follow the widths that trial runs have not shown to be wrong here, if any."""
+        wrong = self.findings.wrong.get(self.place(node), ())
+        found = next((name for name in ways if name not in wrong), None)
+        if found is None:
+            return None
+        self.findings.chosen[node.name] = found
+        return ways[found]
+
+    def follows(self, node: Node, wanted: Iterable[tuple[Any, Axis]]) -> bool:
+        """Whether sizes that an operation asks for can follow the axes they are for.
+
+        In a graph of one run they may do so by themselves; or an attribute of the module that asks is
+        the size, and changes with the width; or another width is, and both are one from now on. Trial
+        runs tell which of these ways is right.
+
+        Args:
+            node: The operation.
+            wanted: What it asks for, and the axis that is to have this size; only whole numbers count.
+        """
+        literal = [(n, axis) for n, axis in wanted if isinstance(n, int) and n > 1 and not self.is_fixed(axis)]
+        if not literal:
+            return True
+        ways: dict[str, list[str | Axis]] = {} if self.literal_sizes_are_fixed else {"by itself": []}
+        own: list[list[str | Axis]] = [[*self.named(node, n), *self._alike(node, n, axis)] for n, axis in literal]
+        for k in range(max(map(len, own)) if all(own) else 0):
+            together = [some[min(k, len(some) - 1)] for some in own]
+            ways[", ".join(way if isinstance(way, str) else f"width {k}" for way in together)] = together
+        way = self.chosen(node, ways)
+        for (_, axis), leader in zip(literal, way or (), strict=False):
+            if isinstance(leader, str):
+                self.rescale(node, leader, axis)
+            else:
+                self.variables.join(axis, leader, node.name)
+        return way is not None
+
+    def _alike(self, node: Node, number: int, axis: Axis) -> list[Axis]:
+        """Other widths of this size that the same module saw before: a run does not tell which one it asks for."""
+        found: dict[Axis, None] = {}
+        for other in self.graph.nodes if not self.literal_sizes_are_fixed else ():
+            if other is node:
+                break
+            caller = other.owner.rpartition(".")[0] if other.kind == "call_module" else other.owner
+            if caller == node.owner:
+                seen = tensors_in([self.values.get(name) for name in other.inputs])
+                own = [a for value in seen for a in value.dims if size(a) == number and not self.is_fixed(a)]
+                found |= dict.fromkeys(map(self.variables.resolve, own))
+        return [other for other in found if other != self.variables.resolve(axis)][:_MOST_ALIKE]
+
+    def named(self, node: Node, number: int) -> list[str]:
+        """Attributes of the module that calls a function which are this number."""
+        own = vars(self.graph.model.get_submodule(node.owner))
+        return [name for name, value in own.items() if type(value) in (int, tuple) and value in (number, (number,))]
+
+    def rescale(self, node: Node, name: str, axis: Axis) -> None:
+        """Have an attribute of the module that calls a function follow an axis."""
+        for before in self.attributes.get((node.owner, name), ()):
+            self.variables.join(before, axis, node.name)
+        self.attributes[node.owner, name] = (axis,)
 
     def read(self, node: Node) -> Axes | None:
         """The axes of a parameter or buffer that the model uses directly; None where it is none of its own."""

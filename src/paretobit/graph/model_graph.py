@@ -98,6 +98,7 @@ class ModelGraph:
         untraced: Why the graph has less than `fx` gives; None where it has everything.
         batch: Rows of the example the shapes were read from; None where nothing ran.
         conditional: Site of each function that some runs do not call, and which.
+        example: Positional and keyword arguments it ran on, for trial runs; None where nothing ran.
     """
 
     model: nn.Module
@@ -106,6 +107,7 @@ class ModelGraph:
     untraced: str | None = None
     batch: int | None = None
     conditional: Mapping[str, str] = field(default_factory=dict, hash=False)
+    example: tuple[tuple[Any, ...], dict[str, Any]] | None = field(default=None, compare=False, repr=False)
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)

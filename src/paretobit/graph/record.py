@@ -21,13 +21,27 @@ from paretobit.graph.places import place_of
 _PLAIN = (int, float, bool, str, type(None), slice, type(Ellipsis), torch.dtype)
 
 
-def record(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], batch: int | None) -> list[Node]:
+def record(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    batch: int | None,
+    nodes: list[Node] | None = None,
+) -> list[Node]:
     """The nodes of one run, in order of execution.
 
     Works for every model that runs: what a run does not reach, other branches of its control flow
     and other sequence lengths, is not in the graph.
+
+    Args:
+        model: The model.
+        args: What it is called with.
+        kwargs: Likewise.
+        batch: Rows of the example.
+        nodes: Where they go: of a run that fails, those before it did.
     """
     recorder = _Recorder(model, batch)
+    recorder.nodes = recorder.nodes if nodes is None else nodes
     recorder.take_inputs(inspect.signature(model.forward).bind(*args, **kwargs).arguments)
     with ExitStack() as stack:
         for path, module in model.named_modules():

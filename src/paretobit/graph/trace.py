@@ -58,7 +58,8 @@ def trace(model: nn.Module, example: Example | None = None) -> ModelGraph:
             reason = f"torch.fx cannot trace it: {type(error).__name__}: {_first_line(error)}"
             with undone(model):
                 return _on_example(model, example, reason)
-    return _from_fx(model, traced, shapes, _batch(example))
+    graph = _from_fx(model, traced, shapes, _batch(example))
+    return graph if example is None else replace(graph, example=_arguments(example))
 
 
 def _is_one_layer(model: nn.Module) -> bool:
@@ -213,7 +214,8 @@ def _from_run(model: nn.Module, example: Example | None, reason: str) -> ModelGr
         return ModelGraph(model, named_by_site(nodes, model), "modules", f"{reason}; no example inputs to run it on")
     args, kwargs = _arguments(example)
     batch = _batch(example)
-    return ModelGraph(model, with_sites(record(model, args, kwargs, batch), model), "run", reason, batch)
+    nodes = with_sites(record(model, args, kwargs, batch), model)
+    return ModelGraph(model, nodes, "run", reason, batch, example=_arguments(example))
 
 
 @contextmanager

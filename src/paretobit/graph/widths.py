@@ -11,9 +11,20 @@ from typing import Any, Literal
 from paretobit.errors import BadInput
 from paretobit.graph import axes_functions, axes_layers
 from paretobit.graph.axes import Axis, Segment, Variables, fixed, size
-from paretobit.graph.axes_walk import COMPUTED, Axes, Layer, NotUnderstood, Obstacle, Tensors, Walk, tensors_in
+from paretobit.graph.axes_walk import (
+    COMPUTED,
+    Axes,
+    Findings,
+    Layer,
+    NotUnderstood,
+    Obstacle,
+    Tensors,
+    Walk,
+    tensors_in,
+)
 from paretobit.graph.model_graph import ModelGraph, Node, Ref, Shape, filled
 from paretobit.graph.operations import row_of
+from paretobit.graph.width_runs import settled
 
 Role = Literal["in", "out", "through"]
 
@@ -128,11 +139,7 @@ def width_groups(graph: ModelGraph) -> WidthGroups:
         or any(node.kind == "call_module" and node.input_shape is None for node in graph)
     ):
         raise BadInput("width groups need the shapes of the layers: give example inputs", key="example inputs")
-    walk = Walk(graph)
-    values: dict[str, Any] = {}
-    for node in graph:
-        values[node.name] = _visit(walk, node, values)
-    _freeze_what_no_layer_makes(walk)
+    walk = settled(graph, lambda findings: _walked(graph, findings))
     taken = {s.variable for layer in walk.layers.values() for s in walk.variables.resolve(layer.takes or ())}
     inputs = [
         Layer(node.name, "", node.op, None, axis)
@@ -151,8 +158,19 @@ def width_groups(graph: ModelGraph) -> WidthGroups:
     )
 
 
+def _walked(graph: ModelGraph, findings: Findings) -> Walk:
+    walk = Walk(graph, findings)
+    for node in graph:
+        walk.values[node.name] = _visit(walk, node, walk.values)
+    _freeze_what_no_layer_makes(walk)
+    return walk
+
+
+@dataclass(frozen=True)
 class _Opaque:
-    """Several results of an operation that is not understood; all are fixed."""
+    """Several results of an operation that is not understood; all are fixed, with the reason."""
+
+    reason: str
 
 
 def _visit(walk: Walk, node: Node, values: Mapping[str, Any]) -> Any:
@@ -164,6 +182,7 @@ def _visit(walk: Walk, node: Node, values: Mapping[str, Any]) -> Any:
         return read if read is not None else _fixed_results(walk, node, "a constant of the model")
     args, kwargs = _resolved(node, values)
     inputs = tensors_in([args, kwargs])
+    refused = walk.findings.refused.get(walk.place(node))
     if node.kind == "output":
         walk.freeze(inputs, "an output of the model")
         return None
@@ -172,7 +191,9 @@ def _visit(walk: Walk, node: Node, values: Mapping[str, Any]) -> Any:
     try:
         result = _by_rule(walk, node, args, kwargs)
         _check_shapes(node, result)
-    except (NotUnderstood, IndexError, TypeError, KeyError, ValueError) as error:
+        if refused is not None:
+            walk.freeze([*inputs, *tensors_in(result)], f"{node.name} ({node.op}): {refused}")
+    except Exception as error:  # arguments in a form that a rule does not expect
         why = str(error) if isinstance(error, NotUnderstood) else "this use of it is not understood"
         reason = f"{node.name} ({node.op}): {why}"
         walk.freeze(inputs, reason)
@@ -194,7 +215,7 @@ def _placeholder(walk: Walk, node: Node) -> Any:
 def _fixed_results(walk: Walk, node: Node, reason: str) -> Any:
     if len(node.output_shapes) == 1 and not (node.kind == "call_module" and walk.graph.method == "fx"):
         return walk.fixed_axes(node.output_shapes[0], reason)
-    return _Opaque()
+    return _Opaque(reason)
 
 
 def _by_rule(walk: Walk, node: Node, args: Any, kwargs: Any) -> Any:
@@ -251,9 +272,10 @@ def _resolved(node: Node, values: Mapping[str, Any]) -> tuple[Any, Any]:
 def _one_of(value: Any, output: int | None, shape: Shape | None) -> Any:
     """A result as one use sees it: in a graph of one run the reference says which of several."""
     if output is not None and isinstance(value, list | tuple):
-        return tensors_in(value)[output]
+        several = tensors_in(value)
+        value = several[output] if output < len(several) else _Opaque("more results than are understood")
     if isinstance(value, _Opaque) and shape is not None:
-        return Axes(tuple(fixed(n, "made by an operation that is not understood") for n in shape))
+        return Axes(tuple(fixed(n, value.reason) for n in shape))
     return value
 
 

@@ -126,7 +126,7 @@ class QuantizedFunction(Quantized):
                 if name in named:
                     named[name] = self.operand(operand.slot, named[name])
         before: Any = args[0] if args else kwargs.get("input")
-        after = given[0] if given else named.get("input")
+        after: Any = given[0] if given else named.get("input")
         if after is before or not works_in_place(function, given, named):
             return function(*given, **named)
         own = after.clone()  # autograd lets nobody write into what a format returned

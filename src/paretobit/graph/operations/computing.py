@@ -37,12 +37,15 @@ rows("elementwise", "outer=ger kron cross addr", widths=None)
 
 # --- reductions and pooling -------------------------------------------------------------------------
 rows("reduction", "mean", OF_DATA, widths="reduce")
-rows("reduction", "sum amax amin var std", widths="reduce")
+rows("reduction", "sum amax amin var std norm vector_norm=linalg_vector_norm", widths="reduce")
+rows("reduction", "max min", widths="best")
+rows("reduction", "cumprod cumsum logcumsumexp", widths="mixed")
+rows("reduction", "kthvalue", widths="picked")
 rows(
     "reduction",
     """
-    aminmax cumprod cumsum logcumsumexp cummax cummin max min norm prod median nanmedian nanmean nansum mode
-    kthvalue quantile nanquantile var_mean std_mean vector_norm=linalg_vector_norm trace dist renorm diff
+    aminmax cummax cummin prod median nanmedian nanmean nansum mode
+    quantile nanquantile var_mean std_mean trace dist renorm diff
     trapezoid scatter_add=scatter_reduce=index_add=index_reduce
     sum_to_size cosine_similarity pairwise_distance cross_entropy nll_loss kl_div binary_cross_entropy
     binary_cross_entropy_with_logits
@@ -73,8 +76,8 @@ rows("elementwise", "grid_sample affine_grid cdist", cost="unknown", widths=None
 _TRAINING, _STATISTICS = Switch(5, ("training",)), Switch(5, ("use_input_stats",), True)
 _CHANNELS = operands(FIRST, ("weight", 3, "weight"), ("bias", 4, "bias"))
 _LAST = operands(FIRST, ("weight", 2, "weight"), ("bias", 3, "bias"))
-rows("norm", "batch_norm", _CHANNELS, writes=_TRAINING)
-rows("norm", "instance_norm", _CHANNELS, writes=_STATISTICS)
+rows("norm", "batch_norm", _CHANNELS, widths="channel_norm", writes=_TRAINING)
+rows("norm", "instance_norm", _CHANNELS, widths="channel_norm", writes=_STATISTICS)
 rows("norm", "layer_norm", _LAST, widths="layer_norm")
 rows("norm", "group_norm", _LAST, widths="group_norm")
 rows("norm", "rms_norm", operands(FIRST, ("weight", 2, "weight")), widths="layer_norm")
@@ -83,9 +86,9 @@ rows(
     """
     batch_norm1d batch_norm2d batch_norm3d sync_batch_norm instance_norm1d instance_norm2d instance_norm3d
 """,
-    widths="batch_norm",
+    widths="channel_norm",
 )
-rows("norm", "normalize")
+rows("norm", "normalize", widths="*")
 rows("norm", "local_response_norm cross_map_lrn2d", cost="unknown")
 rows("softmax", "softmax=special_softmax log_softmax=special_log_softmax softmin", OF_DATA)
 rows("softmax", "softmax2d logsumexp=special_logsumexp", widths=None)

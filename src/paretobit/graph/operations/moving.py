@@ -11,13 +11,16 @@ rows("view", "alias identity positive data detach requires_grad", widths="elemen
 rows("view", "dropout dropout1d dropout2d dropout3d feature_dropout", widths="elementwise", random=_TRAINING)
 rows("view", "alpha_dropout feature_alpha_dropout", widths="elementwise", random=_IN_TRAINING)
 rows("view", "view", widths="view")
-rows("view", "view_as select narrow tensor_split vsplit hsplit dsplit split_with_sizes unsafe_chunk unsafe_split")
+rows("view", "view_as vsplit hsplit dsplit unsafe_chunk unsafe_split")
+rows("view", "select narrow tensor_split", widths="picked")
+rows("view", "split_with_sizes", widths="split")
 rows("view", "atleast_1d atleast_2d atleast_3d view_as_real view_as_complex real imag conj resolve_conj")
 rows("view", "squeeze unsqueeze chunk split unbind getitem=get_item unflatten", widths="*")
 rows("view", "setitem=set_item", writes=True)
 rows("view", "flatten", widths="flatten", order="restores")
 rows("view", "reshape", widths="view", order="restores")
-rows("view", "reshape_as ravel", order="restores")
+rows("view", "reshape_as", widths="*", order="restores")
+rows("view", "ravel", order="restores")
 rows("view", "contiguous", widths="elementwise", order="restores")
 rows("view", "transpose=swapaxes=swapdims t T mT", widths="transpose", order="other")
 rows("view", "H mH adjoint diagonal as_strided movedim=moveaxis", order="other")
@@ -25,18 +28,22 @@ rows("view", "permute", widths="permute", order="other")
 rows("view", "expand expand_as broadcast_to", widths="expand", order="other")
 
 # --- copies: the values of the arguments in memory of their own -------------------------------------
-rows("copy", "clone to type type_as float half double bfloat16 cpu cuda", widths="elementwise", casts=True)
+rows("copy", "clone to type float half double bfloat16 cpu cuda", widths="elementwise", casts=True)
+rows("copy", "type_as", widths="like", casts=True)
 rows("copy", "long int bool", widths="elementwise")
 rows("copy", "short char byte chalf cfloat cdouble copy masked_scatter")
 rows("copy", "where masked_fill", widths="elementwise")
-rows("copy", "cat=concat=concatenate stack repeat pad pixel_shuffle", widths="*")
+rows("copy", "cat=concat=concatenate stack repeat repeat_interleave pad pixel_shuffle", widths="*")
+rows("copy", "flip roll", widths="mixed")
+rows("copy", "index_select unfold", widths="picked")
+rows("copy", "gather", widths="gathered")
 rows("copy", "channel_shuffle", widths="shuffle_channels")
 rows(
     "copy",
     """
-    hstack vstack=row_stack dstack column_stack block_diag diag diag_embed diagflat tril triu flip fliplr flipud
-    rot90 roll tile repeat_interleave gather index_select index_copy index_fill index_put take take_along_dim
-    masked_select scatter select_scatter slice_scatter diagonal_scatter narrow_copy fill_diagonal unfold
+    hstack vstack=row_stack dstack column_stack block_diag diag diag_embed diagflat tril triu fliplr flipud
+    rot90 tile index_copy index_fill index_put take take_along_dim
+    masked_select scatter select_scatter slice_scatter diagonal_scatter narrow_copy fill_diagonal
     meshgrid broadcast_tensors complex pixel_unshuffle channels_last unique unique_consecutive
     combinations cartesian_prod pad_sequence pack_sequence pack_padded_sequence pad_packed_sequence put
 """,
@@ -51,7 +58,8 @@ rows(
     widths="spatial",
 )
 rows("copy", "native_dropout", random=_TRAINING)
-rows("copy", "topk sort msort", cost="reduction")
+rows("copy", "topk sort", widths="picked", cost="reduction")
+rows("copy", "msort", cost="reduction")
 rows("copy", "embedding", (Operand("weight", 1, ("weight",)),), widths="embedding", writes=Switch(3, ("max_norm",)))
 
 # --- what makes data --------------------------------------------------------------------------------

@@ -20,14 +20,16 @@ rows(
     "product", "conv_transpose1d conv_transpose2d conv_transpose3d", cost="transposed convolution", widths="convolution"
 )
 rows("product", "matmul=imatmul=rmatmul=linalg_matmul bmm", _PRODUCT, cost="contraction", widths="matmul")
-rows("product", "mm mv", _PRODUCT, cost="contraction")
+rows("product", "mm", _PRODUCT, cost="contraction", widths="matmul")
+rows("product", "mv", _PRODUCT, cost="contraction")
 rows("product", "dot vdot=linalg_vecdot inner", cost="contraction")
 for _name, _part in (("addmm", "mat"), ("baddbmm", "batch")):
     _added = _product(("bias", 0, "input self"), ("data_in", 1, f"{_part}1"), ("weight", 2, f"{_part}2"))
     rows("product", _name, _added, cost="contraction")
 rows("product", "addmv", cost="contraction of the second")
 rows("product", "addbmm", cost="contraction of all")
-rows("product", "tensordot einsum bilinear", cost="*")
+rows("product", "tensordot bilinear", cost="*")
+rows("product", "einsum", cost="*", widths="einsum")
 rows("product", "chain_matmul linalg_multi_dot grouped_mm scaled_mm", cost="unknown")
 rows(
     "product",

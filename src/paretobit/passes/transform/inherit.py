@@ -6,9 +6,7 @@ ones start afresh. `l1`: as `slice`, but a narrower layer keeps the channels of 
 its weights among the copies, so that the model computes the same function.
 """
 
-import copy
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +15,7 @@ from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph
 from paretobit.graph.axes import Axis
 from paretobit.graph.axes_walk import Tensors
+from paretobit.graph.resized import resized
 from paretobit.graph.trace import Example
 from paretobit.graph.widths import WidthGroups, width_groups
 from paretobit.nn.masks import masks_of
@@ -42,7 +41,7 @@ def resize(
         inherit: Where the weights come from.
         seed: Of fresh weights, and of which channels are copied.
         groups: The graph's width groups, where they are known already.
-        example: What the trial run is fed; made from the graph's input shapes if it is not given.
+        example: What the trial run is fed; what the graph was traced on if it is not given.
 
     Raises:
         BadInput: A group is unknown or frozen, a width is none of its multiples, the weights cannot be
@@ -53,19 +52,14 @@ def resize(
     groups = groups or width_groups(graph)
     plan = make_plan(groups, widths, inherit, seed)
     model = _rebuilt(graph.model, plan, inherit, seed)
-    return traced_again(graph, model, groups.outputs, list(widths), example)
+    return traced_again(graph, model, groups.outputs, list(widths), example, same=inherit == "net2wider")
 
 
 def _rebuilt(model: nn.Module, plan: WidthPlan, inherit: Inherit, seed: int) -> nn.Module:
     """A copy with new tensors in the place of those that change."""
     changed = {id(t.tensor): t for t in plan.groups.tensors if any(map(plan.changes, t.dims))}
-    fresh: dict[int, Any] = {key: _empty(known, plan) for key, known in changed.items()}
-    new = copy.deepcopy(model, dict(fresh))
-    for (path, name), axes in plan.groups.attributes.items():
-        if any(map(plan.changes, axes)):
-            sizes = tuple(plan.size(axis) for axis in axes)
-            module = new.get_submodule(path)
-            setattr(module, name, sizes if isinstance(getattr(module, name), tuple) else sizes[0])
+    attributes = {key: axes for key, axes in plan.groups.attributes.items() if any(map(plan.changes, axes))}
+    new = resized(model, changed.values(), attributes, plan.size)
     affected = [path for path, module in model.named_modules() if any(id(t) in changed for t in _own(module))]
     if inherit == "scratch" or any(bool((origin == NEW).any()) for origin in plan.origins.values()):
         _start_afresh(model, new, affected, seed)
@@ -74,15 +68,6 @@ def _rebuilt(model: nn.Module, plan: WidthPlan, inherit: Inherit, seed: int) -> 
         for path in affected:
             _inherit(model.get_submodule(path), new.get_submodule(path), changed, plan, inherit, generator)
     return new
-
-
-def _empty(known: Tensors, plan: WidthPlan) -> Tensor:
-    """A tensor of the new shape; of the old one's kind, type and device."""
-    empty = torch.zeros([plan.size(axis) for axis in known.dims], dtype=known.tensor.dtype)
-    empty = empty.to(known.tensor.device)
-    if isinstance(known.tensor, nn.Parameter):
-        return nn.Parameter(empty, requires_grad=known.tensor.requires_grad)
-    return empty
 
 
 def _own(module: nn.Module) -> Iterable[Tensor]:

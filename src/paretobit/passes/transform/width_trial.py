@@ -1,19 +1,28 @@
-"""The trial run of a resized model: sizes that stand in the model's code show here."""
+"""The trial run of a resized model: it runs, returns what the old one returned, and with net2wider the same."""
 
-import inspect
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from paretobit.errors import BadInput
-from paretobit.graph import ModelGraph, Node, Shape, conditional_like, trace
-from paretobit.graph.trace import Example
+from paretobit.graph import ModelGraph, Shape, at_rest, conditional_like, trace
+from paretobit.graph.trace import Example, _arguments
+from paretobit.graph.width_runs import example_of
+
+_AS_MANY_AS_DATA_SAYS = ("nonzero", "argwhere", "masked_select", "unique", "unique_consecutive")
+"""Operations whose results have shapes that depend on values."""
 
 
 def traced_again(
-    graph: ModelGraph, model: nn.Module, outputs: Sequence[Shape], groups: Sequence[str], example: Example | None
+    graph: ModelGraph,
+    model: torch.nn.Module,
+    outputs: Sequence[Shape],
+    groups: Sequence[str],
+    example: Example | None,
+    *,
+    same: bool,
 ) -> ModelGraph:
     """The graph of a resized model, which runs and returns what the old one returned.
 
@@ -22,69 +31,48 @@ def traced_again(
         model: The new one.
         outputs: Shapes of what the old one returned.
         groups: Names of what was resized, for the error.
-        example: What to run it on; made from the graph's inputs if it is not given.
+        example: What to run it on; what the graph was traced on if it is not given.
+        same: Whether the new model has to compute the same function.
 
     Raises:
-        BadInput: It does not run, or returns other shapes; or no example could be made.
+        BadInput: It does not run, or returns other shapes or values.
     """
-    examples = [example] if example is not None else list(_examples(graph))
-    for inputs in examples:
-        try:
-            again = trace(model, inputs)
-        except BadInput as error:
-            reason = error.problem
-        else:
-            found = _returned(again)
-            if found == sorted(outputs):
-                return conditional_like(again, graph)
-            reason = f"it returns {found}, not {sorted(outputs)}"
-        if _runs(graph, inputs, outputs):
-            raise BadInput(
-                f"the resized model does not work: a size stands in the model's code ({reason})", key=", ".join(groups)
-            )
-    raise BadInput("no inputs for a trial run could be made from the graph: give an example", key="example")
-
-
-def _runs(graph: ModelGraph, inputs: Example, outputs: Sequence[Shape]) -> bool:
-    """Whether the old model takes these inputs."""
+    inputs = example_of(graph) if example is None else example
+    names = ", ".join(groups)
     try:
-        return _returned(trace(graph.model, inputs)) == sorted(outputs)
-    except BadInput:
-        return False
+        again = trace(model, inputs)
+    except BadInput as error:
+        raise BadInput(f"the resized model does not work: {error.problem}", key=names) from error
+    found, expected = sorted(_returned(again)), sorted(outputs)
+    if any(node.op in _AS_MANY_AS_DATA_SAYS for node in graph):
+        found, expected = ([tuple(0 for _ in shape) for shape in shapes] for shapes in (found, expected))
+    if found != expected:
+        raise BadInput(f"the resized model does not work: it returns {found}, not {expected}", key=names)
+    if same and (apart := _apart(graph.model, model, inputs)):
+        raise BadInput(f"net2wider does not keep the function: an output changes by {apart:.1%}", key=names)
+    return conditional_like(again, graph)
 
 
 def _returned(graph: ModelGraph) -> list[Shape]:
-    return sorted(s for node in graph if node.kind == "output" for s in node.input_shapes if s is not None)
+    return [s for node in graph if node.kind == "output" for s in node.input_shapes if s is not None]
 
 
-def _examples(graph: ModelGraph) -> Iterator[Mapping[str, Tensor]]:
-    """Inputs of the graph's shapes: as their first users need them, all numbers, all indices."""
-    inputs = [node for node in graph if node.kind == "placeholder"]
-    if any(len(node.output_shapes) != 1 for node in inputs):
-        return
-    names = list(inspect.signature(graph.model.forward).parameters)
-    arguments = [_argument(node.name, names) for node in inputs]
-    if None in arguments:
-        return
-    floating = next((p for p in graph.model.parameters() if p.is_floating_point()), torch.zeros(()))
-    seen: list[list[bool]] = []
-    for indices in ([_is_index(graph, node) for node in inputs], [False] * len(inputs), [True] * len(inputs)):
-        if indices in seen:
+def _apart(old: torch.nn.Module, new: torch.nn.Module, example: Example) -> float:
+    """The largest change of an output, of its largest value; zero where it is no more than rounding."""
+    worst = 0.0
+    for before, after in zip(_outputs(old, example), _outputs(new, example), strict=False):
+        if before.shape != after.shape or not before.is_floating_point() or not before.numel():
             continue
-        seen.append(indices)
-        yield {
-            str(name): torch.zeros(
-                node.output_shapes[0], dtype=torch.long if index else floating.dtype, device=floating.device
-            )
-            for name, node, index in zip(arguments, inputs, indices, strict=True)
-        }
+        change = (before - after).abs().nan_to_num(0, 0, 0).max() / before.abs().nan_to_num(0, 0, 0).max()
+        if float(change) > 4 * torch.finfo(before.dtype).eps ** 0.5:
+            worst = max(worst, float(change))
+    return worst
 
 
-def _argument(name: str, names: Sequence[str]) -> str | None:
-    """The argument of `forward` that an input is; fx appends numbers to names that Python has itself."""
-    bare = re.sub(r"_\d+$", "", name)
-    return next((n for n in (name, bare) if n in names), None)
-
-
-def _is_index(graph: ModelGraph, node: Node) -> bool:
-    return any(node.name in user.inputs and user.op == "embedding" for user in graph)
+@torch.no_grad()
+def _outputs(model: torch.nn.Module, example: Example) -> list[Tensor]:
+    args, kwargs = _arguments(example)
+    with at_rest(model), torch.random.fork_rng():
+        torch.manual_seed(0)
+        result = model(*args, **kwargs)
+    return [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
