@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from torch import nn
@@ -51,6 +52,10 @@ class Node:
         site: Where formats for it are set: the path of the layer, or for a function the caller's
             path and the function, counted (`encoder.attention.matmul_1`); empty where nothing is.
         in_place: Whether it writes its result into its first argument.
+        row_inputs: `input_shapes` in a run of one row; empty where no such run is known.
+        row_outputs: `output_shapes` likewise.
+        counted_macs: Multiply-accumulates of one row by torch's own counter; None where it was not asked,
+            or counts none.
     """
 
     name: str
@@ -67,6 +72,23 @@ class Node:
     output_shapes: tuple[Shape, ...] = ()
     site: str = ""
     in_place: bool = False
+    row_inputs: tuple[Shape | None, ...] = ()
+    row_outputs: tuple[Shape, ...] = ()
+    counted_macs: int | None = None
+
+    @cached_property
+    def of_one_row(self) -> Node:
+        """The node with the shapes of a run of one row: what a sample costs is read from them."""
+        if self.batch is None or self.batch == 1:
+            return self
+        rows = self.batch
+        inputs = self.row_inputs or tuple(shape and without_rows(shape, rows) for shape in self.input_shapes)
+        outputs = self.row_outputs or tuple(without_rows(shape, rows) for shape in self.output_shapes)
+        ends = [(self.input_shape, inputs), (self.output_shape, outputs or inputs)]
+        first, result = (own and (found[0] if found else without_rows(own, rows)) for own, found in ends)
+        return replace(
+            self, batch=1, input_shape=first, output_shape=result, input_shapes=inputs, output_shapes=outputs
+        )
 
     @property
     def is_call(self) -> bool:
@@ -76,12 +98,14 @@ class Node:
     @property
     def input_elements(self) -> int | None:
         """Elements of its first tensor argument for one sample; None where unknown."""
-        return _per_sample(self.input_shape, self.batch)
+        shape = self.of_one_row.input_shape
+        return None if shape is None else math.prod(shape)
 
     @property
     def output_elements(self) -> int | None:
         """Elements of its first result tensor for one sample; None where unknown."""
-        return _per_sample(self.output_shape, self.batch)
+        shape = self.of_one_row.output_shape
+        return None if shape is None else math.prod(shape)
 
 
 @dataclass(frozen=True)
@@ -95,6 +119,7 @@ class ModelGraph:
             modules: nothing ran).
         untraced: Why the graph has less than `fx` gives; None where it has everything.
         batch: Rows of the example the shapes were read from; None where nothing ran.
+        notices: What depends on the number of rows, in words.
     """
 
     model: nn.Module
@@ -102,6 +127,7 @@ class ModelGraph:
     method: Literal["fx", "run", "modules"]
     untraced: str | None = None
     batch: int | None = None
+    notices: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
@@ -128,7 +154,7 @@ class ModelGraph:
 
     def with_model(self, model: nn.Module) -> ModelGraph:
         """The same nodes over a model with the same modules (a transformed copy)."""
-        return ModelGraph(model, self.nodes, self.method, self.untraced, self.batch)
+        return replace(self, model=model)
 
 
 def filled(value: Any, kind: type, put: Callable[[Any], Any], *, lists: bool = True) -> Any:
@@ -171,9 +197,10 @@ def with_sites(nodes: Iterable[Node]) -> tuple[Node, ...]:
     return tuple(result)
 
 
-def _per_sample(shape: Shape | None, batch: int | None) -> int | None:
-    """Elements of one sample: rows come first, stand elsewhere, are merged with another axis, or are absent."""
-    if shape is None or not shape or not batch:
-        return None if shape is None else math.prod(shape)
-    has_rows = shape[0] % batch == 0 or (shape[0] != 1 and batch in shape)
-    return math.prod(shape) // batch if has_rows else math.prod(shape)
+def without_rows(shape: Shape, rows: int) -> Shape:
+    """The shape of one row where no run of one row tells.
+
+    Rows come first, or stand elsewhere, or are merged with another axis, or are absent.
+    """
+    places = [0] if shape and not shape[0] % rows else [i for i, n in enumerate(shape) if n == rows and shape[0] != 1]
+    return tuple(n // rows if i in places[:1] else n for i, n in enumerate(shape))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from paretobit.errors import BadInput
+from paretobit.graph import two_rows
 
 Run = Callable[[Tensor, int], Tensor]
 _FEW = 32  # classes
@@ -125,13 +126,14 @@ def check_classifier(model: nn.Module, x: Tensor, y: Tensor, otherwise: str = ""
     Raises:
         BadInput: It does not run on them, gives no logits, or the labels are not its classes.
     """
+    few = two_rows(x)
     try:
         with torch.no_grad():
-            logits = run_on_view(model, x[:1])
+            logits = run_on_view(model, few)
     except Exception as error:  # a user's model can fail in any way at all
         problem = f"the model does not run on this data: {type(error).__name__}: {error}"
-        raise BadInput(problem, key="model input", found=tuple(x[:1].shape)) from error
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 1:
+        raise BadInput(problem, key="model input", found=tuple(few.shape)) from error
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(few):
         raise BadInput(
             f"accuracy needs a classifier{otherwise}",
             key="model output",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paretobit.data.text import typical_row
+from paretobit.data.text import typical_rows
 from paretobit.errors import BadInput
 from paretobit.graph import WidthGroups, trace, width_groups
 from paretobit.models import build, read_manifest
@@ -79,7 +79,7 @@ def inspect(
         data = load_data(settings)
         model, sample = build_model(settings.model, data, settings.seed), data.input_shape
         if data.tokens is not None:
-            sample = tuple(typical_row(data.train.x, data.tokens["pad"]).shape[1:])
+            sample = tuple(typical_rows(data.train.x, data.tokens["pad"]).shape[1:])
     graph = trace(model, example_input(model, sample))
     costs = cost(graph, convention=convention, batch=batch)
     return Inspection(report_graph(graph), summarize_quantization(graph), costs, width_groups(graph))

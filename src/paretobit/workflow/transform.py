@@ -9,7 +9,7 @@ from typing import Any
 from paretobit.data import Data
 from paretobit.document import Document
 from paretobit.errors import BadInput
-from paretobit.graph import ModelGraph, trace
+from paretobit.graph import ModelGraph, trace, two_rows
 from paretobit.models import resized, save
 from paretobit.passes.analysis import (
     Accumulator,
@@ -69,7 +69,7 @@ def transform(settings: Settings, document: Document, folder: RunFolder) -> Tran
     data = load_data(settings)
     model = build_model(settings.model, data, settings.seed)
     check_classifier(model, data.train.x, data.train.y)
-    before = graph = trace(model, data.train.x[:1])
+    before = graph = trace(model, two_rows(data.train.x))
     widths: dict[str, int] = {}
     told: dict[str, Mapping[str, Any]] = {}
     for name, table in settings.passes.items():

@@ -136,9 +136,7 @@ def peak_memory(graph: ModelGraph, formats: Assignment | None = None) -> float:
 
 def result_elements(node: Node) -> int:
     """Elements of all results for one sample."""
-    total = sum(math.prod(shape) for shape in node.output_shapes)
-    rows = math.prod(node.output_shapes[0]) // (node.output_elements or 1) if node.output_shapes else 1
-    return total // max(1, rows)
+    return sum(math.prod(shape) for shape in node.of_one_row.output_shapes)
 
 
 def _shares(node: Node) -> bool:
