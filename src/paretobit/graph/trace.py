@@ -19,6 +19,7 @@ from paretobit.graph.model_graph import ModelGraph, Node, Ref, Shape, filled, wi
 from paretobit.graph.names import Names, node_name
 from paretobit.graph.operations import OPERATIONS, row_of
 from paretobit.graph.ops import is_leaf, op_of
+from paretobit.graph.proxies import TensorProxy
 from paretobit.graph.record import record
 from paretobit.graph.rows import beside_one_row
 
@@ -104,6 +105,9 @@ class _Tracer(fx.Tracer):
         if kind == "placeholder" and target in self._fixed:
             return self._fixed[target]
         return super().create_proxy(kind, target, *rest, **more)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return TensorProxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return is_leaf(m) or super().is_leaf_module(m, module_qualified_name)

@@ -52,7 +52,9 @@ def products(node: Node, module: nn.Module | None) -> Products | None:
 def _by_torch(node: Node) -> Products | None:
     """What torch's own counter said when the model was traced."""
     macs = node.counted_macs
-    return macs and (MatrixProduct(macs, max(1, macs // max(1, node.output_elements or 0))),)
+    if not macs:
+        return None
+    return (MatrixProduct(macs, max(1, macs // max(1, node.output_elements or 0))),)
 
 
 def elements(node: Node) -> int | None:
