@@ -251,6 +251,13 @@ def print_front(study: Study) -> None:
     tests = [key for key in rows[-1] if key.startswith("test_")]
     only = ["number", *metrics, *tests, *shown]
     print_table(rows, f"Front: {len(rows) - 1} of {len(study)} trials", only)
+    print_notes(study.notes)
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """What numbers depend on and do not show, a line each."""
+    for note in notes:
+        output().print(f"[yellow]note:[/] {escaped(note)}", soft_wrap=True)
 
 
 def _shown_metrics(study: Study) -> set[str]:

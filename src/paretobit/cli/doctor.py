@@ -9,7 +9,7 @@ import typer
 from paretobit.cli.console import document_from, errors, escaped, guarded, output, print_json, require_space
 from paretobit.cli.options import Json, Set
 
-_COLOURS = {"ok": "green", "failed": "bold red", "not applicable": "dim"}
+_COLOURS = {"ok": "green", "warn": "yellow", "failed": "bold red", "not applicable": "dim"}
 
 
 @guarded
@@ -48,6 +48,8 @@ def doctor(
         for check in checks:
             state = f"[{_COLOURS[check.state]}]{check.state:14}[/]"
             output().print(f"{state} {escaped(check.name)}: {escaped(check.said)}", soft_wrap=True)
-        output().print(f"{len(checks)} checks, {failed} failed; {evaluations} evaluations of the model")
+        warned = sum(check.state == "warn" for check in checks)
+        counts = f"{len(checks)} checks, {failed} failed" + (f", {warned} warn" if warned else "")
+        output().print(f"{counts}; {evaluations} evaluations of the model")
     if failed:
         raise typer.Exit(1)

@@ -98,7 +98,7 @@ def _print(study: Study, folder: RunFolder, options: RunOptions) -> None:
 
     counts = study.counts()
     if options.json_:
-        answer = {"baseline": baseline_row(study), "front": front_rows(study)}
+        answer = {"baseline": baseline_row(study), "front": front_rows(study), "notes": study.notes}
         print_json({"folder": str(folder.path), "trials": counts, **answer})
         return
     if options.quiet:

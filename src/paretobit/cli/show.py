@@ -88,7 +88,7 @@ def _compare(study: Study, a: str, b: str, json_: bool) -> None:
 
 
 def _summary(study: Study) -> None:
-    about = _about(study)
+    about = {key: value for key, value in _about(study).items() if key != "notes"}
     output().print("   ".join(f"{key}: {escaped(str(value))}" for key, value in about.items()))
     counts = ", ".join(f"{count} {state}" for state, count in study.counts().items() if count)
     output().print(f"{len(study)} trials: {counts or 'none'}")
@@ -107,6 +107,7 @@ def _about(study: Study) -> dict[str, Any]:
         "strategy": study.facts.get("strategy"),
         "seed": study.facts.get("seed"),
         "created": study.facts.get("created"),
+        "notes": study.notes,
     }
 
 

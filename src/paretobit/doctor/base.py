@@ -24,7 +24,7 @@ from paretobit.trials.runners import Runner
 from paretobit.trials.runners.latency import Latency
 from paretobit.wanted.objectives import Metrics
 
-CheckState = Literal["ok", "failed", "not applicable"]
+CheckState = Literal["ok", "warn", "failed", "not applicable"]
 LEAST_EVALUATIONS = 12
 DEFAULT_EVALUATIONS = 20
 _MOST_SAMPLES = 8
@@ -35,7 +35,8 @@ class Finding:
     """What a check found.
 
     Attributes:
-        state: `not applicable` where the search lacks what the check looks at.
+        state: `not applicable` where the search lacks what the check looks at; `warn` where a number holds
+            and means less than it seems to.
         said: One line with the numbers that prove it, or the reason.
         evidence: The numbers, JSON-able.
     """
@@ -51,7 +52,7 @@ class Check:
 
     Attributes:
         name: Registered name.
-        state: `ok`, `failed` or `not applicable`.
+        state: `ok`, `warn`, `failed` or `not applicable`.
         said: One line.
         evidence: Numbers, JSON-able.
         evaluations: How often it ran the whole measurement of a trial.
