@@ -74,7 +74,7 @@ def patient_of(sound):
         **more,
     ):
         given = {**splits, **(data or {})}
-        evidence = Evidence(trace(model, splits["train"][0][:1]), given)
+        evidence = Evidence(trace(model, splits["train"][0][:2]), given)
         runners = tuple(RUNNERS[name](evidence, RUNNERS[name].Settings()) for name in known)
         runners += tuple(make_runner(evidence) for make_runner in broken)
         described = space or pb.Quantize(seed={"linear": {"weight": WEIGHTS, "data_in": DATA}})

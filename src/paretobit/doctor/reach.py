@@ -8,9 +8,10 @@ def formats_reach_the_model(patient: Patient) -> Finding:
     covered = patient.session.coverage
     if patient.space.reached() is None:
         return Finding("not applicable", "the space gives no formats")
-    said = "; ".join(covered.in_float)
     evidence = {"left": covered.to_json()["left"]}
-    return Finding("warn", said, evidence) if said else Finding("ok", "nothing stays in float unasked", evidence)
+    if covered.in_float:
+        return Finding("warn", covered.in_float, evidence)
+    return Finding("ok", "nothing stays in float unasked", evidence)
 
 
 def costs_hold_all_operations(patient: Patient) -> Finding:

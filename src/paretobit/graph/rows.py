@@ -72,6 +72,7 @@ def beside_one_row(graph: ModelGraph, example: Any, run: Run) -> ModelGraph:
         if isinstance(known, ModelGraph):
             return _with_rows(graph, map(_of_one, graph, known), said)
         if _alike(graph, many):
+            said += _rounded(graph, many, rows)
             inferred = (_inferred(node, other, rows) for node, other in zip(graph, many, strict=True))
             return _with_rows(graph, inferred, said)
     return _with_rows(graph, _by_flow(graph, rows), said)
@@ -165,7 +166,7 @@ def _inferred(node: Node, many: Node, rows: int) -> Node:
     """Shapes of one row from those of `rows` and of twice as many: an axis grows by the same for each."""
 
     def at_one(few: int, twice: int) -> int:
-        return max(0, round(few - (twice - few) * (rows - 1) / rows))
+        return max(0, math.floor(few - (twice - few) * (rows - 1) / rows + 0.5))
 
     def shape(few: Shape | None, twice: Shape | None) -> Shape | None:
         if few is None or twice is None or len(few) != len(twice):
@@ -177,6 +178,21 @@ def _inferred(node: Node, many: Node, rows: int) -> Node:
     counts = node.counted_macs, many.counted_macs
     macs = None if None in counts else at_one(*counts)  # type: ignore[arg-type]
     return replace(node, row_inputs=inputs, row_outputs=outputs, counted_macs=macs)
+
+
+def _axes(node: Node) -> list[int]:
+    return [size for shape in node.output_shapes for size in shape]
+
+
+def _rounded(graph: ModelGraph, many: ModelGraph, rows: int) -> list[str]:
+    """A notice where the data decides how many rows an operation takes, so that one row takes a part of one."""
+    broken = [
+        node for node, other in zip(graph, many, strict=True)
+        if node.is_call and any((b - a) % rows for a, b in zip(_axes(node), _axes(other), strict=False))
+    ]  # fmt: skip
+    return [f"which rows they take depends on the data, costs are rounded to whole rows: {_named(broken)}"] * bool(
+        broken
+    )
 
 
 def _by_flow(graph: ModelGraph, rows: int) -> Iterator[Node]:

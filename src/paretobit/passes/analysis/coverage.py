@@ -1,6 +1,6 @@
 """What formats reach and what the costs hold: what stays in float, and what nobody counted, each with the reason."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -50,16 +50,11 @@ class Coverage:
     notices: tuple[str, ...] = ()
 
     @property
-    def in_float(self) -> tuple[str, ...]:
-        """A line each for the parameters and the MACs that stay in float, and that nobody asked to."""
-        said = []
-        for quantity, verb in (("parameters", "stay in float"), ("macs", "are computed in float")):
-            found = [one for one in self.left if not one.asked and getattr(one, quantity)]
-            if found:
-                share = _percent(sum(getattr(one, quantity) for one in found))
-                noun = "MACs" if quantity == "macs" else quantity
-                said.append(f"{share} of the {noun} {verb}: {'; '.join(f'{_some(one)} ({one.why})' for one in found)}")
-        return tuple(said)
+    def in_float(self) -> str:
+        """A line for what stays in float and nobody asked to; empty where nothing does."""
+        found = [one for one in self.left if not one.asked]
+        listed = "; ".join(f"{_some(one)} ({one.why})" for one in found)
+        return listed and f"{_shares(found)} stay in float: {listed}"
 
     @property
     def not_counted(self) -> str:
@@ -70,7 +65,7 @@ class Coverage:
     @property
     def warnings(self) -> tuple[str, ...]:
         """A line each for what nobody asked for."""
-        return (*self.in_float, *filter(None, [self.not_counted]), *self.notices)
+        return (*filter(None, [self.in_float, self.not_counted]), *self.notices)
 
     @property
     def said(self) -> tuple[str, ...]:
@@ -78,9 +73,8 @@ class Coverage:
         found = [one for one in self.left if one.asked]
         if not found:
             return self.warnings
-        shares = (sum(one.parameters for one in found), sum(one.macs for one in found))
-        both = f"{_percent(shares[0])} of the parameters, {_percent(shares[1])} of the MACs"
-        return (*self.warnings, f"left in float as asked: {both} ({'; '.join(f'{o.why}: {_some(o)}' for o in found)})")
+        listed = "; ".join(f"{one.why}: {_some(one)}" for one in found)
+        return (*self.warnings, f"left in float as asked: {_shares(found)} ({listed})")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -161,8 +155,13 @@ def _why(graph: ModelGraph, node: Node, skipped: Collection[str]) -> tuple[str, 
     return ("chosen by no key", True) if reason is None else (reason, False)
 
 
+def _shares(found: Sequence[Left]) -> str:
+    sums = {"parameters": sum(one.parameters for one in found), "MACs": sum(one.macs for one in found)}
+    return " and ".join(f"{_percent(share)} of the {noun}" for noun, share in sums.items() if share)
+
+
 def _percent(share: float) -> str:
-    return f"{share:.0%}" if share >= 0.005 or not share else "less than 1%"
+    return f"{share:.0%}" if share >= 0.005 else "less than 1%"
 
 
 def _some(left: Left) -> str:
