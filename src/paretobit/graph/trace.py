@@ -49,6 +49,10 @@ def trace(model: nn.Module, example: Example | None = None) -> ModelGraph:
 
 def trace_once(model: nn.Module, example: Example | None = None) -> ModelGraph:
     """The graph of a model as `trace` gives it, not compared with that of one row."""
+    exported = "ExportedProgram." in model.eval.__qualname__
+    if exported or isinstance(model, torch.jit.ScriptModule):
+        what = "a scripted or exported program has no layers to change: give the module that it was made of"
+        raise BadInput(what, key="model", found=type(model).__name__)
     if any(is_lazy(parameter) for parameter in model.parameters()):
         raise BadInput("the model has lazy parameters without shapes: run it on its data once")
     if _is_one_layer(model) and isinstance(example, Tensor | None):
