@@ -162,6 +162,37 @@ def test_rows_that_take_other_branches_are_no_matter_of_their_number():
     assert cost(trace(Routed(), x[[0, 0]])).total("macs") == 16
 
 
+def test_what_only_the_first_call_does_is_no_matter_of_rows():
+    class Table(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.known = nn.Linear(4, 4), {}
+
+        def forward(self, x):
+            if len(x.shape) > 1 and "table" not in self.known:
+                self.known["table"] = self.linear(torch.ones(3, 4)).sum(0).detach()
+            return self.linear(x) + self.known["table"] * (1 if x.sum() > 0 else 2)
+
+    graph = trace(Table(), torch.ones(2, 4))
+    assert cost(graph).total("macs") == 16
+    (notice,) = graph.notices
+    assert notice.startswith("only its first call calls")
+
+
+def test_a_loop_over_the_rows_costs_what_one_round_costs():
+    class Loop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return torch.stack([torch.matmul(row, self.linear.weight) for row in x])
+
+    graph = trace(Loop(), torch.ones(3, 4))
+    assert cost(graph).total("macs") == 16
+    assert graph.notices == ("every row calls matmul_1, matmul_2 anew: the graph is that of one row",)
+
+
 def test_what_does_not_run_says_on_how_many_rows():
     with pytest.raises(BadInput, match=r"does not run on these inputs \(3 rows\)"):
         trace(nn.Sequential(nn.Linear(4, 2)), torch.randn(3, 5))

@@ -57,25 +57,35 @@ def beside_one_row(graph: ModelGraph, example: Any, run: Run) -> ModelGraph:
         return found if found.batch == len(places) else "its rows do not show"
 
     one, said = tried([0]), list[str]()
-    known = one
     if isinstance(one, str):
         said.append(f"the model does not run on one row: {one}")
     elif not _alike(graph, one):
+        again = tried(range(rows))
+        if isinstance(again, ModelGraph) and _alike(again, one):  # the first call differs, whatever the rows
+            first = f"only its first call calls {_named(_besides(graph, again))}: the graph is that of later ones"
+            return beside_one_row(replace(again, notices=(*graph.notices, first)), example, run)
         same = tried([0] * rows)  # other rows may call other operations
         said += _difference(graph, one, rows) if isinstance(same, str) or not _alike(same, one) else []
-        known = "it calls something else"
     elif _proportional(graph, one):
         return _with_rows(graph, map(_of_one, graph, one), ())
     many = tried([*range(rows)] * 2)
-    if isinstance(many, ModelGraph):
-        said += _uneven(graph, many)
-        if isinstance(known, ModelGraph):
-            return _with_rows(graph, map(_of_one, graph, known), said)
-        if _alike(graph, many):
-            said += _rounded(graph, many, rows)
-            inferred = (_inferred(node, other, rows) for node, other in zip(graph, many, strict=True))
-            return _with_rows(graph, inferred, said)
-    return _with_rows(graph, _by_flow(graph, rows), said)
+    if isinstance(many, str):
+        return _with_rows(graph, _by_flow(graph, rows), said)
+    if isinstance(one, ModelGraph):
+        if _alike(graph, one):
+            return _with_rows(graph, map(_of_one, graph, one), _uneven(graph, many))
+        if _besides(many, graph) and not _besides(graph, many) and not _besides(one, graph):
+            anew = f"every row calls {_named(_besides(graph, one))} anew: the graph is that of one row"
+            return replace(one, notices=(*graph.notices, anew))
+    said += [*_uneven(graph, many), *_rounded(graph, many)]
+    return _with_rows(graph, _from_two(graph, many, rows), said)
+
+
+def _from_two(graph: ModelGraph, many: ModelGraph, rows: int) -> Iterator[Node]:
+    """Nodes with their shapes for one row as a run of twice the rows lets infer."""
+    if not _alike(graph, many):
+        return _by_flow(graph, rows)
+    return (_inferred(node, other, rows) for node, other in zip(graph, many, strict=True))
 
 
 def _with_rows(graph: ModelGraph, nodes: Iterable[Node], notices: Iterable[str]) -> ModelGraph:
@@ -148,12 +158,17 @@ def _difference(more: ModelGraph, fewer: ModelGraph, kept: int | None) -> list[s
     number = "one row" if fewer.batch == 1 else f"{fewer.batch} rows"
     said = []
     for graph, other, words in ((more, fewer, "does not call"), (fewer, more, "calls besides")):
-        known = {(node.kind, node.op, node.site) for node in other}
-        only = [node for node in graph if node.is_call and (node.kind, node.op, node.site) not in known]
-        if only:
-            said.append(f"{words} {_named([n for n in only if not row_of(n.op).moves_only] or only)}")
+        if only := _besides(graph, other):
+            said.append(f"{words} {_named(only)}")
     what = " and ".join(said) or "calls the same in another order"
     return [f"with {number} this model {what}, unlike with {more.batch}: the graph is that of {kept} rows"]
+
+
+def _besides(graph: ModelGraph, other: ModelGraph) -> list[Node]:
+    """Calls of one graph that the other lacks; those that compute where some do."""
+    known = {(node.kind, node.op, node.site) for node in other}
+    only = [node for node in graph if node.is_call and (node.kind, node.op, node.site) not in known]
+    return [node for node in only if not row_of(node.op).moves_only] or only
 
 
 def _named(nodes: Sequence[Node]) -> str:
@@ -184,11 +199,13 @@ def _axes(node: Node) -> list[int]:
     return [size for shape in node.output_shapes for size in shape]
 
 
-def _rounded(graph: ModelGraph, many: ModelGraph, rows: int) -> list[str]:
+def _rounded(graph: ModelGraph, many: ModelGraph) -> list[str]:
     """A notice where the data decides how many rows an operation takes, so that one row takes a part of one."""
+    if not _alike(graph, many):
+        return []
     broken = [
         node for node, other in zip(graph, many, strict=True)
-        if node.is_call and any((b - a) % rows for a, b in zip(_axes(node), _axes(other), strict=False))
+        if node.is_call and any((b - a) % (graph.batch or 1) for a, b in zip(_axes(node), _axes(other), strict=False))
     ]  # fmt: skip
     return [f"which rows they take depends on the data, costs are rounded to whole rows: {_named(broken)}"] * bool(
         broken
