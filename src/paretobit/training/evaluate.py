@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -159,15 +160,21 @@ _works_in_place: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 def run_on_view(model: nn.Module, batch: Tensor) -> Tensor:
     """`model(batch)` with `batch` left as it was, copied only for models that write into their input.
 
-    A model is watched at its first call: an in-place first layer would change the data set.
+    Of a result of transformers, its logits. A model is watched at its first call: an in-place first layer
+    would change the data set.
     """
     known = _works_in_place.get(model)
     if known is False:
-        result: Tensor = model(batch)
-        return result
+        return _logits(model(batch))
     copied = batch.clone()
     version = copied._version
     result = model(copied)
     if known is None:
         _works_in_place[model] = copied._version != version
-    return result
+    return _logits(result)
+
+
+def _logits(result: Any) -> Tensor:
+    found = None if isinstance(result, Tensor) else getattr(result, "logits", None)
+    logits: Tensor = result if found is None else found
+    return logits
