@@ -56,6 +56,15 @@ def test_the_version_is_printed() -> None:
     assert pb.__version__ in ok("--version")
 
 
+def test_what_stays_in_float_is_said_beside_the_numbers(searched: Path, here: Path) -> None:
+    with pb.Study.open(searched) as study:
+        (note,) = study.notes
+    assert note.startswith("left in float as asked: ")
+    for command in (("show", searched), ("plan", "-c", here / "search.toml")):
+        assert f"note: {note}" in ok(*command)
+    assert json.loads(ok("show", searched, "--json"))["notes"] == [note]
+
+
 def test_train_then_test_by_the_folder_alone(here: Path) -> None:
     trained = json.loads(
         ok("train", "jsc-tiny", "digits", "--max-epochs", "4", "--learning-rate", "0.01", "-o", "t", "--json")

@@ -44,7 +44,7 @@ def test_a_sound_search_ends_well_and_leaves_nothing_behind(here: Path) -> None:
     assert result.exit_code == 0, result.output
     for name in CHECKS.names():
         assert f"{name}: " in result.stdout
-    assert "15 checks, 0 failed" in result.stdout
+    assert f"{len(CHECKS.names())} checks, 0 failed" in result.stdout
     assert "weights before training" in result.stderr
     assert [path.name for path in here.iterdir()] == ["search.toml"]
 

@@ -74,7 +74,7 @@ def patient_of(sound):
         **more,
     ):
         given = {**splits, **(data or {})}
-        evidence = Evidence(trace(model, splits["train"][0][:1]), given)
+        evidence = Evidence(trace(model, splits["train"][0][:2]), given)
         runners = tuple(RUNNERS[name](evidence, RUNNERS[name].Settings()) for name in known)
         runners += tuple(make_runner(evidence) for make_runner in broken)
         described = space or pb.Quantize(seed={"linear": {"weight": WEIGHTS, "data_in": DATA}})
@@ -493,3 +493,37 @@ def test_options_are_ranked_by_what_they_keep():
     assert is_width(formats)
     assert not is_width(words)
     assert not is_width(Knob.of("a.weight_frac_width", [1, 2]))
+
+
+def test_what_no_format_reaches_and_nobody_counts_is_a_warning(patient_of):
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.rnn = nn.Linear(6, 3), nn.LSTM(3, 3, batch_first=True)
+
+        def forward(self, x):
+            y = self.rnn(self.linear(x).unsqueeze(1))[0].squeeze(1)
+            return y + torch.cdist(y.unsqueeze(1), y.unsqueeze(1)).flatten(1)
+
+    patient = patient_of(model=Odd().eval())
+    reached, counted, rows = (
+        found(check, patient)
+        for check in ("formats reach the model", "costs hold all operations", "the number of rows changes nothing")
+    )
+    assert (reached.state, counted.state, rows.state) == ("warn", "warn", "ok")
+    assert "rnn (LSTM" in reached.said
+    assert (counted.said, counted.evidence) == ("not counted in the costs: cdist (1)", {"uncounted": {"cdist": 1}})
+
+
+def test_what_depends_on_the_number_of_rows_is_a_warning(patient_of):
+    class Guard(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.norm = nn.Linear(6, 3), nn.BatchNorm1d(3)
+
+        def forward(self, x):
+            return self.norm(self.linear(x)) if len(x) > 1 else self.linear(x)
+
+    finding = found("the number of rows changes nothing", patient_of(model=Guard().eval()))
+    assert finding.state == "warn"
+    assert finding.said.startswith("with one row this model does not call norm")

@@ -335,3 +335,10 @@ def test_elements_are_those_of_one_sample_wherever_the_rows_stand(arrange, eleme
 )
 def test_operations_are_named_after_the_torch_class(module, op, name):
     assert (op_of(module), class_name(module)) == (op, name)
+
+
+def test_a_program_without_layers_is_refused_by_name():
+    net = nn.Sequential(nn.Linear(8, 4), nn.ReLU()).eval()
+    for program in (torch.jit.script(net), torch.export.export(net, (torch.ones(2, 8),)).module()):
+        with pytest.raises(BadInput, match="scripted or exported program"):
+            trace(program, torch.ones(2, 8))

@@ -9,7 +9,7 @@ import transformers
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from paretobit.data.text import by_length, lengths, typical_row
+from paretobit.data.text import by_length, lengths, typical_rows
 from paretobit.data.tokenizer import padded
 from paretobit.errors import BadInput
 from paretobit.formats import Integer
@@ -104,9 +104,9 @@ def test_a_batch_is_cut_to_its_longest_row_before_the_model_runs():
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_macs_of_a_typical_row_are_those_of_the_sentence_without_padding(kind):
     model, x = made(kind), padded(sentences(), PAD, LONGEST)
-    example = typical_row(x, PAD)
+    example = typical_rows(x, PAD)
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        type(model).__mro__[2](model.config).eval()(example.clone())
+        type(model).__mro__[2](model.config).eval()(example[:1].clone())
     padded_again = torch.nn.functional.pad(example, (0, 5), value=PAD)
     for given in (example, padded_again):
         assert 2 * cost(trace(model, given)).total("macs") == counter.get_total_flops()
@@ -115,7 +115,7 @@ def test_the_macs_of_a_typical_row_are_those_of_the_sentence_without_padding(kin
 @pytest.mark.parametrize("pad", [0, 3])
 def test_an_example_of_a_model_has_all_its_tokens(pad):
     model = build("hf:bert", (LONGEST,), 3, config=KINDS["bert"][1], tokens={"vocab_size": 60, "pad": pad})
-    assert trace(model, example_input(model, (LONGEST,))).batch == 1
+    assert trace(model, example_input(model, (LONGEST,))).batch == 2
     embedded = next(node for node in trace(model, example_input(model, (LONGEST,), 2)) if node.op == "embedding")
     assert embedded.output_shape == (2, LONGEST, 32)
 
@@ -123,10 +123,10 @@ def test_an_example_of_a_model_has_all_its_tokens(pad):
 def test_the_typical_row_is_nearest_the_mean():
     rows = [[1] * 8, [2], [3] * 4, [4] * 3, [5] * 4]  # on average 4
     x = padded(rows, PAD, 10)
-    assert typical_row(x, PAD).tolist() == [[3] * 4]
+    assert typical_rows(x, PAD).tolist() == [[3] * 4, [1] * 4]  # and another of at least its length
     assert lengths(x, PAD).tolist() == [8, 1, 4, 3, 4]
     assert by_length(x, PAD).tolist() == [1, 3, 2, 4, 0]
-    assert typical_row(padded([[], []], PAD, 4), PAD).shape == (1, 1)
+    assert typical_rows(padded([[], []], PAD, 4), PAD).shape == (2, 1)
 
 
 @torch.no_grad()

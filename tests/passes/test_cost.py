@@ -180,7 +180,7 @@ def test_formats_given_stand_in_place_of_those_carried():
     assert cost(quantised, formats={}).total("forward_bitops") == 80 * 32 * 32
 
 
-def test_what_the_counter_does_not_know_is_listed_by_operation_and_counts_nothing():
+def test_what_the_counter_does_not_know_and_torchs_counter_neither_is_listed_by_operation_and_counts_nothing():
     class Odd(nn.Module):
         def __init__(self):
             super().__init__()
@@ -191,14 +191,10 @@ def test_what_the_counter_does_not_know_is_listed_by_operation_and_counts_nothin
             return torch.cdist(y, y) + torch.cdist(x, y) + torch.linalg.multi_dot([y[0], y[0].T])
 
     report = cost(trace(Odd(), torch.zeros(2, 3, 8)))
-    assert report.uncounted == ("bag", "cdist", "cdist_1", "linalg_multi_dot")
-    assert report.uncounted_ops == {
-        "embedding_bag": ("bag",),
-        "cdist": ("cdist", "cdist_1"),
-        "linalg_multi_dot": ("linalg_multi_dot",),
-    }
+    assert report.uncounted == ("bag", "cdist", "cdist_1")
+    assert report.uncounted_ops == {"embedding_bag": ("bag",), "cdist": ("cdist", "cdist_1")}
     assert not report.totals.counted
-    assert report.total("macs") == 3 * 64
+    assert report.total("macs") == 3 * 64 + 3 * 8 * 3  # the chain of products: as torch counts it
     listed = [row for row in report.rows if not row.counted]
     assert all(row.macs == row.forward_flops == row.forward_bitops == row.bops == 0 for row in listed)
     assert next(row for row in listed if row.node == "bag").parameters == 4 * 8

@@ -2,8 +2,12 @@
 
 import pytest
 import torch
-from torch import nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from paretobit.errors import BadInput
 from paretobit.formats import Integer
@@ -98,3 +102,105 @@ def test_parameters_are_no_activations():
 def test_memory_needs_shapes():
     with pytest.raises(BadInput, match="activation memory needs shapes: give example inputs"):
         peak_memory(trace(nn.Sequential(nn.Linear(4, 2))))
+
+
+class Program(nn.Module):
+    """Operations on what came before, some of which write into it."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.steps, self.inplace, self.linear = steps, nn.ReLU(inplace=True), nn.Linear(4, 4)
+
+    def forward(self, x):
+        made = [x]
+        for kind, first, second in self.steps:
+            a, b = made[first % len(made)], made[second % len(made)]
+            match kind:
+                case "relu":
+                    a = torch.relu(a)
+                case "add":
+                    a = a + b
+                case "linear":
+                    a = self.linear(a)
+                case "part":
+                    a = torch.cat([a[:, :1], b[:, 1:]], 1)
+                case "view":
+                    a = a.reshape(-1).view(1, 2, 4)
+                case "relu_":
+                    a = a.relu_()
+                case "+=":
+                    a += b.clone()
+                case "*=":
+                    a *= 2.0
+                case "add_":
+                    a = a.add_(1.0)
+                case "layer in place":
+                    a = self.inplace(a)
+                case "function in place":
+                    a = F.relu(a, True)
+                case "out":
+                    memory = torch.relu(a)
+                    a = torch.mul(a, 2.0, out=memory)
+                case "copy_":
+                    a = a.copy_(b.clone())
+                case "set":
+                    a = a.clone()
+                    a[:, 0] = b[:, 1]
+            made.append(a)
+        return made[-1]
+
+
+KINDS = (
+    "relu", "add", "linear", "part", "view", "relu_", "+=", "*=", "add_", "layer in place", "function in place", "out",
+    "copy_", "set",
+)  # fmt: skip
+STEPS = st.tuples(st.sampled_from(KINDS), st.integers(0, 9), st.integers(0, 9))
+
+
+class Storages(TorchDispatchMode):
+    """When each memory is first and last touched, by its address; nothing is freed meanwhile."""
+
+    def __init__(self):
+        super().__init__()
+        self.step, self.spans, self.bytes, self.kept = 0, {}, {}, []
+
+    def see(self, value):
+        for tensor in tree_leaves(value):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                first = self.spans.setdefault(storage.data_ptr(), (self.step, 0))[0]
+                self.spans[storage.data_ptr()] = (first, self.step)
+                self.bytes[storage.data_ptr()] = storage.nbytes()
+                self.kept.append(tensor)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.step += 1
+        result = func(*args, **(kwargs or {}))
+        self.see((args, kwargs, result))
+        return result
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(STEPS, min_size=1, max_size=7))
+def test_what_is_written_in_place_takes_no_new_memory(steps):
+    model, x = Program(steps).eval().requires_grad_(False), torch.randn(1, 2, 4)
+    seen = Storages()
+    seen.see(copied := x.clone())
+    with seen:
+        result = model(copied)
+    seen.step += 1
+    seen.see(result)
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    spans = [(first, last, seen.bytes[at]) for at, (first, last) in seen.spans.items() if at not in own]
+    alive = [sum(b for first, last, b in spans if first <= step <= last) for step in range(seen.step + 1)]
+    assert peak_memory(trace(model, x)) == max(alive)
+
+
+def test_numbers_that_are_added_up_are_no_memory():
+    def halves(x):
+        rows = x.size(0)
+        rows += 1
+        return x.view(rows - 1, 2, -1) + rows
+
+    graph = trace(Function(halves), torch.zeros(1, 8))
+    assert (graph.method, peak_memory(graph)) == ("fx", 4 * 16)

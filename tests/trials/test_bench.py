@@ -407,7 +407,7 @@ def test_a_model_that_is_no_classifier_is_refused(net, rows):
             return self.layer(x).reshape(-1, 2, 2)
 
     error = refuse(Maps(), rows, "needs a classifier")
-    assert "(1, 2, 2)" in str(error)
+    assert "(2, 2, 2)" in str(error)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from paretobit.cli.console import (
     guarded,
     output,
     print_json,
+    print_notes,
     print_table,
     require_space,
 )
@@ -78,6 +79,7 @@ def compare(
         for one in done:
             print_table(comparison_table(one), f"{one.name}: {', '.join(one.objectives)}")
             output().print(escaped(reading(one)), soft_wrap=True)
+            print_notes(one.notes)
             for label, reason in one.left_out.items():
                 errors().print(f"[yellow]left out:[/] {label}: {escaped(reason)}", soft_wrap=True)
         if written:

@@ -251,12 +251,13 @@ def print_front(study: Study) -> None:
     tests = [key for key in rows[-1] if key.startswith("test_")]
     only = ["number", *metrics, *tests, *shown]
     print_table(rows, f"Front: {len(rows) - 1} of {len(study)} trials", only)
+    print_notes(study.notes)
 
 
-def print_notes(study: Study) -> None:
-    """What a reader of its numbers should know."""
-    for note in study.facts.get("notes", []):
-        output().print(f"[yellow]note:[/] {escaped(note)}")
+def print_notes(notes: Iterable[str]) -> None:
+    """What numbers depend on and do not show, a line each."""
+    for note in notes:
+        output().print(f"[yellow]note:[/] {escaped(note)}", soft_wrap=True)
 
 
 def _shown_metrics(study: Study) -> set[str]:

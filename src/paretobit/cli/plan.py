@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from paretobit.cli.console import document_from, escaped, guarded, output, print_json, print_table, require_space
+from paretobit.cli.console import (
+    document_from,
+    escaped,
+    guarded,
+    output,
+    print_json,
+    print_notes,
+    print_table,
+    require_space,
+)
 from paretobit.cli.options import Config, Dataset, DataToo, Json, Load, Model, ModelToo, Set
 
 
@@ -58,8 +67,7 @@ def plan(
     print_table(rows)
     if planned.untraced:
         say(f"[yellow]the graph is incomplete:[/] {escaped(planned.untraced)}")
-    if planned.uncounted:
-        say(f"[yellow]not counted in the costs:[/] {', '.join(planned.uncounted)}")
+    print_notes(planned.notes)
 
 
 @guarded
@@ -101,6 +109,7 @@ def inspect(
                 "costs": cost_rows(found.costs),
                 "uncounted": found.costs.uncounted,
                 "uncounted_ops": found.costs.uncounted_ops,
+                "coverage": found.coverage.to_json(),
                 "unused_parameters": found.costs.unused,
                 "peak_memory": found.costs.peak_memory,
                 "widths": found.widths.rows(),
@@ -119,8 +128,7 @@ def inspect(
         say(f"[yellow]the graph is that of one run:[/] {escaped(found.report.untraced)}")
     if found.costs.unused:
         say(f"[yellow]parameters that nothing uses:[/] {', '.join(found.costs.unused)}")
-    if found.costs.uncounted:
-        say(f"[yellow]not counted:[/] {', '.join(found.costs.uncounted)}")
+    print_notes(found.coverage.said)
 
 
 def escaped_list(values: tuple[object, ...]) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from paretobit.cli.console import escaped, guarded, output, print_json, print_table
+from paretobit.cli.console import escaped, guarded, output, print_json, print_notes, print_table
 from paretobit.cli.options import ModelOptions, with_options
 
 
@@ -57,6 +57,7 @@ def sensitivity(
         print_json(asdict(found))
     elif not options.quiet:
         print_table(sensitivity_rows(found), f"{found.samples} rows of {split}; float {loss} {cell(found.loss)}")
+        print_notes(found.notes)
         if found.skipped:
             output().print("[yellow]not measured:[/]")
             for row in skipped_rows(found):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from paretobit.cli.console import escaped, guarded, output, print_front, print_json, print_notes, print_table
+from paretobit.cli.console import escaped, guarded, output, print_front, print_json, print_table
 from paretobit.cli.options import Json, ModelToo
 from paretobit.errors import BadInput
 
@@ -88,12 +88,11 @@ def _compare(study: Study, a: str, b: str, json_: bool) -> None:
 
 
 def _summary(study: Study) -> None:
-    about = _about(study)
+    about = {key: value for key, value in _about(study).items() if key != "notes"}
     output().print("   ".join(f"{key}: {escaped(str(value))}" for key, value in about.items()))
     counts = ", ".join(f"{count} {state}" for state, count in study.counts().items() if count)
     output().print(f"{len(study)} trials: {counts or 'none'}")
     print_front(study)
-    print_notes(study)
     question = study.facts.get("best")
     try:
         _best_table(study, study.best(question), f"Best: {question or 'first objective'}")
@@ -108,6 +107,7 @@ def _about(study: Study) -> dict[str, Any]:
         "strategy": study.facts.get("strategy"),
         "seed": study.facts.get("seed"),
         "created": study.facts.get("created"),
+        "notes": study.notes,
     }
 
 

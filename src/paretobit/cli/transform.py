@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from paretobit.cli.console import guarded, output, print_json, print_table
+from paretobit.cli.console import guarded, output, print_json, print_notes, print_table
 from paretobit.cli.options import RunOptions, with_options
 
 
@@ -41,6 +41,7 @@ def transform(options: RunOptions) -> None:
                 "layers": comparison_rows(done.layers),
                 "accumulators": accumulator_rows(done.accumulators),
                 "passes": done.done,
+                "notes": done.notes,
             }
         )
     elif not options.quiet:
@@ -49,4 +50,5 @@ def transform(options: RunOptions) -> None:
         if done.accumulators:
             print_table(accumulator_rows(done.accumulators))
         print_table(rows)
+        print_notes(done.notes)
         output().print(f"saved in {folder.path}")

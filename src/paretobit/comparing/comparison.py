@@ -98,6 +98,7 @@ class Comparison:
         charged: Whether evidence counts as evaluations, before the first one.
         entries: Random and shuffled brute force among them.
         left_out: Strategies that cannot be compared here, and why.
+        notes: What the costs lack and what stays in float; of a table nothing is known.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Comparison:
     charged: bool
     entries: tuple[Standing, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def measure(self) -> Measure:
@@ -158,6 +160,7 @@ class Comparison:
             "seeds": list(self.seeds),
             "strategies": {entry.label: self._entry_json(entry) for entry in self.entries},
             "left_out": dict(self.left_out),
+            "notes": list(self.notes),
         }
 
     def _entry_json(self, entry: Standing) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from paretobit.data.raw import Array, RawData
 from paretobit.data.settings import SPLIT, DataSettings
 from paretobit.data.tokenizer import WORDPIECE, Text, again, open_tokenizer, padded, train_wordpiece
 from paretobit.errors import BadInput
+from paretobit.graph import two_rows
 
 TEXT_NAMES = ("text", "sentence", "review", "content")
 PARTS = {"train": ("train",), "val": ("dev", "val", "validation"), "test": ("test",)}
@@ -124,10 +125,10 @@ def lengths(x: Tensor, pad: int) -> Tensor:
     return torch.where(x == pad, 0, places).amax(1)
 
 
-def typical_row(x: Tensor, pad: int) -> Tensor:
-    """The first row whose number of tokens is nearest the mean, without padding, 1×T.
+def typical_rows(x: Tensor, pad: int) -> Tensor:
+    """The first row whose number of tokens is nearest the mean, and another cut to its length, 2×T, no padding.
 
-    What a model costs on it is what it costs per sentence: use it as the example of a trace.
+    What a model costs on the first is what it costs per sentence: use them as the example of a trace.
 
     Args:
         x: Token ids N×T.
@@ -135,7 +136,9 @@ def typical_row(x: Tensor, pad: int) -> Tensor:
     """
     tokens = lengths(x, pad)
     nearest = int((tokens - tokens.double().mean()).abs().argmin())
-    return x[nearest : nearest + 1, : max(1, int(tokens[nearest]))]
+    length = max(1, int(tokens[nearest]))
+    longer = x[tokens >= length, :length]
+    return two_rows(torch.cat([x[nearest : nearest + 1, :length], longer]))
 
 
 def by_length(x: Tensor, pad: int) -> Tensor:

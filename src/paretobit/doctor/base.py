@@ -36,7 +36,8 @@ class Finding:
     """What a check found.
 
     Attributes:
-        state: `not applicable` where the search lacks what the check looks at.
+        state: `not applicable` where the search lacks what the check looks at; `warn` where a number holds
+            and means less than it seems to.
         said: One line with the numbers that prove it, or the reason.
         evidence: The numbers, JSON-able.
     """

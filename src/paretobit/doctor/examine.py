@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from paretobit.doctor import data, metrics, model, seeds, store, trials
+from paretobit.doctor import data, metrics, model, reach, seeds, store, trials
 from paretobit.doctor.base import DEFAULT_EVALUATIONS, Check, Finding, Patient
 from paretobit.errors import ParetoBitError
 from paretobit.registry import Registry
@@ -24,6 +24,9 @@ for name, check in {
     "a worker process agrees": trials.worker_agrees,
     "seeds reproduce": seeds.seeds_reproduce,
     "the unmodified model is the baseline": metrics.full_precision_is_the_baseline,
+    "formats reach the model": reach.formats_reach_the_model,
+    "costs hold all operations": reach.costs_hold_all_operations,
+    "the number of rows changes nothing": reach.rows_change_nothing,
     "costs fall with the widths": metrics.costs_fall,
     "every metric moves": metrics.every_metric_moves,
     "every knob has an effect": metrics.every_knob_has_an_effect,

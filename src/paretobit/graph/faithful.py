@@ -70,8 +70,9 @@ class Writers:
 
     def take(self, node: fx.Node) -> None:
         """Note a node, in order of execution."""
-        target = node.args[0] if node.args else node.kwargs.get("input")
-        if isinstance(target, fx.Node) and self.in_place(node):
+        given = node.kwargs.get("out")
+        target = given or (node.args[0] if node.args else node.kwargs.get("input"))
+        if isinstance(target, fx.Node) and (given is not None or self.in_place(node)):
             first = self._first.get(target.name, target.name)
             self._first[node.name] = first
             self._last[first] = node.name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from torch import nn
@@ -52,6 +53,10 @@ class Node:
         in_place: Whether it writes its result into its first argument.
         place: Of a function: where in the code it is called, and which of the calls there it is (see
             `paretobit.graph.places`); empty where that is not known.
+        row_inputs: `input_shapes` in a run of one row; empty where no such run is known.
+        row_outputs: `output_shapes` likewise.
+        counted_macs: Multiply-accumulates of one row by torch's own counter; None where it was not asked,
+            or counts none.
     """
 
     name: str
@@ -69,6 +74,23 @@ class Node:
     site: str = ""
     in_place: bool = False
     place: str = ""
+    row_inputs: tuple[Shape | None, ...] = ()
+    row_outputs: tuple[Shape, ...] = ()
+    counted_macs: int | None = None
+
+    @cached_property
+    def of_one_row(self) -> Node:
+        """The node with the shapes of a run of one row: what a sample costs is read from them."""
+        if self.batch is None or self.batch == 1:
+            return self
+        rows = self.batch
+        inputs = self.row_inputs or tuple(shape and without_rows(shape, rows) for shape in self.input_shapes)
+        outputs = self.row_outputs or tuple(without_rows(shape, rows) for shape in self.output_shapes)
+        ends = [(self.input_shape, inputs), (self.output_shape, outputs or inputs)]
+        first, result = (own and (found[0] if found else without_rows(own, rows)) for own, found in ends)
+        return replace(
+            self, batch=1, input_shape=first, output_shape=result, input_shapes=inputs, output_shapes=outputs
+        )
 
     @property
     def is_call(self) -> bool:
@@ -78,12 +100,14 @@ class Node:
     @property
     def input_elements(self) -> int | None:
         """Elements of its first tensor argument for one sample; None where unknown."""
-        return _per_sample(self.input_shape, self.batch)
+        shape = self.of_one_row.input_shape
+        return None if shape is None else math.prod(shape)
 
     @property
     def output_elements(self) -> int | None:
         """Elements of its first result tensor for one sample; None where unknown."""
-        return _per_sample(self.output_shape, self.batch)
+        shape = self.of_one_row.output_shape
+        return None if shape is None else math.prod(shape)
 
 
 @dataclass(frozen=True)
@@ -99,6 +123,7 @@ class ModelGraph:
         batch: Rows of the example the shapes were read from; None where nothing ran.
         conditional: Site of each function that some runs do not call, and which.
         example: Positional and keyword arguments it ran on, for trial runs; None where nothing ran.
+        notices: What depends on the number of rows, in words.
     """
 
     model: nn.Module
@@ -108,6 +133,7 @@ class ModelGraph:
     batch: int | None = None
     conditional: Mapping[str, str] = field(default_factory=dict, hash=False)
     example: tuple[tuple[Any, ...], dict[str, Any]] | None = field(default=None, compare=False, repr=False)
+    notices: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
@@ -165,9 +191,10 @@ def filled(value: Any, kind: type, put: Callable[[Any], Any], *, lists: bool = T
     return value
 
 
-def _per_sample(shape: Shape | None, batch: int | None) -> int | None:
-    """Elements of one sample: rows come first, stand elsewhere, are merged with another axis, or are absent."""
-    if shape is None or not shape or not batch:
-        return None if shape is None else math.prod(shape)
-    has_rows = shape[0] % batch == 0 or (shape[0] != 1 and batch in shape)
-    return math.prod(shape) // batch if has_rows else math.prod(shape)
+def without_rows(shape: Shape, rows: int) -> Shape:
+    """The shape of one row where no run of one row tells.
+
+    Rows come first, or stand elsewhere, or are merged with another axis, or are absent.
+    """
+    places = [0] if shape and not shape[0] % rows else [i for i, n in enumerate(shape) if n == rows and shape[0] != 1]
+    return tuple(n // rows if i in places[:1] else n for i, n in enumerate(shape))

@@ -4,6 +4,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from paretobit.graph.counted import counted, needs_counter
 from paretobit.graph.faithful import works_in_place
 from paretobit.graph.model_graph import Node, Ref, Shape
 from paretobit.graph.names import Names, node_name
@@ -102,16 +104,20 @@ class _Recorder(TorchFunctionMode):
         return hook
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
         op, kind = function_op(func)
+        macs = None
+        if self._within_leaf or not needs_counter(op):
+            result = func(*args, **(kwargs or {}))
+        else:
+            result, macs = counted(partial(func, *args, **(kwargs or {})))
         if not self._within_leaf:
             place = place_of(sys._getframe(1)) if OPERATIONS.operands(op) else ""
             if op == "setitem":
-                self.add(op, kind, op, self._path[-1], args, kwargs or {}, args[0], place=place)
+                self.add(op, kind, op, self._path[-1], args, kwargs or {}, args[0], True, place)
             elif any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):
                 inside = works_in_place(func, args, kwargs or {})
                 path = self._path[-1] if self._path else ""
-                self.add(op, kind, op, path, args, kwargs or {}, result, inside, place)
+                self.add(op, kind, op, path, args, kwargs or {}, result, inside, place, macs)
         return result
 
     def add(
@@ -125,6 +131,7 @@ class _Recorder(TorchFunctionMode):
         result: Any,
         in_place: bool = False,
         place: str = "",
+        counted_macs: int | None = None,
     ) -> None:
         """One node; its results belong to it from now on."""
         inputs = [leaf for leaf in tree_leaves((args, dict(kwargs))) if isinstance(leaf, Tensor)]
@@ -154,6 +161,7 @@ class _Recorder(TorchFunctionMode):
                 output_shapes=output_shapes,
                 in_place=in_place,
                 place=place,
+                counted_macs=counted_macs,
             )
         )
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,14 +15,17 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from paretobit.errors import BadInput
+from paretobit.graph.counted import counted, needs_counter
 from paretobit.graph.faithful import NotFaithful, Writers, check_faithful
 from paretobit.graph.model_graph import ModelGraph, Node, Ref, Shape, filled
 from paretobit.graph.names import Names, named_by_site, node_name, with_sites
 from paretobit.graph.operations import OPERATIONS, row_of
 from paretobit.graph.ops import is_leaf, op_of
 from paretobit.graph.places import Call, place_of
+from paretobit.graph.proxies import TensorProxy
 from paretobit.graph.record import record
 from paretobit.graph.restore import undone
+from paretobit.graph.rows import beside_one_row
 
 Example = Tensor | Sequence[Any] | Mapping[str, Any]
 Shapes = dict[str, tuple[Shape, ...]]
@@ -33,7 +37,8 @@ def trace(model: nn.Module, example: Example | None = None) -> ModelGraph:
     Args:
         model: Any module.
         example: What the model takes: a tensor, a sequence of positional arguments, or a mapping
-            of keyword arguments; rows first. Without it nothing runs and shapes stay unknown.
+            of keyword arguments; rows first. Without it nothing runs and shapes stay unknown. Of several
+            rows the model is run on the first alone as well: what a sample costs is what that takes.
             Arguments it leaves out keep their defaults, and those without tensors their values.
 
     Raises:
@@ -43,6 +48,15 @@ def trace(model: nn.Module, example: Example | None = None) -> ModelGraph:
     >>> [(node.name, node.op, node.output_shape) for node in graph.layers]
     [('0', 'linear', (1, 2)), ('1', 'relu', (1, 2))]
     """
+    return beside_one_row(trace_once(model, example), example, lambda rows: trace_once(model, rows))
+
+
+def trace_once(model: nn.Module, example: Example | None = None) -> ModelGraph:
+    """The graph of a model as `trace` gives it, not compared with that of one row."""
+    exported = "ExportedProgram." in model.eval.__qualname__
+    if exported or isinstance(model, torch.jit.ScriptModule):
+        what = "a scripted or exported program has no layers to change: give the module that it was made of"
+        raise BadInput(what, key="model", found=type(model).__name__)
     if any(is_lazy(parameter) for parameter in model.parameters()):
         raise BadInput("the model has lazy parameters without shapes: run it on its data once")
     if _is_one_layer(model) and isinstance(example, Tensor | None):
@@ -53,12 +67,12 @@ def trace(model: nn.Module, example: Example | None = None) -> ModelGraph:
                 if "forward" in vars(model):
                     raise NotFaithful("it traces the forward of a class, which this model has replaced")
                 traced = _Tracer(_fixed_arguments(model, example)).trace(model)
-                shapes = _shapes(model, traced, example)
+                shapes, macs = _shapes(model, traced, example)
         except Exception as error:  # whatever a model's forward raises on proxies
             reason = f"torch.fx cannot trace it: {type(error).__name__}: {_first_line(error)}"
             with undone(model):
                 return _on_example(model, example, reason)
-    graph = _from_fx(model, traced, shapes, _batch(example))
+    graph = _from_fx(model, traced, shapes, macs, _batch(example))
     return graph if example is None else replace(graph, example=_arguments(example))
 
 
@@ -69,7 +83,7 @@ def _is_one_layer(model: nn.Module) -> bool:
 
 def _of_one_layer(model: nn.Module, example: Tensor | None) -> ModelGraph:
     """The graph of a model that is one layer: its path is empty, its node is named after its operation."""
-    wrapped = trace(nn.Sequential(model), example)
+    wrapped = trace_once(nn.Sequential(model), example)
     names = {node.name: node.op if node.kind == "call_module" else node.name for node in wrapped}
     nodes = (
         replace(node, name=names[node.name], owner="", inputs=tuple(names[source] for source in node.inputs))
@@ -84,8 +98,10 @@ def _on_example(model: nn.Module, example: Example | None, reason: str) -> Model
     except Exception as error:
         args, kwargs = _arguments(example)
         shapes = [_shape(value) for value in [*args, *kwargs.values()]]
+        batch = _batch(example)
+        rows = "" if batch is None else " (1 row)" if batch == 1 else f" ({batch} rows)"
         raise BadInput(
-            f"the model does not run on these inputs: {type(error).__name__}: {_first_line(error)}",
+            f"the model does not run on these inputs{rows}: {type(error).__name__}: {_first_line(error)}",
             key="example inputs",
             found=shapes,
         ) from error
@@ -106,6 +122,9 @@ class _Tracer(fx.Tracer):
             proxy.node.meta["place"] = place_of(sys._getframe(1))
         return proxy
 
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return TensorProxy(node, self)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return is_leaf(m) or super().is_leaf_module(m, module_qualified_name)
 
@@ -116,21 +135,25 @@ class _Shapes(fx.Interpreter):
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
         self.found: Shapes = {}
+        self.macs: dict[str, int | None] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
+        if n.op in ("call_function", "call_method") and needs_counter(_operation(self.module, n)):
+            result, self.macs[n.name] = counted(partial(super().run_node, n))
+        else:
+            result = super().run_node(n)
         self.found[n.name] = tuple(tuple(t.shape) for t in tree_leaves(result) if isinstance(t, Tensor))
         return result
 
 
-def _shapes(model: nn.Module, traced: fx.Graph, example: Example | None) -> Shapes:
-    """Shapes of the result tensors of every node.
+def _shapes(model: nn.Module, traced: fx.Graph, example: Example | None) -> tuple[Shapes, dict[str, int | None]]:
+    """Shapes of the result tensors of every node, and what torch's counter says of some.
 
     Raises:
         NotFaithful: What was traced is not what the model does.
     """
     if example is None:
-        return {}
+        return {}, {}
     args, kwargs = _arguments(example)
     given = inspect.signature(model.forward).bind(*args, **kwargs).arguments
     values: list[Any] = []
@@ -144,7 +167,7 @@ def _shapes(model: nn.Module, traced: fx.Graph, example: Example | None) -> Shap
         torch.set_rng_state(before)
         functions = _functions(model, traced, interpreter.found)
         check_faithful(model, *_arguments(example), calls, functions, result)
-    return interpreter.found
+    return interpreter.found, interpreter.macs
 
 
 def _functions(model: nn.Module, traced: fx.Graph, shapes: Shapes) -> Counter[Call]:
@@ -165,7 +188,9 @@ def _fixed_arguments(model: nn.Module, example: Example | None) -> dict[str, Any
     return {name: value for name, value in named.items() if _shape(value) is None}
 
 
-def _from_fx(model: nn.Module, traced: fx.Graph, shapes: Shapes, batch: int | None) -> ModelGraph:
+def _from_fx(
+    model: nn.Module, traced: fx.Graph, shapes: Shapes, macs: Mapping[str, int | None], batch: int | None
+) -> ModelGraph:
     names = Names()
     ours = {
         node.name: names.unique(node_name(str(node.target)) if node.op == "call_module" else node.name)
@@ -197,6 +222,7 @@ def _from_fx(model: nn.Module, traced: fx.Graph, shapes: Shapes, batch: int | No
                 output_shapes=outputs,
                 in_place=writers.in_place(node),
                 place=node.meta.get("place", ""),
+                counted_macs=macs.get(node.name),
             )
         )
     return ModelGraph(model, with_sites(nodes, model), "fx", batch=batch)

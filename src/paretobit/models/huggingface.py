@@ -151,7 +151,7 @@ def input_dtype(model: nn.Module) -> torch.dtype:
     return torch.int64 if text else torch.float32
 
 
-def example_input(model: nn.Module, shape: tuple[int, ...], rows: int = 1) -> Tensor:
+def example_input(model: nn.Module, shape: tuple[int, ...], rows: int = 2) -> Tensor:
     """What a model of samples of this shape runs on, rows×shape: zeros, or tokens none of which is padding."""
     token = 1 if getattr(model, "padding", None) == 0 else 0
     return torch.full((rows, *shape), token, dtype=input_dtype(model))

@@ -54,10 +54,10 @@ def _search(run: Run, study: Study) -> list[str]:
     counts = ", ".join(f"{count} {state}" for state, count in study.counts().items() if count)
     about = {**_searched(run, study), "Trials": f"{len(study)}: {counts}"}
     parts = [f"# {run.name}\n", to_markdown([{"": key, "Value": value} for key, value in about.items()])]
+    if study.notes:
+        parts += ["## To know\n", *(f"- {note}" for note in study.notes), ""]
     parts += ["## The float model\n", to_markdown([baseline_row(study)])]
     parts += ["## The front\n", _front(study), "## The best trial\n", _best(study)]
-    notes = study.facts.get("notes", [])
-    parts += ["## Notes\n", *(f"- {note}\n" for note in notes)] if notes else []
     failed = [trial for trial in study.trials if trial.state == "failed"]
     parts += ["## Failures\n", f"{len(failed)} of {len(study)} trials failed.\n"]
     if failed:

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from paretobit.errors import BadInput, ParetoBitError
+from paretobit.passes.analysis import Coverage, coverage
 from paretobit.runtime import one_thread, seeded
 from paretobit.session.delivery import Delivery
 from paretobit.session.engines import Execution
@@ -93,6 +94,11 @@ class Session:
         """The models of its configurations."""
         return Delivery(self.model, self.space, self.evidence.graph, self.page, self.pipeline is not None)
 
+    @cached_property
+    def coverage(self) -> Coverage:
+        """What stays in float whatever is chosen, and what the costs lack."""
+        return coverage(self.evidence.graph, self.space.reached(), self.space.skipped)
+
     def problem(self, bench: Bench, baseline: Mapping[str, float], study: Study | None = None) -> Problem:
         """What strategies are given.
 
@@ -138,6 +144,7 @@ class Session:
         problem = self.problem(bench, baseline.metrics, study)
         strategy = STRATEGIES[self.strategy](problem, self.seed, self.strategy_settings)
         check_or_begin(study, problem, self.identity(problem), self.best, self.given, extend)
+        study.record(coverage=self.coverage.to_json(), notes=list(self.coverage.said))
         self.delivery.attach(study)
         if baseline.saved is not None:
             study.models.put(BASELINE, self.delivery.described(baseline.saved, None))
@@ -288,4 +295,5 @@ class Begun:
         predicted, notes = self.strategy.predicted, self._notes()
         values = {str(t.number): predicted[t.config] for t in self.study if t.config in predicted}
         if values or notes:
-            self.study.record(predicted={"metric": "loss", "values": values}, notes=notes)
+            said = [*self.session.coverage.said, *notes]
+            self.study.record(predicted={"metric": "loss", "values": values}, notes=said)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import copy
-from collections.abc import Callable, Container, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, TypeVar
 from weakref import WeakKeyDictionary
@@ -93,6 +93,8 @@ class BoundSpace(abc.ABC):
     changes_shapes: bool = False
     impossible: str = ""
     """In words, how many combinations of values make no model, and why the first; empty where all do."""
+    skipped: Collection[str] = ()
+    """Paths and sites that are to stay in float."""
     has_equals: bool = False
     """Whether different configurations can be one network, which `network_of` then tells."""
 
@@ -106,6 +108,10 @@ class BoundSpace(abc.ABC):
     def formats(self, config: Config) -> Assignment:
         """The formats of every varied layer under a configuration, without touching a model."""
         return {}
+
+    def reached(self) -> Mapping[str, Collection[str]] | None:
+        """Path or site to the slots that a configuration may give formats to; None where it gives none."""
+        return None
 
     def network_of(self, config: Config) -> Hashable:
         """What configurations share that are the same network."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, Field
@@ -149,6 +149,7 @@ class BoundProduct(BoundSpace):
         every = [*varied] if self._networks is None else [self._networks, *varied]
         shapes = {name for part in every if part.changes_shapes for name in part.outer}
         self._outer = tuple(knob.name for knob in self.tree.knobs if knob.name in shapes)
+        self.skipped = {path for part in self._given.values() for path in part.skipped}
         self.dropped = tuple(dict.fromkeys(dropped for part in every for dropped in part.dropped))
         matched = {name for part in every for name in part.matched}
         self.matched = tuple(node.name for node in graph if node.name in matched)
@@ -196,6 +197,10 @@ class BoundProduct(BoundSpace):
     def formats(self, config: Config) -> Assignment:
         parts = self._on(config).values()
         return {path: slots for part in parts for path, slots in part.formats(config).items()}
+
+    def reached(self) -> dict[str, Collection[str]] | None:
+        parts = [slots for part in self._given.values() if (slots := part.reached()) is not None]
+        return {path: slots for part in parts for path, slots in part.items()} if parts else None
 
     def network_of(self, config: Config) -> Hashable:
         parts = self._given if self._networks is None else self.parts(config)

@@ -185,6 +185,7 @@ class BoundQuantize(BoundSpace):
         self._dropped: list[Dropped] = []
         choice = LayerChoice(graph, space.by, space.skip, space.ends)
         groups = tied_by_hand(graph, self._make_groups(space, choice), space.tie, space.share == "name")
+        self.skipped = choice.skipped
         self._ties = SlotTies(graph, groups, choice.skipped, INPUTS in space.tie)
         groups += [_Group("tie", f"{node.name}:tied", SearchEntry(), (node,)) for node in self._ties.joined]
         self._targets = sorted((self._target(group, space) for group in groups), key=self._position)
@@ -219,6 +220,19 @@ class BoundQuantize(BoundSpace):
 
     def weights(self, config: Config) -> Weights:
         return {}
+
+    def reached(self) -> dict[str, frozenset[str]]:
+        own = {target.prefix: frozenset(s for s in SLOTS if target.entry.says(s)) for target in self._targets}
+        found: dict[str, frozenset[str]] = {}
+        for target in self._targets:
+            configs = list(one_of_each_name(target.knobs))
+            for node in target.layers:
+                borrowed = target.borrowed.get(node.name, {})
+                slots = {s for s in own[target.prefix] if s in slots_at(self._graph, node) and s not in borrowed}
+                slots |= {slot for slot, prefix in borrowed.items() if prefix and slot in own[prefix]}
+                slots |= {s for config in configs for s in self._fitting(node, decode(target, config)) if s == "bias"}
+                found[path_of(node)] = frozenset(slots)
+        return found
 
     def _decode(self, target: _Target, config: Config) -> Iterator[dict[str, Format]]:
         """The formats of each layer of a target."""

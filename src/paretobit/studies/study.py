@@ -104,6 +104,11 @@ class Study:
         self._file.copy_to(path)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know: what stays in float, what is not counted, and what the strategy noted."""
+        return tuple(self._facts.get("notes", ()))
+
+    @property
     def baseline(self) -> Mapping[str, float]:
         """Metrics of the unmodified float model."""
         return dict(self._facts.get("baseline", {}))
@@ -248,7 +253,8 @@ class Study:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {state}" for state, count in self.counts().items() if count)
-        return f"Study({str(self.path) if self.path else 'in memory'}: {counts or 'no trials'})"
+        said = "".join(f"\n  {note}" for note in self.notes)
+        return f"Study({str(self.path) if self.path else 'in memory'}: {counts or 'no trials'}){said}"
 
     def _metric(self, name: str) -> str:
         short = self._facts.get("short_names", {})

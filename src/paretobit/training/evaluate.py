@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from paretobit.errors import BadInput
+from paretobit.graph import two_rows
 from paretobit.graph.contents import same_bits, unchanged
 
 Run = Callable[[Tensor, int], Tensor]
@@ -128,13 +130,14 @@ def check_classifier(model: nn.Module, x: Tensor, y: Tensor, otherwise: str = ""
     Raises:
         BadInput: It does not run on them, gives no logits, or the labels are not its classes.
     """
+    few = two_rows(x)
     try:
         with torch.no_grad():
-            logits = run_on_view(model, x[:1])
+            logits = run_on_view(model, few)
     except Exception as error:  # a user's model can fail in any way at all
         problem = f"the model does not run on this data: {type(error).__name__}: {error}"
-        raise BadInput(problem, key="model input", found=tuple(x[:1].shape)) from error
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 1:
+        raise BadInput(problem, key="model input", found=tuple(few.shape)) from error
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(few):
         raise BadInput(
             f"accuracy needs a classifier{otherwise}",
             key="model output",
@@ -160,15 +163,21 @@ _works_in_place: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 def run_on_view(model: nn.Module, batch: Tensor) -> Tensor:
     """`model(batch)` with `batch` left as it was, copied only for models that write into their input.
 
-    A model is watched at its first call: an in-place first layer would change the data set.
+    Of a result of transformers, its logits. A model is watched at its first call: an in-place first layer
+    would change the data set.
     """
     known = _works_in_place.get(model)
     if known is False:
-        result: Tensor = model(batch)
-        return result
+        return _logits(model(batch))
     copied = batch.clone()
     version = copied._version
     result = model(copied)
     if known is None:
         _works_in_place[model] = copied._version != version or not same_bits(copied, batch)
-    return result
+    return _logits(result)
+
+
+def _logits(result: Any) -> Tensor:
+    found = None if isinstance(result, Tensor) else getattr(result, "logits", None)
+    logits: Tensor = result if found is None else found
+    return logits

@@ -64,6 +64,9 @@ def fingerprint(model: nn.Module, splits: Mapping[str, tuple[Tensor, Tensor]]) -
 def _digest(tensors: Any) -> str:
     digest = hashlib.sha256()
     for name, tensor in tensors:
+        if not isinstance(tensor, Tensor):  # extra state, packed parameters
+            digest.update(f"{name} {tensor!r}".encode())
+            continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -1,5 +1,6 @@
 """`paretobit.search`: the main job from Python."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,8 @@ def search(
         plugins: Files and modules that register formats, runners, strategies …; imported first.
 
     Returns:
-        The study: `front()`, `best(question)`, `trials`, `baseline`.
+        The study: `front()`, `best(question)`, `trials`, `baseline`; its `notes` say what stays in float and
+        what the costs lack.
 
     Raises:
         BadInput: Before any work, for whatever does not fit.
@@ -155,6 +157,8 @@ def search(
         folder = None if out is None else RunFolder.choose(out, "search", resume=resume)
         begun = folder is not None and folder.begun
         assembled = assemble(settings, document, given, begun=begun)
+        for said in assembled.session.coverage.warnings:
+            warnings.warn(said, stacklevel=2)
         return run(assembled, folder, on_trial=on_trial, extend=extend)
     except BadInput as error:  # names arguments, not the keys of a file that say the same
         error.key = error.key and error.key.removeprefix("search.")

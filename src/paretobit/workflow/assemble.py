@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from paretobit.data import Data
 from paretobit.data.calibration import Calibration, Loss
-from paretobit.data.text import typical_row
+from paretobit.data.text import typical_rows
 from paretobit.document import Document, validate
 from paretobit.errors import BadInput, located
-from paretobit.graph import Example, trace, with_conditional
+from paretobit.graph import Example, ModelGraph, repeated, trace, two_rows, with_conditional
 from paretobit.models import ModelSettings, build, layout, load_state, read_state
 from paretobit.runtime import is_reference, load_function
 from paretobit.spaces import SPACES, BoundSpace, Space
@@ -107,8 +107,9 @@ def evidence_for(
     Args:
         model: Any module.
         splits: The data.
-        example: Inputs for the graph; None: a row of the data, of sentences with padding the one nearest the
-            mean length, without padding.
+        example: Inputs for the graph; None: two rows of the data, of sentences with padding the one nearest
+            the mean length, without padding, and another. A single row is taken twice where the model runs
+            on two.
         calibration: As a user gives it.
         loss: A function, or where it is: `path/to/file.py:function`.
 
@@ -125,10 +126,10 @@ def evidence_for(
         raise BadInput("not a function", key="loss", found=loss, allowed="(output, target) -> 0-d tensor")
     if example is None and splits:
         x, padding = next(iter(splits.values()))[0], getattr(model, "padding", None)
-        example = x[:1] if padding is None else typical_row(x, padding)
+        example = two_rows(x) if padding is None else typical_rows(x, padding)
     if example is None and isinstance(calibration, Sequence) and calibration:
         example = calibration[0]
-    evidence = Evidence(trace(model, example), splits)
+    evidence = Evidence(_traced(model, example), splits)
     rows = evidence.rows_per_pass
     evidence = replace(evidence, calibration=_calibration(splits, calibration, loss, rows, model))
     if example is None:
@@ -154,6 +155,19 @@ def _runs(example: Example, evidence: Evidence) -> dict[str, Example]:
         runs["the first batch of the calibration data"] = evidence.calibration.batches[0]
         runs["the last batch of the calibration data"] = evidence.calibration.batches[-1]
     return runs
+
+
+def _traced(model: nn.Module, example: Example | None) -> ModelGraph:
+    """The graph of two rows at least, where the model takes them: a single one shows no batch."""
+    twice = None if example is None else repeated(example)
+    if twice is None:
+        return trace(model, example)
+    try:
+        return trace(model, twice)
+    except BadInput as error:
+        graph = trace(model, example)
+        why = f"the graph is that of one row: the model does not run on that row twice: {error.__cause__}"
+        return replace(graph, notices=(*graph.notices, why))
 
 
 def _calibration(

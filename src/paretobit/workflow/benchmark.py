@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.benchmark import timer
 
 from paretobit.errors import BadInput, ParetoBitError
+from paretobit.graph import two_rows
 from paretobit.graph.contents import unchanged
 from paretobit.models import build, input_dtype, read_manifest
 from paretobit.report.benchmark import Benchmark, Timing
@@ -175,7 +176,7 @@ def benchmark(
     timings: list[Timing] = []
     skipped: dict[str, str] = {}
     with one_thread(), torch.no_grad(), seeded(wanted.seed):
-        offered = _offered(model, x[:1].to(place), wanted, skipped)
+        offered = _offered(model, two_rows(x).to(place), wanted, skipped)
         for threads in dict.fromkeys(wanted.threads):
             torch.set_num_threads(threads)
             for rows in dict.fromkeys(wanted.batch_sizes):

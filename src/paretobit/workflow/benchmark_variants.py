@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from paretobit.graph import two_rows
 from paretobit.nn import QuantizedFunction
 from paretobit.nn.packed import pack_linears
 from paretobit.runtime import cpp_compiler
@@ -99,7 +100,7 @@ def _with_attention(model: nn.Module, x: Tensor, wanted: str, look: bool = True)
     if look:
         watch = _Watch()  # type: ignore[no-untyped-call]
         with torch.no_grad(), watch:
-            run_on_view(copied, x[:1])
+            run_on_view(copied, two_rows(x))
         if not watch.seen:
             raise NotOffered("the model calls no attention that torch has a fused kernel for")
     return copied

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from paretobit.comparing.comparison import Comparison, entry_of
@@ -119,7 +120,8 @@ def compare_live(
     points = [point for one in plays for point in one.points if point is not None]
     stick = Yardstick(problem.objectives, points, problem.vocabulary.metrics, live.samples)
     exact = len(live.known) == session.space.tree.size
-    return _comparison(name, problem, stick, asking, budget, contestants, plays, left_out, exact=exact)
+    found = _comparison(name, problem, stick, asking, budget, contestants, plays, left_out, exact=exact)
+    return replace(found, notes=session.coverage.said)
 
 
 def asked_of(

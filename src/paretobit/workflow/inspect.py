@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paretobit.data.text import typical_row
+from paretobit.data.text import typical_rows
 from paretobit.errors import BadInput
 from paretobit.graph import WidthGroups, trace, width_groups
 from paretobit.models import build, read_manifest
@@ -15,14 +15,19 @@ from paretobit.nn import Quantized
 from paretobit.passes.analysis import (
     CONVENTIONS,
     CostReport,
+    Coverage,
     GraphReport,
     LayerComparison,
     TypeSummary,
     compare,
     cost,
+    coverage,
+    reachable,
+    reached_by,
     report_graph,
     summarize_quantization,
 )
+from paretobit.passes.layers.assignment import carried_formats
 from paretobit.workflow.assemble import build_model
 from paretobit.workflow.opening import load_saved, named
 from paretobit.workflow.settings import Settings
@@ -39,6 +44,7 @@ class Inspection:
     summary: tuple[TypeSummary, ...]
     costs: CostReport
     widths: WidthGroups
+    coverage: Coverage
 
 
 def inspect(
@@ -79,10 +85,12 @@ def inspect(
         data = load_data(settings)
         model, sample = build_model(settings.model, data, settings.seed), data.input_shape
         if data.tokens is not None:
-            sample = tuple(typical_row(data.train.x, data.tokens["pad"]).shape[1:])
+            sample = tuple(typical_rows(data.train.x, data.tokens["pad"]).shape[1:])
     graph = trace(model, example_input(model, sample))
     costs = cost(graph, convention=convention, batch=batch)
-    return Inspection(report_graph(graph), summarize_quantization(graph), costs, width_groups(graph))
+    reached = reached_by(carried_formats(graph)) or reachable(graph)
+    covered = coverage(graph, reached)
+    return Inspection(report_graph(graph), summarize_quantization(graph), costs, width_groups(graph), covered)
 
 
 def beside_float(

@@ -35,6 +35,7 @@ class Plan:
         seconds_per_trial: Median of a few evaluations of the float model.
         untraced: What the graph lacks, and why.
         uncounted: Operations whose cost is not known.
+        notes: What stays in float, what is not counted, and what depends on the number of rows.
     """
 
     configurations: int
@@ -51,6 +52,7 @@ class Plan:
     trains: bool
     untraced: str | None
     uncounted: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @property
     def seconds(self) -> float:
@@ -87,6 +89,7 @@ def plan(session: Session) -> Plan:
         trains=session.pipeline is not None,
         untraced=graph.untraced,
         uncounted=cost(graph).uncounted if graph.batch is not None else (),
+        notes=session.coverage.said,
     )
 
 

@@ -6,7 +6,7 @@ import torch
 
 from paretobit.errors import BadInput
 from paretobit.formats import Format
-from paretobit.graph import trace
+from paretobit.graph import trace, two_rows
 from paretobit.runtime import one_thread, seeded
 from paretobit.strategies.insight.sensitivity import DEFAULT_FORMATS, SensitivityReport, sensitivity
 from paretobit.workflow.opening import named, open_saved
@@ -55,7 +55,7 @@ def fragile_layers(
     drawn = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(settings.seed))[:rows]
     x, y = chosen.x[drawn], chosen.y[drawn]
     with one_thread(), seeded(settings.seed):
-        graph = trace(model, x[:1])
+        graph = trace(model, two_rows(x))
         return sensitivity(
             graph,
             torch.split(x, _BATCH),

@@ -9,7 +9,7 @@ from typing import Any
 from paretobit.data import Data
 from paretobit.document import Document
 from paretobit.errors import BadInput
-from paretobit.graph import ModelGraph, trace
+from paretobit.graph import ModelGraph, trace, two_rows
 from paretobit.models import resized, save
 from paretobit.passes.analysis import (
     Accumulator,
@@ -19,8 +19,11 @@ from paretobit.passes.analysis import (
     accumulators,
     compare,
     cost,
+    coverage,
+    reached_by,
     summarize_quantization,
 )
+from paretobit.passes.layers.assignment import carried_formats
 from paretobit.passes.registry import Pass
 from paretobit.passes.transform import PASSES
 from paretobit.runtime import one_thread
@@ -53,6 +56,7 @@ class Transformed:
     after: Appraisal
     accumulators: tuple[Accumulator, ...]
     done: Mapping[str, Mapping[str, Any]]
+    notes: tuple[str, ...]
 
 
 def transform(settings: Settings, document: Document, folder: RunFolder) -> Transformed:
@@ -69,7 +73,7 @@ def transform(settings: Settings, document: Document, folder: RunFolder) -> Tran
     data = load_data(settings)
     model = build_model(settings.model, data, settings.seed)
     check_classifier(model, data.train.x, data.train.y)
-    before = graph = trace(model, data.train.x[:1])
+    before = graph = trace(model, two_rows(data.train.x))
     widths: dict[str, int] = {}
     told: dict[str, Mapping[str, Any]] = {}
     for name, table in settings.passes.items():
@@ -85,7 +89,9 @@ def transform(settings: Settings, document: Document, folder: RunFolder) -> Tran
     known: dict[str, Any] = manifest(settings, data)
     save(folder.best, graph.model, resized=resized(before, widths), **known)
     layers = compare(before, graph)
-    return Transformed(graph, summarize_quantization(graph), layers, sides[0], sides[1], sums, told)
+    reached = reached_by(carried_formats(graph)) or None
+    notes = coverage(graph, reached).said
+    return Transformed(graph, summarize_quantization(graph), layers, sides[0], sides[1], sums, told, notes)
 
 
 def _run(chosen: Pass, graph: ModelGraph, table: Mapping[str, Any], data: Data) -> tuple[ModelGraph, dict[str, Any]]:

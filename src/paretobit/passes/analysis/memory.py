@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from paretobit.errors import BadInput
-from paretobit.graph import ModelGraph, Node
+from paretobit.graph import ModelGraph, Node, Ref
 from paretobit.graph.operations import row_of
 from paretobit.passes.analysis.cost.operands import reads
 from paretobit.passes.layers.assignment import Assignment, carried_formats, width_of
@@ -56,14 +56,14 @@ class Lifetimes:
         self.of: dict[str, Activation] = {}
         self._reordered: set[str] = set()
         for position, node in enumerate(graph):
-            shared = _shares(node)
-            memory = self.of.get(node.inputs[0]) if shared and node.inputs else None
-            reordered = bool(node.inputs) and node.inputs[0] in self._reordered
+            into = _shares(node)
+            memory = None if into is None else self.of.get(into)
+            reordered = into in self._reordered
             if memory is not None and not (reordered and row_of(node.op).order == "restores"):
                 self.of[node.name] = memory
                 if reordered or row_of(node.op).order == "other":
                     self._reordered.add(node.name)
-            elif memory is not None or not (shared and node.inputs):
+            elif memory is not None or into is None:
                 self._make(node, position)
             self._read(node, position)
 
@@ -136,11 +136,13 @@ def peak_memory(graph: ModelGraph, formats: Assignment | None = None) -> float:
 
 def result_elements(node: Node) -> int:
     """Elements of all results for one sample."""
-    total = sum(math.prod(shape) for shape in node.output_shapes)
-    rows = math.prod(node.output_shapes[0]) // (node.output_elements or 1) if node.output_shapes else 1
-    return total // max(1, rows)
+    return sum(math.prod(shape) for shape in node.of_one_row.output_shapes)
 
 
-def _shares(node: Node) -> bool:
-    """Whether the result is the memory of the first argument, or may be."""
-    return node.in_place or (node.is_call and row_of(node.op).is_view)
+def _shares(node: Node) -> str | None:
+    """The argument whose memory the result is, or may be: what is given as `out`, or the first; None: its own."""
+    given = node.kwargs.get("out")
+    if isinstance(given, Ref):
+        return given.node
+    shares = node.in_place or (node.is_call and row_of(node.op).is_view)
+    return node.inputs[0] if shares and node.inputs else None

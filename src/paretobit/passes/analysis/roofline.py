@@ -24,7 +24,7 @@ from paretobit.graph.operations import row_of
 from paretobit.nn import parameter_uses
 from paretobit.passes.analysis.cost.conventions import NO_FORMATS
 from paretobit.passes.analysis.cost.counting import products, takes_no_time
-from paretobit.passes.analysis.cost.operands import reads, rows_of
+from paretobit.passes.analysis.cost.operands import reads
 from paretobit.passes.analysis.layer_bits import statistics_bits
 from paretobit.passes.analysis.memory import Activation, Lifetimes, result_elements
 from paretobit.passes.layers.assignment import Assignment, carried_formats, width_of
@@ -179,12 +179,12 @@ class Roofline:
         module = self._graph.module(node) if node.kind == "call_module" else None
         gathered = (node.output_elements or 0) if row_of(node.op).looks_up else 0
         moved, stored = [], []
-        for operand, slot in reads(node):
+        for operand, slot in reads(node.of_one_row):
             if operand.shape is None:
                 continue
             elements = math.prod(operand.shape)
             if operand.node in lifetimes.of:
-                moved.append((elements // rows_of(node), lifetimes.of[operand.node]))
+                moved.append((elements, lifetimes.of[operand.node]))
             elif not gathered:  # of a parameter or buffer
                 stored.append((elements, slot))
         if node.name in lifetimes.of:

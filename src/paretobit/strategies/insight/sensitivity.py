@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from paretobit.errors import BadInput, first_line
 from paretobit.formats import MXFP4, Format, ScaledInteger, make
 from paretobit.graph import Example, ModelGraph, at_rest
+from paretobit.passes.analysis import coverage, reachable
 from paretobit.passes.layers.selection import By
 from paretobit.passes.streaming import Decibels, call, first_tensor, rows_of
 from paretobit.strategies.insight.alone import Call, Runs, watching
@@ -65,12 +66,14 @@ class SensitivityReport:
         loss: Of the float model, mean over the samples; 0 for `kl`.
         samples: Rows that were run.
         skipped: Node, or node and format, to the reason why it was not measured.
+        notes: What no format reaches, and what depends on the number of rows.
     """
 
     rows: tuple[SensitivityRow, ...]
     loss: Loss
     samples: int
     skipped: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def sensitivity(
@@ -137,7 +140,8 @@ def sensitivity(
                         skipped[trial.name] = _words(error)
     skipped |= {trial.name: "it did not run on this data" for trial in trials if not trial.called}
     found = [_row(trial, base, samples) for trial in trials if trial.name not in skipped]
-    return SensitivityReport(tuple(sorted(found, key=_fragility)), _named(base / samples), samples, skipped)
+    ordered, notes = tuple(sorted(found, key=_fragility)), coverage(graph, reachable(graph)).warnings
+    return SensitivityReport(ordered, _named(base / samples), samples, skipped, notes)
 
 
 def _check_words(formats: Sequence[Format], slots: Sequence[str], loss: LossName | LossFunction) -> None:

@@ -89,7 +89,7 @@ class Stepwise:
             batch: What it is called with.
             kept: Where results are kept.
         """
-        steps = steps_of(graph, model, batch[:1])
+        steps = steps_of(graph, model, batch[:2])
         if steps is None or [step.node.kind == "placeholder" for step in steps[:2]] != [True, False]:
             return None
         return cls(model, steps, kept)

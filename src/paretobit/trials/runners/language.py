@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from paretobit.errors import BadInput
-from paretobit.graph import at_rest
+from paretobit.graph import at_rest, two_rows
 from paretobit.trials.evidence import Evidence
 from paretobit.trials.runners.base import RUNNERS, Candidate, Runner, RunnerSettings, SplitSettings
 from paretobit.wanted.metric import Metric
@@ -104,13 +104,14 @@ class Perplexity(Runner):
                 "the model cannot leave out padding", key="perplexity.padding",
                 found=self.settings.padding, allowed=allowed,
             )  # fmt: skip
+        few = two_rows(self._x)
         with at_rest(model), torch.no_grad():
             try:
-                logits = self._logits(model, self._x[:1])
+                logits = self._logits(model, few)
             except Exception as error:  # a user's model can fail in any way at all
                 problem = f"the model does not run on this data: {type(error).__name__}: {error}"
-                raise BadInput(problem, key="model input", found=tuple(self._x[:1].shape)) from error
-        if not isinstance(logits, Tensor) or logits.dim() != 3 or logits.shape[:2] != self._x[:1].shape:
+                raise BadInput(problem, key="model input", found=tuple(few.shape)) from error
+        if not isinstance(logits, Tensor) or logits.dim() != 3 or logits.shape[:2] != few.shape:
             shape = str(tuple(logits.shape)) if isinstance(logits, Tensor) else type(logits).__name__
             allowed = "logits of shape (rows, length, vocabulary)"
             raise BadInput("perplexity needs a language model", key="model output", found=shape, allowed=allowed)

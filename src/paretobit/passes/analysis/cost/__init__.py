@@ -2,3 +2,4 @@
 
 from paretobit.passes.analysis.cost.conventions import CONVENTIONS, NO_FORMATS, Convention, NodeCost, Slots
 from paretobit.passes.analysis.cost.cost_report import NO_VALUES, CostReport, Sparsity, cost, node_cost, zero_fraction
+from paretobit.passes.analysis.cost.counting import products

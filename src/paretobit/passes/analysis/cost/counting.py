@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from paretobit.errors import BadInput
 from paretobit.graph import Node, Shape
 from paretobit.graph.operations import OPERATIONS, row_of
-from paretobit.passes.analysis.cost.operands import Operand, Operands, rows_of
+from paretobit.passes.analysis.cost.operands import Operand, Operands
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,19 @@ def products(node: Node, module: nn.Module | None) -> Products | None:
     """
     rule = row_of(node.op).cost
     count = PRODUCTS.get(rule) if isinstance(rule, str) else rule
-    if count is None or not node.is_call:
+    if not node.is_call or elements(node) is None:
         return None
-    return None if elements(node) is None else count(node, module, Operands(node))
+    single = node.of_one_row
+    found = None if count is None else count(single, module, Operands(single))
+    return _by_torch(node) if found is None else found
+
+
+def _by_torch(node: Node) -> Products | None:
+    """What torch's own counter said when the model was traced."""
+    macs = node.counted_macs
+    if not macs:
+        return None
+    return (MatrixProduct(macs, max(1, macs // max(1, node.output_elements or 0))),)
 
 
 def elements(node: Node) -> int | None:
@@ -158,9 +168,10 @@ def _two_products(queries: int, keys: int, size: int, value_size: int) -> Produc
 
 def _multihead_attention(node: Node, module: nn.Module | None, operands: Operands) -> Products | None:
     """Projections of query, key and value, the two products of all heads, and the output projection."""
-    assert isinstance(module, nn.MultiheadAttention)
+    if not isinstance(module, nn.MultiheadAttention):
+        return None
     shapes = [operands.shape(i, name) for i, name in enumerate(("query", "key", "value"))]
-    found = [math.prod(shape) // rows_of(node) for shape in shapes if shape]
+    found = [math.prod(shape) for shape in shapes if shape]
     if len(found) != 3:
         return None
     size = int(module.embed_dim)

@@ -1,6 +1,5 @@
 """The tensor arguments of a node with their shapes."""
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -64,12 +63,6 @@ def reads(node: Node) -> tuple[tuple[Operand, str | None], ...]:
     places = OPERATIONS.operands(node.op)
     slots = {id(place.find(operands.args, operands.kwargs)): place.slot for place in places}
     return tuple((operand, slots.get(id(operand))) for operand in operands.all())
-
-
-def rows_of(node: Node) -> int:
-    """Samples that the first argument of a node holds (1 where rows do not show)."""
-    elements = node.input_elements
-    return math.prod(node.input_shape or ()) // elements if elements else 1
 
 
 def _leaves(value: Any) -> Iterator[Operand]:
