@@ -1,12 +1,13 @@
 """Where the graph reads its parameters: from each parameter through views to the operation that takes it."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from paretobit.graph.computed import computed_weights, passes_on
 from paretobit.graph.model_graph import ModelGraph, Node, Ref, filled
 from paretobit.graph.operations import OPERATIONS, row_of
 
@@ -22,6 +23,7 @@ class Reading:
         views: What stands between the two, first to last.
         output: Which of the results of the last view; None where it has one.
         why: Why no format reaches it; None where one does.
+        computed: What is read is not the parameter: what this node computes from it, and from others.
     """
 
     path: str
@@ -30,25 +32,35 @@ class Reading:
     views: tuple[Node, ...] = ()
     output: int | None = None
     why: str | None = None
+    computed: Node | None = None
 
 
 def readings(graph: ModelGraph) -> tuple[Reading, ...]:
-    """Every operation that takes a parameter directly or through views, in order of execution."""
+    """Every operation that takes a parameter, or what is computed from some, directly or through views.
+
+    In order of execution.
+    """
     parameters = dict(graph.model.named_parameters(remove_duplicate=False))
-    shown: dict[str, tuple[str, tuple[Node, ...]]] = {}  # node to the parameter that it gives, and the views
+    weights = computed_weights(graph)
+    shown: dict[str, Reading] = {}  # node to the parameter that it gives, and the views
     found: list[Reading] = []
     for node in graph:
         if node.kind == "get_attr" and node.owner in parameters:
-            shown[node.name] = (node.owner, ())
+            shown[node.name] = Reading(node.owner, node, "")
+            continue
+        if node.name in weights.roots:
+            largest = max(weights.roots[node.name], key=lambda path: parameters[path].numel())
+            shown[node.name] = Reading(largest, node, "", computed=node)
+        if node.name in weights.steps:
             continue
         taken = dict.fromkeys(source for source in node.inputs if source in shown)
-        passed = _passes_on(graph, node, taken)
+        passed = passes_on(graph, node, taken)
         for source in taken:
-            path, views = shown[source]
+            given = shown[source]
             if passed:
-                shown[node.name] = (path, (*views, node))
+                shown[node.name] = replace(given, views=(*given.views, node))
             elif not (node.is_call and row_of(node.op).kind in ("question", "make")):  # these read no value
-                found += _taken(node, source, path, views)
+                found += _taken(node, source, given)
     return tuple(found)
 
 
@@ -72,26 +84,16 @@ def replayed(views: tuple[Node, ...], value: Tensor, output: int | None = None) 
     return result if isinstance(result, Tensor) else None
 
 
-def _passes_on(graph: ModelGraph, node: Node, taken: Mapping[str, None]) -> bool:
-    """Whether the result is the parameter in another shape, order or part, and nothing else."""
-    if len(taken) != 1 or not node.is_call:
-        return False
-    if any(graph[source].output_shapes for source in node.inputs if source not in taken):
-        return False
-    row = row_of(node.op)
-    return (row.is_view or row.casts) and row.writes is False
-
-
-def _taken(node: Node, source: str, path: str, views: tuple[Node, ...]) -> Iterator[Reading]:
-    given = [leaf for leaf in tree_leaves((node.args, dict(node.kwargs))) if isinstance(leaf, Ref)]
-    for ref in dict.fromkeys(ref for ref in given if ref.node == source):
+def _taken(node: Node, source: str, given: Reading) -> Iterator[Reading]:
+    refs = [leaf for leaf in tree_leaves((node.args, dict(node.kwargs))) if isinstance(leaf, Ref)]
+    for ref in dict.fromkeys(ref for ref in refs if ref.node == source):
         slots = ["data_in"] if node.kind == "call_module" else _slots(node, ref)
         for slot in slots:
-            yield Reading(path, node, slot, views, ref.output)
+            yield replace(given, node=node, slot=slot, output=ref.output)
         if not slots:
             output = node.kind == "output"
             why = "it is an output of the model" if output else f"the function {node.op} has no slot for it"
-            yield Reading(path, node, "", views, ref.output, why)
+            yield replace(given, node=node, output=ref.output, why=why)
 
 
 def _slots(node: Node, source: Ref) -> list[str]:

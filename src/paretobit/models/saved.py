@@ -7,7 +7,6 @@ best/
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from paretobit.graph import ModelGraph, trace, width_groups
 from paretobit.models.checkpoint import load_state, read_state, save_weights
 from paretobit.models.huggingface import example_input
 from paretobit.models.source import build_again
+from paretobit.nn.copies import copy_of
 from paretobit.passes.layers.assignment import apply_assignment, assignment_of
 from paretobit.passes.transform import folds_of, resize, with_folds
 from paretobit.passes.transform.prune_activation import InputPruning, input_prunings_of, set_input_pruning
@@ -160,7 +160,7 @@ class SavedModel:
             BadInput: The source is a model that was given from Python.
         """
         if model is not None:
-            built = copy.deepcopy(model)
+            built = copy_of(model)
         elif self.page["source"] is not None:
             built = build_again(self.page["source"])
         else:

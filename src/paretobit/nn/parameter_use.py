@@ -1,15 +1,17 @@
 """Which operation reads which parameter, through which views, and in which layout its format sees it."""
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from paretobit.formats import FULL, Format
 from paretobit.graph import ModelGraph, Node
+from paretobit.graph.computed import computed_weights, value_of
 from paretobit.graph.ops import is_leaf
 from paretobit.graph.readings import parameters_at, readings, replayed
 from paretobit.nn.functions import outputs_first
@@ -20,11 +22,26 @@ Formats = Mapping[str, Mapping[str, Format]]
 
 
 @dataclass(frozen=True)
-class ParameterUse:
-    """One reading of one parameter.
+class Computed:
+    """A tensor that is computed from parameters only: it is stored in their place.
 
     Attributes:
-        path: The parameter; the first path where it stands at several.
+        shape: Its shape.
+        parameters: From which it is computed.
+        value: Gives the tensor as it is now; None where the graph does not tell.
+    """
+
+    shape: tuple[int, ...]
+    parameters: tuple[nn.Parameter, ...]
+    value: Callable[[], Tensor | None]
+
+
+@dataclass(frozen=True)
+class ParameterUse:
+    """One reading of one parameter, or of what is computed from some.
+
+    Attributes:
+        path: The parameter; the first path where it stands at several; the largest of several parameters.
         parameter: The parameter itself.
         site: Path of the layer or site of the function that reads it: where its format is set.
         slot: The slot it goes through; empty where it goes through none.
@@ -33,6 +50,7 @@ class ParameterUse:
         output: Which of the results of the last view; None where it has one.
         why: Why no format reaches it there; None where one does.
         layer: The layer that owns it; None where a function reads it.
+        computed: What is read in the place of the parameter; None where it is the parameter.
     """
 
     path: str
@@ -44,9 +62,15 @@ class ParameterUse:
     output: int | None = None
     why: str | None = None
     layer: nn.Module | None = field(default=None, repr=False, compare=False)
+    computed: Computed | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def full_shape(self) -> tuple[int, ...]:
+        """Shape of the tensor of which this reads all or a part."""
+        return tuple(self.parameter.shape) if self.computed is None else self.computed.shape
 
     def laid_out(self, value: Tensor) -> Tensor:
-        """A tensor of the parameter's shape, in the layout in which the format of this use sees it.
+        """A tensor of that shape, in the layout in which the format of this use sees it.
 
         As it lies where the graph does not tell the layout.
         """
@@ -61,32 +85,43 @@ class ParameterUse:
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """Shape in that layout."""
-        return tuple(self.laid_out(torch.empty(self.parameter.shape, device="meta")).shape)
+        return tuple(self.laid_out(torch.empty(self.full_shape, device="meta")).shape)
 
     @property
     def whole(self) -> bool:
         """Whether all of the parameter is read."""
-        return math.prod(self.shape) == self.parameter.numel()
+        return math.prod(self.shape) == math.prod(self.full_shape)
 
-    def quantised(self, slots: Mapping[str, Format]) -> Tensor:
-        """What is read under the formats of the site, in the layout of this use."""
-        return slots.get(self.slot, FULL).quantize(self.laid_out(self.parameter.detach()))
+    def quantised(self, slots: Mapping[str, Format]) -> Tensor | None:
+        """What is read under the formats of the site, in the layout of this use; None where nobody can tell."""
+        value = self.parameter if self.computed is None else self.computed.value()
+        return None if value is None else slots.get(self.slot, FULL).quantize(self.laid_out(value.detach()))
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A parameter, stored once, and all that read it.
+    """A parameter, or a tensor in the place of some, stored once, and all that read it.
 
     Attributes:
-        path: The first path where it stands.
-        parameter: The parameter.
+        path: The first path where it stands; the largest of several parameters.
+        parameters: The parameter, or all from which the tensor is computed.
         uses: Its readings; that of the layer which owns it comes first.
         home: Path of the layer or site of the function at which it counts.
     """
 
     path: str
-    parameter: nn.Parameter
+    parameters: tuple[nn.Parameter, ...]
     uses: tuple[ParameterUse, ...]
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of what is stored."""
+        return self.uses[0].full_shape if self.uses else tuple(self.parameters[0].shape)
+
+    @property
+    def elements(self) -> int:
+        """Elements of what is stored."""
+        return math.prod(self.shape)
 
     @cached_property
     def home(self) -> str:
@@ -116,8 +151,8 @@ class Stored:
         """
         number_format = self.format(slots)
         if number_format is FULL:
-            return [(FULL, tuple(self.parameter.shape))]
-        rest = self.parameter.numel() - sum(math.prod(shape) for shape in self._shapes)
+            return [(FULL, self.shape)]
+        rest = self.elements - sum(math.prod(shape) for shape in self._shapes)
         return [(number_format, shape) for shape in self._shapes] + ([(FULL, (rest,))] if rest > 0 else [])
 
     def bits(self, slots: Mapping[str, Format]) -> int:
@@ -135,23 +170,21 @@ class ParameterUses:
     """The parameters of a model and their readings.
 
     Attributes:
-        stored: Every parameter once, in the order of the modules that own them.
+        stored: Everything that is stored, once, in the order of the modules that own it.
     """
 
     def __init__(self, graph: ModelGraph) -> None:
-        first: dict[int, str] = {}
         named = dict(graph.model.named_parameters(remove_duplicate=False))
-        for path, parameter in named.items():
-            first.setdefault(id(parameter), path)
-        uses: dict[str, list[ParameterUse]] = {path: [] for path in first.values()}
-        for use in _of_layers(graph):
-            uses[first[id(use.parameter)]].append(use)
-        for reading in readings(graph):
-            parameter = named[reading.path]
-            site = reading.node.owner if reading.node.kind == "call_module" else reading.node.site
-            found = (site, reading.slot, reading.node, reading.views, reading.output, reading.why)
-            uses[first[id(parameter)]].append(ParameterUse(reading.path, parameter, *found))
-        self.stored = tuple(Stored(path, named[path], _real(own)) for path, own in uses.items())
+        uses: dict[int, list[ParameterUse]] = {id(p): [] for p in named.values()}
+        for use in (*_of_layers(graph), *_of_functions(graph)):
+            uses[id(use.parameter)].append(use)
+        first = {id(p): path for path, p in reversed(named.items())}
+        gone = set[int]()  # what is stored as a part of something else
+        for own in uses.values():
+            own[:] = _settled(own, uses)
+            gone |= {id(p) for use in own if use.computed for p in use.computed.parameters if p is not use.parameter}
+        kept = {address: own for address, own in uses.items() if address not in gone}
+        self.stored = tuple(_stored(first[a], named[first[a]], _real(own)) for a, own in kept.items())
         self._at: dict[str, list[ParameterUse]] = {}
         for use in self:
             self._at.setdefault(use.site, []).append(use)
@@ -171,21 +204,86 @@ def _real(uses: list[ParameterUse]) -> tuple[ParameterUse, ...]:
     return tuple(called or uses)
 
 
+def _stored(path: str, parameter: nn.Parameter, uses: tuple[ParameterUse, ...]) -> Stored:
+    computed = uses[0].computed if uses else None
+    return Stored(path, (parameter,) if computed is None else computed.parameters, uses)
+
+
+def _settled(own: list[ParameterUse], uses: Mapping[int, list[ParameterUse]]) -> list[ParameterUse]:
+    """Of a tensor whose parameters are also read otherwise no format decides: they are stored as they are."""
+    computed = next((use.computed for use in own if use.computed is not None), None)
+    if computed is None:
+        return own
+    others = (use for p in computed.parameters for use in uses[id(p)] if use.computed is not computed)
+    if not any(others):
+        return own
+    return [replace(use, computed=None, why="it is read as it is, and in what is computed from it") for use in own]
+
+
+def _of_functions(graph: ModelGraph) -> Iterator[ParameterUse]:
+    """What functions read, in order of execution."""
+    named = dict(graph.model.named_parameters(remove_duplicate=False))
+    weights = computed_weights(graph)
+    made: dict[str, Computed] = {}
+    for reading in readings(graph):
+        site = reading.node.owner if reading.node.kind == "call_module" else reading.node.site
+        root = reading.computed
+        if root is not None and root.name not in made:
+            parameters = tuple(named[path] for path in weights.roots[root.name])
+            made[root.name] = Computed(root.output_shapes[0], parameters, partial(value_of, graph, root.name))
+        found = (site, reading.slot, reading.node, reading.views, reading.output, reading.why)
+        computed = None if root is None else made[root.name]
+        yield ParameterUse(reading.path, named[reading.path], *found, computed=computed)
+
+
 def _of_layers(graph: ModelGraph) -> Iterator[ParameterUse]:
     """What layers own, in the order of the modules; what is within a layer counts as the layer's."""
     calls = {node.owner: node for node in graph.layers}
     leaf: tuple[str, nn.Module] | None = None
     for path, module in graph.model.named_modules():
         if leaf is None or (leaf[0] and not path.startswith(f"{leaf[0]}.")):
-            leaf = (path, module) if is_leaf(module) else None
+            leaf = (path, module) if is_leaf(module) and not isinstance(module, ParametrizationList) else None
         if leaf is None:
             continue
         site, layer = leaf
-        for own, parameter in parameters_at(module, path):
-            name = own.rpartition(".")[2]
+        made = {id(p): (name, made) for name, made in computed_in(module).items() for p in made.parameters}
+        inside = isinstance(module, ParametrizationList) or "parametrizations" in path.split(".")
+        for own, parameter in () if inside else parameters_below(module, path):
+            name, computed = made.get(id(parameter), (own.rpartition(".")[2], None))
+            if computed is not None and parameter is not max(computed.parameters, key=Tensor.numel):
+                continue
             slot = slot_of_parameter(name) if slot_of_parameter(name) in possible_slots(layer) else ""
             why = None if slot else f"{type(layer).__name__} has no slot for its {name}"
-            yield ParameterUse(own, parameter, site, slot, calls.get(site), (), None, why, layer)
+            yield ParameterUse(own, parameter, site, slot, calls.get(site), (), None, why, layer, computed)
+
+
+def parameters_below(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Parameter]]:
+    """What a module itself owns, the originals of what is parametrised included."""
+    yield from parameters_at(module, path)
+    originals = module._modules.get("parametrizations")
+    if originals is not None:
+        yield from originals.named_parameters(prefix=f"{path}.parametrizations".lstrip("."))
+
+
+def computed_in(module: nn.Module) -> dict[str, Computed]:
+    """Name of an attribute of a module to what it computes it from: `torch.nn.utils.parametrize`, or its hooks.
+
+    Hooks (`torch.nn.utils.weight_norm`, `spectral_norm`, `prune`) keep `weight` as a plain tensor beside
+    `weight_g` and `weight_v`, or `weight_orig`.
+    """
+    found: dict[str, tuple[nn.Parameter, ...]] = {}
+    for name, parametrization in (module._modules.get("parametrizations") or nn.ModuleDict()).named_children():
+        found[name] = tuple(parametrization.parameters())
+    for name, value in vars(module).items():
+        if isinstance(value, Tensor):
+            own = ((other, p) for other, p in module._parameters.items() if p is not None)
+            found[name] = tuple(p for other, p in own if other.startswith(f"{name}_"))
+    result = {}
+    for name, parameters in found.items():
+        if parameters:
+            shape = tuple(getattr(module, name).shape)
+            result[name] = Computed(shape, parameters, partial(getattr, module, name))
+    return result
 
 
 def parameter_uses(graph: ModelGraph) -> ParameterUses:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import copy
 from collections.abc import Container, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, TypeVar
@@ -14,6 +13,7 @@ from torch import nn
 from paretobit.data.calibration import Calibration
 from paretobit.graph import ModelGraph
 from paretobit.models import resized
+from paretobit.nn.copies import copy_of
 from paretobit.passes.layers.assignment import Assignment
 from paretobit.registry import Registry
 from paretobit.schemas import FromSignature, check
@@ -182,7 +182,7 @@ class BoundSpace(abc.ABC):
 
 def copied(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode, without gradients."""
-    model = copy.deepcopy(model)
+    model = copy_of(model)
     for parameter in model.parameters():
         parameter.grad = None
     return model.eval()

@@ -1,12 +1,12 @@
 """Configurations that are set on a model as it is, one after the other on one private copy."""
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 from torch import nn
 
+from paretobit.nn.copies import copy_of
 from paretobit.runtime import seed_everything
 from paretobit.spaces import BoundSpace
 from paretobit.spaces.knobs import Config
@@ -53,7 +53,7 @@ class Applied:
         if self._restorer is None:
             yield model
         elif model is not self._model:  # of another shape, and soon forgotten
-            yield copy.deepcopy(model)
+            yield copy_of(model)
         else:
             self._restorer.see()
             try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import statistics
@@ -16,6 +15,7 @@ from torch.utils.benchmark import timer
 
 from paretobit.errors import BadInput, ParetoBitError
 from paretobit.models import build, input_dtype, read_manifest
+from paretobit.nn.copies import copy_of
 from paretobit.report.benchmark import Benchmark, Timing
 from paretobit.runtime import device as device_named
 from paretobit.runtime import one_thread, seeded
@@ -170,7 +170,7 @@ def benchmark(
     if len(x) == 0:
         raise BadInput("no rows to run")
     place = wanted.place
-    model = copy.deepcopy(model).eval().to(place)
+    model = copy_of(model).eval().to(place)
     timings: list[Timing] = []
     skipped: dict[str, str] = {}
     with one_thread(), torch.no_grad(), seeded(wanted.seed):

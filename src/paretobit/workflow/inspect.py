@@ -1,6 +1,5 @@
 """A look at a model: graph, quantised types, costs."""
 
-import copy
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from paretobit.graph import WidthGroups, trace, width_groups
 from paretobit.models import build, read_manifest
 from paretobit.models.huggingface import example_input
 from paretobit.nn import Quantized
+from paretobit.nn.copies import copy_of
 from paretobit.passes.analysis import (
     CONVENTIONS,
     CostReport,
@@ -90,7 +90,7 @@ def beside_float(
 ) -> tuple[tuple[TypeSummary, ...], tuple[LayerComparison, ...]]:
     """A saved model (as in `load_saved`) beside its float model: types changed, and layer by layer."""
     quantised, source = load_saved(path, model)
-    plain = copy.deepcopy(quantised)
+    plain = copy_of(quantised)
     after = trace(quantised, example_input(quantised, tuple(source["input_shape"])))
     for module in plain.modules():
         if isinstance(module, Quantized):

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph, Node
-from paretobit.passes.layers.quantizable import check_slots, has_weights, possible_slots_at, slots_at
+from paretobit.passes.layers.quantizable import check_slots, has_weights, possible_slots_at, slots_at, why_not
 from paretobit.passes.layers.selection import By, candidates, compiled, path_of, select
 
 FIRST, LAST = "first", "last"
@@ -22,7 +22,7 @@ class LayerChoice:
             looked up takes an entry of its own, not that of its type or of a pattern.
 
     Attributes:
-        left: Name of each node that a pattern matches and that cannot take the entry, and why.
+        left: Name of each node that a type or pattern means and that cannot take the entry, and why.
 
     Raises:
         BadInput: What is to be skipped matches nothing, or there is no layer with weights.
@@ -59,14 +59,13 @@ class LayerChoice:
         """
         written = tuple(written)
         nodes = select(self._graph, self._by, key, functions=True)
-        if self._by == "regex":
-            nodes = self._able(nodes, written)
-        for node in nodes:
-            check_slots(self._graph, node, written)
         kept = tuple(node for node in nodes if self._is_free(node))
         if not kept:
             raise BadInput("everything this key means is skipped, or is first or last", found=key)
+        if self._by != "name":
+            kept = self._able(kept, written)
         for node in kept:
+            check_slots(self._graph, node, written)
             self._take(node, key)
         return kept
 
@@ -91,16 +90,18 @@ class LayerChoice:
         self._taken[path] = key
 
     def _able(self, nodes: tuple[Node, ...], written: tuple[str, ...]) -> tuple[Node, ...]:
-        """Those that can be quantised, and of functions those that have the slots; all where none can."""
-        able = []
+        """Those that can be quantised, and of a pattern's functions those with the slots; all where none can."""
+        able, left = [], {}
         for node in nodes:
             absent = [slot for slot in written if slot not in possible_slots_at(self._graph, node)]
             if not slots_at(self._graph, node):
-                continue  # among what is unsupported
-            if absent and node.kind != "call_module":
-                self.left[node.name] = f"the function {node.op} has no slot '{absent[0]}'"
+                left[node.name] = why_not(self._graph, node) or "there is nothing to quantise"
+            elif absent and node.kind != "call_module" and self._by == "regex":
+                left[node.name] = f"the function {node.op} has no slot '{absent[0]}'"
             else:
                 able.append(node)
+        if able:
+            self.left |= left
         return tuple(able) or nodes
 
     def _end(self, end: str) -> Node:

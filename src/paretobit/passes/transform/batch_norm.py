@@ -1,6 +1,5 @@
 """BatchNorm: folded into the layer before it, and its statistics estimated again."""
 
-import copy
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from paretobit.errors import BadInput
 from paretobit.formats import FULL
 from paretobit.graph import Example, ModelGraph, Node, at_rest
 from paretobit.nn import LAYERS, Quantized
+from paretobit.nn.copies import copy_of
 from paretobit.nn.masks import masks_in
 from paretobit.passes.layers.selection import select
 from paretobit.passes.registry import PASSES
@@ -72,7 +72,7 @@ def fold_batch_norm(graph: ModelGraph, settings: Mapping[str, Any]) -> tuple[Mod
         BadInput: An unknown key, or a name in `skip` that is no BatchNorm of the model.
     """
     skip = _skipped(graph, settings)
-    model = copy.deepcopy(graph.model)
+    model = copy_of(graph.model)
     folded: dict[str, str] = {}
     refused: dict[str, str] = {}
     changed: dict[str, Node] = {}
@@ -143,7 +143,7 @@ def recalibrate_batch_norm(graph: ModelGraph, batches: Iterable[Example]) -> tup
     Raises:
         BadInput: There is no batch, or one with a single value a channel.
     """
-    model = copy.deepcopy(graph.model)
+    model = copy_of(graph.model)
     return graph.with_model(model), reestimate_batch_norm(model, batches)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from paretobit.formats.scaled_integer import CLIPPINGS
 from paretobit.graph import Example, ModelGraph, at_rest
 from paretobit.graph.operations import OPERATIONS
 from paretobit.nn import Quantized
+from paretobit.nn.copies import copy_of
 from paretobit.nn.functions import read_site
 from paretobit.passes.layers.assignment import apply_assignment, assignment_of, instrument_layers
 from paretobit.passes.registry import PASSES
@@ -54,7 +54,7 @@ def calibrate(
         BadInput: No such layer or slot, no batch, a layer that did not run, or scales that data
             cannot fix: per row of a batch, or per group.
     """
-    model = copy.deepcopy(graph.model if isinstance(graph, ModelGraph) else graph)
+    model = copy_of(graph.model if isinstance(graph, ModelGraph) else graph)
     layers = _layers(model, candidates)
     streams: dict[tuple[str, str], dict[_Layout, _Stream]] = {}
     found: Calibrated = {}
@@ -89,7 +89,7 @@ def freeze_scales(graph: ModelGraph, batches: Iterable[Example]) -> tuple[ModelG
         path: {slot: [f] for slot, f in slots.items() if _needs_data(f, False)} for path, slots in carried.items()
     }
     fixed = calibrate(graph, batches, {path: slots for path, slots in candidates.items() if slots})
-    model = copy.deepcopy(graph.model)
+    model = copy_of(graph.model)
     frozen = {
         path: {**carried[path], **{slot: of[carried[path][slot]] for slot, of in slots.items()}}
         for path, slots in fixed.items()
@@ -355,7 +355,7 @@ class Observed:
         return self._seen[layout][path, slot].fit(number_format)
 
     def _watched(self, layout: _Layout) -> dict[tuple[str, str], _Stream]:
-        model = copy.deepcopy(self._graph.model)
+        model = copy_of(self._graph.model)
         layers = _layers(model, {path: dict.fromkeys(slots, ()) for path, slots in self._slots.items()})
         streams = {(p, s): _Stream(layout, f"{p}.{s}") for p, slots in self._slots.items() for s in slots}
         for stream in streams.values():

@@ -1,6 +1,5 @@
 """Quantise layers and functions: choose them by type, name or pattern, and set a format in each slot."""
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
@@ -11,6 +10,7 @@ from paretobit.errors import BadInput, under
 from paretobit.formats import Format
 from paretobit.graph import ModelGraph, Node
 from paretobit.graph.operations import row_of
+from paretobit.nn.copies import copy_of
 from paretobit.passes.layers.assignment import apply_assignment
 from paretobit.passes.layers.choice import FIRST, LAST, LayerChoice
 from paretobit.passes.layers.entries import EntrySettings, slot_formats, split_entry
@@ -72,7 +72,7 @@ def quantize(graph: ModelGraph, settings: QuantizeSettings) -> tuple[ModelGraph,
     """
     choice = _choice(graph, settings)
     assignment = _resolve(graph, settings, choice)
-    model = copy.deepcopy(graph.model)
+    model = copy_of(graph.model)
     apply_assignment(model, assignment)
     text = {path: {slot: str(f) for slot, f in slots.items()} for path, slots in assignment.items()}
     return graph.with_model(model), {"assignment": text, "unsupported": unsupported(graph) | choice.left}
