@@ -1,7 +1,7 @@
 """Which operation reads which parameter, through which views, and in which layout its format sees it."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
@@ -12,11 +12,12 @@ from torch.nn.utils.parametrize import ParametrizationList
 from paretobit.formats import FULL, Format
 from paretobit.graph import ModelGraph, Node
 from paretobit.graph.computed import computed_weights, value_of
+from paretobit.graph.operations import Operand
 from paretobit.graph.ops import is_leaf
 from paretobit.graph.readings import parameters_at, readings, replayed
-from paretobit.nn.functions import outputs_first
-from paretobit.nn.layers import layer_for, possible_slots
-from paretobit.nn.quantized import Quantized, as_quantised, slot_of_parameter
+from paretobit.nn.functions import laid_out
+from paretobit.nn.layers import lies_transposed, possible_slots
+from paretobit.nn.quantized import slot_of_parameter, swap_channels
 
 Formats = Mapping[str, Mapping[str, Format]]
 
@@ -51,6 +52,7 @@ class ParameterUse:
         why: Why no format reaches it there; None where one does.
         layer: The layer that owns it; None where a function reads it.
         computed: What is read in the place of the parameter; None where it is the parameter.
+        operand: Of the function that reads it.
     """
 
     path: str
@@ -63,6 +65,7 @@ class ParameterUse:
     why: str | None = None
     layer: nn.Module | None = field(default=None, repr=False, compare=False)
     computed: Computed | None = field(default=None, repr=False, compare=False)
+    operand: Operand | None = None
 
     @property
     def full_shape(self) -> tuple[int, ...]:
@@ -75,12 +78,35 @@ class ParameterUse:
         As it lies where the graph does not tell the layout.
         """
         if self.layer is not None:
-            quantised = type(self.layer) if isinstance(self.layer, Quantized) else layer_for(type(self.layer))
-            return value if quantised is None else as_quantised(self.layer, quantised, self.slot, value)
+            turned = self.slot == "weight" and lies_transposed(self.layer)
+            return swap_channels(value, int(getattr(self.layer, "groups", 1))) if turned else value
+        seen = self._seen(value)
+        return value if seen is None else laid_out(self.operand, seen)
+
+    def _seen(self, value: Tensor) -> Tensor | None:
+        """What the views show, what they repeat once; None where the graph does not tell."""
         seen = replayed(self.views, value, self.output)
-        if seen is None or self.node is None or seen.numel() > value.numel():
-            return value
-        return outputs_first(self.node.op, self.slot, seen)
+        if seen is None or seen.numel() <= value.numel():
+            return seen
+        for axis in range(seen.dim()):
+            if seen.stride(axis) == 0:
+                seen = seen.narrow(axis, 0, 1)
+        return seen if seen.numel() <= value.numel() else None
+
+    @cached_property
+    def is_told(self) -> bool:
+        """Whether the graph tells what of the parameter is read, and in which layout."""
+        return self.layer is not None or self._seen(torch.empty(self.full_shape, device="meta")) is not None
+
+    @property
+    def layout(self) -> str:
+        """The same for two uses that read the same in the same layout."""
+        if self.layer is not None:
+            turned = self.slot == "weight" and lies_transposed(self.layer)
+            return f"in groups of {getattr(self.layer, 'groups', 1)}" if turned else ""
+        operand = self.operand
+        told = operand is not None and operand.slot == "weight" and (operand.terms or operand.groups)
+        return str((self.views, self.output, operand)) if self.views or told else ""
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -140,9 +166,16 @@ class Stored:
         found = {formats.get(use.site, {}).get(use.slot, FULL) for use in self.uses}
         return formats.get(self.home, {}) if len(found) == 1 else {}
 
+    def why_float_in(self, slots: Mapping[str, Format]) -> str | None:
+        """Why it is stored at full precision under formats of its home that it could have; None where it is not."""
+        if self.why_float is not None:
+            return self.why_float
+        shares = slots.get(self.uses[0].slot, FULL).traits.scale != "none"
+        return self._pieces.conflict if shares else None
+
     def format(self, slots: Mapping[str, Format]) -> Format:
         """The format it is stored in under the formats of its home: those of its readings agree."""
-        return FULL if self.why_float is not None else slots.get(self.uses[0].slot, FULL)
+        return FULL if self.why_float_in(slots) is not None else slots.get(self.uses[0].slot, FULL)
 
     def parts(self, slots: Mapping[str, Format]) -> list[tuple[Format, tuple[int, ...]]]:
         """Formats and shapes in which it is stored under the formats of its home: mostly one.
@@ -152,18 +185,54 @@ class Stored:
         number_format = self.format(slots)
         if number_format is FULL:
             return [(FULL, self.shape)]
-        rest = self.elements - sum(math.prod(shape) for shape in self._shapes)
-        return [(number_format, shape) for shape in self._shapes] + ([(FULL, (rest,))] if rest > 0 else [])
+        unread = self._pieces.unread
+        return [(number_format, shape) for shape in self._pieces.shapes] + ([(FULL, (unread,))] if unread else [])
 
     def bits(self, slots: Mapping[str, Format]) -> int:
         """Bits that storing it takes under the formats of its home."""
         return sum(number_format.bits(shape) for number_format, shape in self.parts(slots))
 
     @cached_property
-    def _shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shapes in which it is read: one where somebody reads all of it."""
-        whole = [use.shape for use in self.uses if use.whole]
-        return tuple(whole[:1] or {str((use.views, use.output)): use.shape for use in self.uses}.values())
+    def _pieces(self) -> "_Pieces":
+        return _Pieces.of(self.uses, self.shape)
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """The parts in which a tensor is stored, each in the layout in which it is read.
+
+    Attributes:
+        shapes: Of the parts.
+        unread: Elements that nobody reads.
+        conflict: Why formats that share scales between elements cannot store it once; None where they can.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    unread: int
+    conflict: str | None = None
+
+    @classmethod
+    def of(cls, uses: Sequence[ParameterUse], shape: tuple[int, ...]) -> "_Pieces":
+        """The parts of a tensor of this shape that these uses read."""
+        untold = [use for use in uses if not use.is_told]
+        if untold:
+            return cls((shape,), 0, f"the graph does not tell in which layout '{untold[0].site}' reads it")
+        distinct = list({use.layout: use for use in uses}.values())
+        if len(distinct) == 1:
+            return cls((distinct[0].shape,), math.prod(shape) - math.prod(distinct[0].shape))
+        places = torch.arange(math.prod(shape), dtype=torch.int32).view(shape)
+        pieces: list[Tensor] = []
+        read = torch.zeros(math.prod(shape), dtype=torch.bool)
+        for use in distinct:
+            own = use.laid_out(places)
+            if any(own.shape == other.shape and torch.equal(own, other) for other in pieces):
+                continue
+            if read[own.flatten()].any():
+                sites = f"'{uses[0].site}' and '{use.site}'"
+                return cls((shape,), 0, f"{sites} read it in ways that cannot share the scales of one stored tensor")
+            read[own.flatten()] = True
+            pieces.append(own)
+        return cls(tuple(tuple(piece.shape) for piece in pieces), int((~read).sum()))
 
 
 class ParameterUses:
@@ -233,7 +302,7 @@ def _of_functions(graph: ModelGraph) -> Iterator[ParameterUse]:
             made[root.name] = Computed(root.output_shapes[0], parameters, partial(value_of, graph, root.name))
         found = (site, reading.slot, reading.node, reading.views, reading.output, reading.why)
         computed = None if root is None else made[root.name]
-        yield ParameterUse(reading.path, named[reading.path], *found, computed=computed)
+        yield ParameterUse(reading.path, named[reading.path], *found, computed=computed, operand=reading.operand)
 
 
 def _of_layers(graph: ModelGraph) -> Iterator[ParameterUse]:
