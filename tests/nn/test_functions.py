@@ -99,11 +99,7 @@ CALLS = {  # function: the call, shapes of what it takes, and the slot of each
         [D, W],
     ),
     "conv_transpose1d": (lambda x, w, b: F.conv_transpose1d(x, w, b, 2), [(2, 3, 8), (3, 4, 3), (4,)], [D, W, B]),
-    "conv_transpose2d": (
-        lambda x, w: F.conv_transpose2d(x, w, groups=2),
-        [(2, 4, 5, 6), (4, 3, 2, 3)],
-        [D, W],
-    ),
+    "conv_transpose2d": (lambda x, w: F.conv_transpose2d(x, w, groups=2), [(2, 4, 5, 6), (4, 3, 2, 3)], [D, W]),
     "conv_transpose3d": (F.conv_transpose3d, [(2, 3, 4, 4, 4), (3, 4, 2, 2, 2), (4,)], [D, W, B]),
     "addmv": (torch.addmv, [(3,), (3, 4), (4,)], [B, D, W]),
     "addbmm": (torch.addbmm, [(5,), (2, 3, 4), (2, 4, 5)], [B, D, W]),

@@ -53,6 +53,14 @@ def shows_parameter(value: Any) -> bool:
     return isinstance(value, nn.Parameter) or (isinstance(value, Tensor) and isinstance(value._base, nn.Parameter))
 
 
+def shown_once(value: Tensor) -> Tensor:
+    """A tensor without what `expand` repeats; itself where nothing is repeated."""
+    for axis, size in enumerate(value.shape):
+        if value.stride(axis) == 0 and size > 1:
+            value = value.narrow(axis, 0, 1)
+    return value
+
+
 def laid_out(operand: Operand | None, value: Tensor) -> Tensor:
     """An operand of a function in the layout in which its format sees it: of a weight `(outputs, terms)`.
 
@@ -125,6 +133,9 @@ class QuantizedFunction(Quantized):
         number_format, source = self.slots[slot], value if value._base is None else value._base
         if number_format is FULL:
             return value
+        once = shown_once(value) if slot == "weight" else value
+        if once is not value:
+            return self.operand(operand, once).expand(value.shape)
         stored = slot != "data_in" and isinstance(source, nn.Parameter)
 
         def quantize(x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from paretobit.graph.computed import computed_weights, value_of
 from paretobit.graph.operations import Operand
 from paretobit.graph.ops import is_leaf
 from paretobit.graph.readings import parameters_at, readings, replayed
-from paretobit.nn.functions import laid_out
+from paretobit.nn.functions import laid_out, shown_once
 from paretobit.nn.layers import lies_transposed, possible_slots
 from paretobit.nn.quantized import slot_of_parameter, swap_channels
 
@@ -86,12 +86,8 @@ class ParameterUse:
     def _seen(self, value: Tensor) -> Tensor | None:
         """What the views show, what they repeat once; None where the graph does not tell."""
         seen = replayed(self.views, value, self.output)
-        if seen is None or seen.numel() <= value.numel():
-            return seen
-        for axis in range(seen.dim()):
-            if seen.stride(axis) == 0:
-                seen = seen.narrow(axis, 0, 1)
-        return seen if seen.numel() <= value.numel() else None
+        once = seen if seen is None or self.slot != "weight" else shown_once(seen)
+        return once if once is None or once.numel() <= value.numel() else None
 
     @cached_property
     def is_told(self) -> bool:

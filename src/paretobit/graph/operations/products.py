@@ -91,7 +91,14 @@ _SUMMED = operands(("bias", 0, "input self"), ("data_in", 1, "batch1"), ("weight
 _SUMMED = tuple(o if o.slot == "bias" else replace(o, terms=(0, 3 - o.position)) for o in _SUMMED)
 rows("product", "addbmm", _SUMMED, either_way=True, cost="contraction of all")
 rows("product", "einsum", _TENSORS, arrange=_einsum, either_way=True, cost="einsum")
-rows("product", "tensordot", _product(("data_in", 0, "a"), ("weight", 1, "b")), arrange=_tensordot, either_way=True, cost="tensordot")
+rows(
+    "product",
+    "tensordot",
+    _product(("data_in", 0, "a"), ("weight", 1, "b")),
+    arrange=_tensordot,
+    either_way=True,
+    cost="tensordot",
+)
 _PAIR = operands(("data_in", 0, "input1"), ("data_in", 1, "input2"), ("weight", 2, "weight"), ("bias", 3, "bias"))
 rows("product", "bilinear", _PAIR, cost="bilinear")
 rows("product", "grouped_mm", _GROUPED, cost="contraction")

@@ -4,7 +4,14 @@ from collections.abc import Iterable, Sequence
 
 from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph, Node
-from paretobit.passes.layers.quantizable import check_slots, has_weights, possible_slots_at, slots_at, why_not
+from paretobit.passes.layers.quantizable import (
+    check_slots,
+    has_weights,
+    possible_slots_at,
+    reads_weights,
+    slots_at,
+    why_not,
+)
 from paretobit.passes.layers.selection import By, candidates, compiled, path_of, select
 
 FIRST, LAST = "first", "last"
@@ -31,7 +38,7 @@ class LayerChoice:
     def __init__(self, graph: ModelGraph, by: By, skip: Sequence[str] = (), ends: Iterable[str] = ()) -> None:
         self._graph, self._by = graph, by
         self._taken: dict[str, str] = {}
-        self._skipped = {path_of(node): text for text in skip for node in meant(graph, text, "skip")}
+        self._skipped = {path_of(node): text for text in skip for node in _skipped(graph, text)}
         self.left: dict[str, str] = {}
         self._ends = {path_of(self._end(end)): end for end in ends}
 
@@ -70,8 +77,9 @@ class LayerChoice:
         return kept
 
     def rest(self) -> tuple[Node, ...]:
-        """The layers that can be quantised and that nothing else chose; functions are chosen by a key only."""
-        free = (n for n in self._graph.layers if slots_at(self._graph, n))
+        """What can be quantised and nothing else chose: layers, and functions that read weights as layers do."""
+        able = (n for n in candidates(self._graph, functions=True) if slots_at(self._graph, n))
+        free = (n for n in able if n.kind == "call_module" or reads_weights(self._graph, n))
         return tuple(n for n in free if path_of(n) not in {*self._taken, *self._skipped, *self._ends})
 
     def _is_free(self, node: Node) -> bool:
@@ -114,6 +122,18 @@ class LayerChoice:
     def skipped(self) -> frozenset[str]:
         """Paths of what stays float whatever a key says."""
         return frozenset(self._skipped)
+
+
+def _skipped(graph: ModelGraph, text: str) -> tuple[Node, ...]:
+    """What a text leaves out: nothing where it is a module that calls nothing which could be quantised."""
+    others = {name for node in graph if node.is_call for name in (node.name, path_of(node))}
+    modules = {path for path, _ in graph.model.named_modules(remove_duplicate=False) if path}
+    try:
+        return meant(graph, text, "skip")
+    except BadInput:
+        if text in others | modules:
+            return ()
+        raise
 
 
 REGEX = "regex:"

@@ -29,8 +29,8 @@ class QuantizeSettings:
     Attributes:
         by: How the keys of `entries` choose layers.
         entries: Key to entry, in the reports' words: `{"linear": {"name": "integer", "data_in_width": 8}}`.
-        default: Entry for every layer that can be quantised and that no key chooses; functions are
-            chosen by a key only.
+        default: Entry for every layer that can be quantised and that no key chooses; of functions for
+            those that read a parameter of the model as a layer does, others are chosen by a key only.
         skip: Names, paths or patterns of layers that stay float whatever else is said; the path of
             a module means all within it.
         first: Entry for the first layer with weights that are multiplied or looked up, in place of
