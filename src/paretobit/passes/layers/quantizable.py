@@ -76,7 +76,7 @@ def why_not(graph: ModelGraph, node: Node) -> str | None:
     if not node.is_call or row_of(node.op).nothing_to_quantize:
         return None
     if node.kind == "call_module":
-        return None if slots_at(graph, node) else f"{graph.original_type(node)} has no quantised layer"
+        return None if slots_at(graph, node) else f"{type(graph.module(node)).__name__} has no quantised layer"
     if not OPERATIONS.operands(node.op):
         return f"the function {node.op} cannot be quantised"
     if _is_step(graph, node):
@@ -112,7 +112,8 @@ def check_slots(graph: ModelGraph, node: Node, slots: Iterable[str]) -> None:
     """Refuse a node that cannot be quantised, and slots that its operation never has."""
     if not slots_at(graph, node):
         if node.kind == "call_module":
-            raise BadInput(f"layer '{node.name}' is a {graph.original_type(node)}, which cannot be quantised")
+            kind = type(graph.module(node)).__name__
+            raise BadInput(f"layer '{node.name}' is a {kind}, which cannot be quantised")
         raise BadInput(f"'{node.name}' cannot be quantised: {why_not(graph, node)}")
     possible = possible_slots_at(graph, node)
     for slot in slots:
