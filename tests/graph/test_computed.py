@@ -1,4 +1,4 @@
-"""Weights that are computed from parameters only: each is one tensor, counted and zero as the delivered model has it."""
+"""Weights that are computed from parameters only: each is one tensor, counted as the delivered model has it."""
 
 import random
 

@@ -125,7 +125,7 @@ def test_one_that_cannot_be_quantised_is_left_out_and_named(settings):
     _, info = quantize(graph(), settings)
     assert set(info["assignment"]) >= {"0", "2.linear", "3"}
     assert "1" not in info["assignment"]
-    assert info["unsupported"]["1"] == "a Named has no quantised layer"
+    assert info["unsupported"]["1"] == "Named has no quantised layer"
     with pytest.raises(BadInput, match="'1' is a Named, which cannot be quantised"):
         quantize(graph(), QuantizeSettings("name", {"1": ENTRY}))
 
