@@ -48,6 +48,11 @@ def _standardised(x, w):
     return F.linear(x, weight)
 
 
+def _normalised(x, w):
+    weight = F.batch_norm(w[None].reshape(1, WIDTH, -1), None, None, training=True, momentum=0.0)
+    return F.linear(x, weight.reshape_as(w))
+
+
 def _parametrised_own():
     own = Own(F.linear, (WIDTH, WIDTH))
     parametrize.register_parametrization(own, "p0", Symmetric())
@@ -74,6 +79,7 @@ BLOCKS = {
     "pruned rows": lambda: prune.random_structured(linear(), "weight", 0.25, 0),
     "times scale": lambda: Own(lambda x, w, s: F.linear(x, w * s), SQUARE, (WIDTH, 1)),
     "standardised": lambda: Own(_standardised, SQUARE),
+    "normalised": lambda: Own(_normalised, SQUARE),
     "low rank added": lambda: Own(lambda x, w, a, b: F.linear(x, w + 2 * (a @ b)), SQUARE, (WIDTH, 2), (2, WIDTH)),
     "joined": lambda: Own(lambda x, a, b: x @ torch.cat([a, b], 1), (WIDTH, 3), (WIDTH, WIDTH - 3)),
     "cut off": lambda: Own(lambda x, w: F.linear(x, F.softshrink(w.clamp(-1, 1), 0.5)), SQUARE),
@@ -126,7 +132,7 @@ def test_sizes_and_zeros_are_those_of_the_tensors_that_the_delivered_model_compu
     products = [row for node, row in zip(graph, report.rows, strict=True) if path_of(node) in formats]
     for row, weight in zip(products, captured.weights, strict=True):
         assert torch.equal(number_format.quantize(weight), weight) or not number_format.traits.idempotent
-        assert row.sparsity == pytest.approx((weight == 0).double().mean().item(), abs=1e-6), (names, row.name)
+        assert row.sparsity == pytest.approx((weight == 0).double().mean().item(), abs=1e-6), (names, row.node)
 
 
 def test_a_graph_of_one_run_finds_the_same_weights():

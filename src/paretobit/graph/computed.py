@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils._pytree import tree_leaves
 
 from paretobit.graph.model_graph import ModelGraph, Node, Ref, filled
 from paretobit.graph.operations import PARAMETRIZATION, row_of
@@ -159,8 +158,9 @@ def _function(graph: ModelGraph, node: Node) -> Callable[..., Any]:
     other = node.args[1] if len(node.args) > 1 else None
     if graph.method == "run" and node.op in _REFLECTED and isinstance(other, int | float):
         raise LookupError(node.op)
-    takes = any(isinstance(leaf, Ref) for leaf in tree_leaves(node.args[:1]))
-    places = (Tensor, torch, F, operator) if takes and not isinstance(node.args[0], tuple) else (torch, F, operator)
+    places: tuple[Any, ...] = (F, torch, operator, Tensor)
+    if node.kind == "call_method":
+        places = (Tensor,)
     found: Any = next(getattr(place, node.op) for place in places if hasattr(place, node.op))
     result: Callable[..., Any] = found if callable(found) else found.__get__
     return result

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from paretobit.formats import FULL, Format
-from paretobit.graph import ModelGraph, Node
+from paretobit.graph import ModelGraph, Node, at_rest
 from paretobit.graph.computed import computed_weights, value_of
 from paretobit.graph.operations import Operand
 from paretobit.graph.ops import is_leaf
@@ -347,8 +347,22 @@ def computed_in(module: nn.Module) -> dict[str, Computed]:
     for name, parameters in found.items():
         if parameters:
             shape = tuple(getattr(module, name).shape)
-            result[name] = Computed(shape, parameters, partial(getattr, module, name))
+            result[name] = Computed(shape, parameters, partial(_computed_now, module, name))
     return result
+
+
+def _computed_now(module: nn.Module, name: str) -> Tensor:
+    """An attribute as the module computes it; what its hooks keep may be of an earlier run."""
+    own = vars(module)
+    before = own.get(name)
+    with at_rest(module), torch.no_grad():
+        for hook in module._forward_pre_hooks.values() if before is not None else ():
+            if type(hook).__module__.startswith("torch.nn.utils."):
+                hook(module, ())
+        value: Tensor = getattr(module, name)
+    if before is not None:
+        own[name] = before
+    return value
 
 
 def parameter_uses(graph: ModelGraph) -> ParameterUses:

@@ -51,14 +51,26 @@ class Operand:
 
 @dataclass(frozen=True)
 class Switch:
-    """An argument on which a side effect depends: it happens where the argument is true."""
+    """An argument on which a side effect depends: it happens where the argument is true.
+
+    Attributes:
+        position: Of the argument.
+        names: Of the argument.
+        default: What it is where it is not given.
+        changed: Position and name of the argument that the effect is on: without it there is none.
+    """
 
     position: int
     names: tuple[str, ...]
     default: bool = False
+    changed: tuple[int, str] | None = None
 
     def is_on(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
         """Whether a call has the effect; what is not known to be off counts as on."""
+        if self.changed is not None:
+            place, name = self.changed
+            if (args[place] if place < len(args) else kwargs.get(name)) is None:
+                return False
         if self.position < len(args):
             return bool(args[self.position])
         return bool(next((kwargs[name] for name in self.names if name in kwargs), self.default))
