@@ -135,7 +135,10 @@ def test_everything_can_be_skipped_by_name_path_module_or_pattern(skip):
     choice = LayerChoice(graph(), "type", [skip])
     paths = [node.site for node in choice.by_key("linear", ("weight",))]
     assert paths == ["0", "3"] if "2" in skip or skip == "linear" else ["0", "2.linear", "3"]
-    assert Quantize(seed={"linear": {"weight_width": [2, 4]}}, skip=[skip]).bind(graph()).tree.size == 2 ** len(paths)
+    bound = Quantize(seed={"linear": {"weight_width": [2, 4]}}, skip=[skip]).bind(graph())
+    assert bound.tree.size == 2 ** len(paths)
+    left = {} if skip == "1" else {"1": "Named has no quantised layer"}
+    assert {dropped.knob: dropped.reason for dropped in bound.dropped} == left
 
 
 def test_a_skip_that_means_nothing_is_refused():

@@ -99,11 +99,13 @@ class LayerChoice:
 
     def _able(self, nodes: tuple[Node, ...], written: tuple[str, ...]) -> tuple[Node, ...]:
         """Those that can be quantised, and of a pattern's functions those with the slots; all where none can."""
-        able, left = [], {}
+        able: list[Node] = []
+        left: dict[str, str] = {}
         for node in nodes:
             absent = [slot for slot in written if slot not in possible_slots_at(self._graph, node)]
+            reason = why_not(self._graph, node)
             if not slots_at(self._graph, node):
-                left[node.name] = why_not(self._graph, node) or "there is nothing to quantise"
+                left |= {node.name: reason} if reason is not None else {}
             elif absent and node.kind != "call_module" and self._by == "regex":
                 left[node.name] = f"the function {node.op} has no slot '{absent[0]}'"
             else:
