@@ -1,5 +1,6 @@
 """Where a parameter is read, and in which layout: sizes and zeros are those of what the model computes with."""
 
+import copy
 import random
 
 import pytest
@@ -16,6 +17,7 @@ from paretobit.passes.analysis import cost, owners
 from paretobit.passes.layers.assignment import apply_assignment
 from paretobit.passes.layers.quantizable import slots_at
 from paretobit.passes.layers.selection import candidates, path_of
+from paretobit.spaces import Quantize
 from paretobit.spaces.ties import shared_parameters
 
 WIDTH = 8
@@ -114,6 +116,8 @@ class Model(nn.Module):
             x = block(x)
         if self.tied == "linear":
             return F.linear(x, self.first.weight)
+        if self.tied == "einsum":
+            return torch.einsum("btd,vd->btv", x, self.first.weight)
         return x @ self.first.weight.T if self.tied == "T" else x
 
 
@@ -191,11 +195,20 @@ def test_a_graph_of_one_run_tells_the_same_readings_as_one_of_symbols(name):
     assert one == other
 
 
-@pytest.mark.parametrize("tied", ["linear", "T"])
-def test_a_tied_weight_is_one_tie_however_it_is_read(tied):
-    graph = trace(Model(["linear layer"], tied), torch.zeros(2, 5, WIDTH))
+@pytest.mark.parametrize(("tied", "site"), [("linear", "linear"), ("T", "matmul"), ("einsum", "einsum")])
+def test_a_tied_weight_is_one_tie_however_it_is_read(tied, site):
+    torch.manual_seed(0)
+    model, x = Model(["linear layer"], tied).eval(), torch.randn(2, 5, WIDTH)
+    graph = trace(model, x)
     (places,) = shared_parameters(graph)
-    assert list(places) == [("first", "weight"), ("linear" if tied == "linear" else "matmul", "weight")]
+    assert list(places) == [("first", "weight"), (site, "weight")]
+    bound = Quantize(by="name", seed={"first": {"weight": ["scaled_integer(width=2, per=channel)"]}}).bind(graph)
+    formats = bound.formats(bound.tree.at(0))
+    once = copy.deepcopy(model)
+    once.first.weight.data = formats["first"]["weight"].quantize(once.first.weight.data)
+    with torch.no_grad():
+        assert torch.equal(bound.apply(bound.prepare(), bound.tree.at(0))(x), once(x))
+    assert cost(graph, formats=formats).total("stored_bytes") == (64 * 2 + 8 * 32 + 8 * 32 + 72 * 32) / 8
 
 
 def test_readings_that_do_not_agree_on_a_format_leave_the_stored_tensor_in_float():
