@@ -21,6 +21,7 @@ from paretobit.passes.analysis import cost, owners
 from paretobit.passes.layers.quantizable import unsupported
 from paretobit.passes.layers.selection import path_of
 from paretobit.passes.transform import QuantizeSettings, quantize
+from paretobit.spaces.ties import shared_parameters
 
 WIDTH = 8
 
@@ -181,3 +182,33 @@ def test_scales_of_two_layouts_cannot_be_shared_by_one_stored_tensor():
         assert (one.why_float_in(slots) is None) == (bits == 4)
     assert "one stored tensor" in one.why_float_in({"weight": parse("ternary")})
     assert one.format({}) is FULL
+
+
+class Tied(nn.Module):
+    """A layer whose weight is read again, as it is made or as its original."""
+
+    def __init__(self, original):
+        super().__init__()
+        self.layer, self.original = parametrizations.weight_norm(linear()), original
+
+    def forward(self, x):
+        original = self.layer.parametrizations.weight.original1
+        return self.layer(x) @ (original if self.original else self.layer.weight).T
+
+
+@pytest.mark.parametrize("original", [False, True])
+def test_a_computed_weight_that_is_read_again_is_one_tied_tensor_and_its_original_is_another(original):
+    torch.manual_seed(0)
+    model, x = Tied(original).eval(), torch.randn(2, 5, WIDTH)
+    graph, number_format = trace(model, x), parse("scaled_integer(width=3, per=channel)")
+    new, info = quantize(graph, QuantizeSettings(default={"weight": number_format}))
+    assert set(info["assignment"]) == {"layer", "matmul"}
+    formats = {path: {"weight": number_format} for path in info["assignment"]}
+    first = parameter_uses(graph).stored[0]
+    weight = number_format.quantize(model.layer.weight)
+    if original:
+        assert "what is computed from it" in first.why_float_in(formats["layer"])
+    else:
+        assert torch.equal(new.model(x), F.linear(x, weight) @ weight.T)
+        assert shared_parameters(graph)[0].keys() == {("layer", "weight"), ("matmul", "weight")}
+        assert cost(graph, formats=formats).total("stored_bytes") == number_format.bits(weight.shape) / 8

@@ -24,7 +24,7 @@ class ComputedWeights:
             delivered model would compute again.
     """
 
-    roots: Mapping[str, frozenset[str]]
+    roots: Mapping[str, tuple[str, ...]]
     steps: frozenset[str]
 
 
@@ -65,8 +65,8 @@ class _Search:
     def found(self) -> ComputedWeights:
         roots, otherwise = set[str](), set[str]()
         for node in self._graph:
-            if node.kind == "call_module" and node.op != PARAMETRIZATION:
-                otherwise |= self._owned(node)
+            if node.kind == "call_module" and node.op != PARAMETRIZATION:  # which reads what is made of originals
+                otherwise |= {path for path in self._owned(node) if "parametrizations" not in path.split(".")}
             if self._is_fixed(node):
                 self._take(node)
             elif node.kind == "output" or row_of(node.op).kind != "question":
@@ -75,7 +75,7 @@ class _Search:
                 otherwise |= {p for source in taken if self._root[source] is None for p in self._from[source]}
         whole = {root: self._from[root] for root in roots if self._is_whole(root)}
         alone = {
-            root: own
+            root: tuple(path for path in self._sizes if path in own)
             for root, own in whole.items()
             if not own & otherwise and not any(own & self._from[other] for other in roots if other != root)
         }

@@ -279,8 +279,9 @@ def _settled(own: list[ParameterUse], uses: Mapping[int, list[ParameterUse]]) ->
     computed = next((use.computed for use in own if use.computed is not None), None)
     if computed is None:
         return own
-    others = (use for p in computed.parameters for use in uses[id(p)] if use.computed is not computed)
-    if not any(others):
+    same = {id(p) for p in computed.parameters}
+    found = [use.computed for p in computed.parameters for use in uses[id(p)]]
+    if all(one is not None and {id(p) for p in one.parameters} == same for one in found):
         return own
     return [replace(use, computed=None, why="it is read as it is, and in what is computed from it") for use in own]
 
