@@ -245,8 +245,13 @@ class ParameterUses:
             uses[id(use.parameter)].append(use)
         first = {id(p): path for path, p in reversed(named.items())}
         gone = set[int]()  # what is stored as a part of something else
+        mixed = [own for own in uses.values() if not _is_alone(own, uses)]
+        for use in [use for own in mixed for use in own]:  # parameters are stored as they are, and no format decides
+            uses[id(use.parameter)].remove(use)
+            for parameter in (use.parameter,) if use.computed is None else use.computed.parameters:
+                path = first[id(parameter)]
+                uses[id(parameter)].append(replace(use, path=path, parameter=parameter, computed=None, why=_MIXED))
         for own in uses.values():
-            own[:] = _settled(own, uses)
             gone |= {id(p) for use in own if use.computed for p in use.computed.parameters if p is not use.parameter}
         kept = {address: own for address, own in uses.items() if address not in gone}
         self.stored = tuple(_stored(first[a], named[first[a]], _real(own)) for a, own in kept.items())
@@ -274,16 +279,17 @@ def _stored(path: str, parameter: nn.Parameter, uses: tuple[ParameterUse, ...]) 
     return Stored(path, (parameter,) if computed is None else computed.parameters, uses)
 
 
-def _settled(own: list[ParameterUse], uses: Mapping[int, list[ParameterUse]]) -> list[ParameterUse]:
-    """Of a tensor whose parameters are also read otherwise no format decides: they are stored as they are."""
+_MIXED = "it is read as it is, and in what is computed from it"
+
+
+def _is_alone(own: list[ParameterUse], uses: Mapping[int, list[ParameterUse]]) -> bool:
+    """Whether what is computed is all that is read of its parameters; true of what is not computed."""
     computed = next((use.computed for use in own if use.computed is not None), None)
     if computed is None:
-        return own
+        return True
     same = {id(p) for p in computed.parameters}
     found = [use.computed for p in computed.parameters for use in uses[id(p)]]
-    if all(one is not None and {id(p) for p in one.parameters} == same for one in found):
-        return own
-    return [replace(use, computed=None, why="it is read as it is, and in what is computed from it") for use in own]
+    return all(one is not None and {id(p) for p in one.parameters} == same for one in found)
 
 
 def _of_functions(graph: ModelGraph) -> Iterator[ParameterUse]:
