@@ -4,7 +4,7 @@ Brute force over formats on one thread; accuracy, loss, cheap metrics and study 
 plain float evaluation is what one writes by hand (forward, cross-entropy, accuracy) with the same
 model, rows and batches. Both are timed in turns within one run, in seconds of the processor: what else
 the machine does counts little. Of a block of trials the mean counts, as some take over more than others;
-of the blocks the median.
+of the blocks the median, with the quartiles as its spread.
 
     python benchmarks/evaluation.py [--json] [--no-record] [--rows 10000] [--trials 4096]
 
@@ -14,7 +14,6 @@ checkpoint and its images from `PARETOBIT_TEST_DATA` where that is set, random o
 
 from __future__ import annotations
 
-import itertools
 import os
 import statistics
 import sys
@@ -29,6 +28,7 @@ import numpy as np
 import torch
 from output import parser_of, show
 from sklearn.datasets import load_digits
+from timing import Ratio, in_units, per_call, ratio, seconds
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -85,12 +85,7 @@ class Case:
 
     def float_seconds(self, repeats: int) -> float:
         """Median seconds of a plain evaluation."""
-        times = []
-        for _ in range(repeats):
-            start = time.process_time()
-            float_evaluation(self.model, self.x, self.y, self.rows)
-            times.append(time.process_time() - start)
-        return statistics.median(times)
+        return seconds(lambda: float_evaluation(self.model, self.x, self.y, self.rows), repeats)
 
     def search(self, order: str, trials: int, after: Callable[[int], None]) -> None:
         """Brute force in a run folder; `after` is called after every committed trial."""
@@ -108,9 +103,13 @@ class Case:
                 on_trial=lambda progress: after(progress.done),
             )
 
-    def ratio(self, order: str, trials: int, block: int, repeats: int) -> tuple[float, float, float]:
+    def ratio(self, order: str, trials: int, block: int, repeats: int) -> tuple[Ratio, float, float]:
         """Trials per float evaluation, ms of a trial, ms of an evaluation; timed in turns, block by block."""
-        floats, searched = [self.float_seconds(repeats)], list[float]()
+
+        def plain() -> float:
+            return per_call(lambda: float_evaluation(self.model, self.x, self.y, self.rows), repeats)
+
+        floats, searched = [plain()], list[float]()
         start = 0.0
 
         def after(done: int) -> None:
@@ -119,12 +118,11 @@ class Case:
                 start = time.process_time()
             if done % block == 0:
                 searched.append((time.process_time() - start) / (block - 1))
-                floats.append(self.float_seconds(repeats))
+                floats.append(plain())
 
         self.search(order, trials, after)
-        between = [(a + b) / 2 for a, b in itertools.pairwise(floats)]
-        ratios = [plain / trial for plain, trial in zip(between, searched, strict=True)]
-        return statistics.median(ratios), 1e3 * statistics.median(searched), 1e3 * statistics.median(floats)
+        ratios = ratio(1 / taken for taken in in_units(searched, floats))
+        return ratios, 1e3 * statistics.median(searched), 1e3 * statistics.median(floats)
 
 
 def tagger(rows: int, choices: int = 4) -> Case:
@@ -243,14 +241,16 @@ def main() -> None:
     case.float_seconds(50)
     result: dict[str, Any] = {}
     for order, name in (("nested", "nested"), ("shuffled", "random")):
-        ratio, trial, plain = case.ratio(order, arguments.trials, 256, 40)
-        result[f"{name}_trials_per_float_evaluation"] = round(ratio, 3)
+        found, trial, plain = case.ratio(order, arguments.trials, 256, 40)
+        result[f"{name}_trials_per_float_evaluation"] = round(found.median, 3)
+        result[f"{name}_spread"] = found.spread
         result[f"{name}_trial_ms"], result["float_evaluation_ms"] = round(trial, 4), round(plain, 4)
     result["ms_outside_sampler_and_model"] = round(outside(case, 1024), 4)
     result["time_at_trial_10000_over_100"] = round(slowing(tagger(1000, 5), 100, arguments.late), 3)
     for name, other, block in (("resnet20", resnet20(arguments.images), 6), ("digits_cnn", digits_cnn(), 25)):
-        ratio, trial, plain = other.ratio("shuffled", 6 * block, block, 3)
-        result[f"{name}_trials_per_float_evaluation"] = round(ratio, 3)
+        found, trial, plain = other.ratio("shuffled", 6 * block, block, 3)
+        result[f"{name}_trials_per_float_evaluation"] = round(found.median, 3)
+        result[f"{name}_spread"] = found.spread
         result[f"{name}_trial_ms"], result[f"{name}_float_ms"] = round(trial, 2), round(plain, 2)
     result |= {"rows": arguments.rows, "trials": arguments.trials, "torch": torch.__version__}
     show(result, arguments)

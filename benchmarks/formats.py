@@ -1,8 +1,8 @@
 """What quantising costs: every number format in multiples of a plain copy.
 
-The unit is `out.copy_(x)` into a preallocated, warm tensor, timed before and after each of several rounds
-of a format: 1024 × 4096 float32, standard normal, one thread, medians. The allocator is pinned for both
-sides, so that neither pays for fresh pages.
+The unit is `out.copy_(x)` into a preallocated tensor, timed before and after each call of a format,
+in seconds of the processor: 1024 × 4096 float32, standard normal, one thread, medians. What is
+compiled has run before. The allocator is pinned for both sides, so that neither pays for fresh pages.
 
 - eager: `quantize`. Where the scale is searched for (`percentile`, `mse`): `quantize` given the scale.
 - compiled: `compiled(format)`. Where the scale is a mean or searched for, which stays outside the
@@ -22,7 +22,6 @@ exit code is 1 where a limit is exceeded or compiled and eager bits differ.
 from __future__ import annotations
 
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -31,6 +30,7 @@ from typing import Any
 
 import torch
 from output import parser_of, show
+from timing import Ratio, multiple
 from torch import Tensor
 
 from paretobit.formats import BlockFormat, Format, ScaledFormat, compiled, parse
@@ -42,7 +42,7 @@ ALLOCATOR = {
     "MALLOC_TOP_PAD_": str(2**28),  # and grows by much at a time
 }
 SHAPE, SMALL_SHAPE = (1024, 4096), (32, 64)
-REPEATS, SMALL_REPEATS, ROUNDS = 7, 50, 5
+PAIRS, SMALL_PAIRS, SMALL_CALLS = 45, 15, 50
 REFERENCE = "integer(width=8)"
 APART = ("mean", "search")  # scales that stay outside the compiled part
 
@@ -148,54 +148,37 @@ def limits(family: Family, number_format: Format) -> Figures:
     )
 
 
-def seconds(function: Callable[[], object], repeats: int) -> float:
-    """Median seconds of a call, after one that does not count."""
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
-def multiple(
-    function: Callable[[], object], unit: Callable[[], object], repeats: int = REPEATS, rounds: int = ROUNDS
-) -> float:
-    """Seconds of a call in those of another, which is timed around it: machines change their pace."""
-    before, ratios = seconds(unit, repeats), []
-    for _ in range(rounds):
-        taken, after = seconds(function, repeats), seconds(unit, repeats)
-        ratios.append(2 * taken / (before + after))
-        before = after
-    return round(statistics.median(ratios), 2)
-
-
-def measure(number_format: Format, x: Tensor, small: Tensor) -> tuple[Figures, bool | None]:
+def measure(number_format: Format, x: Tensor, small: Tensor) -> tuple[dict[str, Ratio | None], bool | None]:
     """What a format costs, and whether compiled and eager bits are equal (None: it draws them)."""
     out, reference = torch.empty_like(x), parse(REFERENCE)
 
-    def in_copies(function: Callable[..., object], *arguments: Any, rounds: int = ROUNDS) -> float:
-        return multiple(lambda: function(*arguments), lambda: out.copy_(x), rounds=rounds)
+    def in_copies(function: Callable[..., object], *arguments: Any, pairs: int = PAIRS) -> Ratio:
+        return multiple(lambda: function(*arguments), lambda: out.copy_(x), 1, pairs)
 
-    in_integers = multiple(lambda: number_format.quantize(small), lambda: reference.quantize(small), SMALL_REPEATS)
     traits = number_format.traits
     eager: tuple[Any, ...] = (number_format.quantize, x)
-    fast, apart, equal = eager, None, None
+    fast, equal = eager, None
+    found: dict[str, Ratio | None] = {"compiled": None, "scales": None}
+    found["small"] = multiple(
+        lambda: number_format.quantize(small), lambda: reference.quantize(small), SMALL_CALLS, SMALL_PAIRS
+    )
     if isinstance(number_format, ScaledFormat) and traits.scale in APART:
         scales = number_format.scales(x)
-        apart = in_copies(number_format.scales, x, rounds=1)
+        found["scales"] = in_copies(number_format.scales, x, pairs=5)
         fast = (torch.compile(number_format.with_scales, dynamic=False), x, scales)
         if traits.scale == "search":
             eager = (number_format.with_scales, x, scales)
+    found["eager"] = in_copies(*eager)
     if cpp_compiler() is None:
-        return Figures(in_copies(*eager), None, in_integers, apart), None
+        return found, None
     quantize = compiled(number_format)
-    if apart is None:
+    if found["scales"] is None:
         fast = (quantize, x)
     if traits.deterministic:
         equal = torch.equal(quantize(x).view(torch.int32), number_format.quantize(x).view(torch.int32))
-    return Figures(in_copies(*eager), in_copies(*fast), in_integers, apart), equal
+    fast[0](*fast[1:])  # compiled now, and not while it is timed
+    found["compiled"] = in_copies(*fast)
+    return found, equal
 
 
 def warm_up(x: Tensor, duration: float) -> None:
@@ -255,9 +238,11 @@ def main() -> int:
     for family, text in plan:
         number_format = parse(text)
         allowed = limits(family, number_format)
-        figures, equal = measure(number_format, x, small)
-        within = figures.within(allowed)
-        result[text] = {**asdict(figures), "limits": asdict(allowed), "within": within, "equal": equal}
+        found, equal = measure(number_format, x, small)
+        figures = Figures(**{name: None if one is None else round(one.median, 2) for name, one in found.items()})
+        spread = {name: one.spread for name, one in found.items() if one is not None}
+        more = {"within": figures.within(allowed), "equal": equal, "spread": spread}
+        result[text] = {**asdict(figures), "limits": asdict(allowed), **more}
     show(result, arguments, table(result))
     return int(not all(row["within"] and row["equal"] is not False for row in result.values()))
 

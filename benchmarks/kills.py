@@ -3,7 +3,8 @@
     python benchmarks/kills.py [--json] [--no-record] [--kills 20] [--trials 200] [--seed 0]
 
 The moments are drawn over the whole run: some while a resumed search starts or replays, most while
-trials run. After every kill: no worker is left, no finished trial is lost or was run again.
+trials run. After every kill: no worker is left, no finished trial is lost or was run again. Nothing is timed:
+the clock only ends what is waited for.
 """
 
 from __future__ import annotations

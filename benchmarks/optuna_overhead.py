@@ -1,19 +1,20 @@
-"""TPE through the tool against Optuna alone plus the model: time per trial.
+"""TPE through the tool against Optuna alone plus the model: seconds of the processor per trial.
 
     python benchmarks/optuna_overhead.py [--json] [--no-record] [--milliseconds 20] [--trials 200]
 
 Same seed, same sampler arguments, same `suggest_*` calls: both propose the same trials, which is checked.
+Both run in turns; the median of the ratios counts.
 """
 
 from __future__ import annotations
 
 import statistics
-import time
 from typing import Any
 
 import optuna
 import torch
 from output import parser_of, show
+from timing import cpu, ratio, seconds
 from torch import Tensor, nn
 
 import paretobit as pb
@@ -54,7 +55,7 @@ def through_the_tool(model: nn.Module, x: Tensor, y: Tensor, trials: int) -> tup
         maximize="accuracy",
         runners={"basic_evaluation": {"batch_size": ROWS}},
         n_trials=trials,
-        on_trial=lambda _: moments.append(time.perf_counter()),
+        on_trial=lambda _: moments.append(cpu()),
     )
     return [dict(trial.config) for trial in study.trials], moments
 
@@ -84,7 +85,7 @@ def optuna_alone(model: nn.Module, x: Tensor, y: Tensor, trials: int) -> tuple[l
                 )
                 layer.weight.data.copy_(number_format.quantize(weights[name]))
             known[widths] = evaluate(model, x, y, ROWS).accuracy
-        moments.append(time.perf_counter())
+        moments.append(cpu())
         return -known[widths]
 
     sampler = optuna.samplers.TPESampler(seed=0, multivariate=True)
@@ -106,12 +107,7 @@ def main() -> None:
     model = Network().eval()
     x, y = torch.randn(20_000, FEATURES), torch.randint(0, CLASSES, (20_000,))
     with one_thread():
-        times = []
-        for _ in range(10):
-            start = time.perf_counter()
-            evaluate(model, x, y, ROWS)
-            times.append(time.perf_counter() - start)
-        rows = round(len(x) * arguments.milliseconds / 1e3 / statistics.median(times))
+        rows = round(len(x) * arguments.milliseconds / 1e3 / seconds(lambda: evaluate(model, x, y, ROWS), 10))
     x, y = torch.randn(rows, FEATURES), torch.randint(0, CLASSES, (rows,))
 
     ratios, milliseconds = [], []
@@ -123,9 +119,11 @@ def main() -> None:
         spans = [moments[-1] - moments[0] for moments in (our_moments, their_moments)]
         ratios.append(spans[0] / spans[1])
         milliseconds.append(1e3 * spans[1] / arguments.trials)
+    found = ratio(ratios)
     result = {
-        "tool_over_optuna_alone": round(statistics.median(ratios), 3),
-        "ratios": [round(ratio, 3) for ratio in ratios],
+        "tool_over_optuna_alone": round(found.median, 3),
+        "spread": found.spread,
+        "ratios": [round(one, 3) for one in ratios],
         "optuna_alone_trial_ms": round(statistics.median(milliseconds), 2),
         "same_proposals": True,
         "trials": arguments.trials,

@@ -3,7 +3,8 @@
 `guided` against the uniform grid, random, TPE and NSGA-II, each also with the uniform grid put in
 first. Hypervolume: the area under the front found on validation loss, of test accuracy (or below test
 loss) against the logarithm of the cost, 1 being a perfect model at no cost. `guided` is given few
-trials: its whole wall time, tracing and calibration included, is told in evaluation-equivalents.
+trials: all its seconds of the processor, tracing and calibration included, are told in evaluations, which
+are timed before and after it.
 
     python benchmarks/sample_efficiency.py [--case resnet20_wa] [--seeds 0 1 2] [--trials 200] [--json]
     python benchmarks/sample_efficiency.py --case path/to/file.py:function
@@ -22,7 +23,6 @@ import json
 import math
 import statistics
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from typing import Any
 
 import cases
 from output import parser_of, show
+from timing import cpu, in_units
 
 import paretobit as pb
 from paretobit.document import Document
@@ -136,9 +137,9 @@ class Case:
         configs = [config for config in self.uniform() if config.get("correction", "none") == "none"]
         times = []
         for config in configs[: WARMED_UP + TIMED]:
-            start = time.perf_counter()
+            start = cpu()
             self.bench.evaluate(config)
-            times.append(time.perf_counter() - start)
+            times.append(cpu() - start)
         return statistics.median(times[WARMED_UP:])
 
 
@@ -213,8 +214,8 @@ def black_box(case: Case, sampler: str, trials: int, first: list[Config]) -> lis
 
 
 def guided(case: Case, trials: int) -> tuple[list[Point], float]:
-    """Its points, and the seconds of the whole search."""
-    start = time.perf_counter()
+    """Its points, and the seconds of the processor of the whole search."""
+    start = cpu()
     study = pb.search(
         case.model,
         space=case.space,
@@ -225,15 +226,16 @@ def guided(case: Case, trials: int) -> tuple[list[Point], float]:
         n_trials=trials,
         seed=case.seed,
     )
-    seconds = time.perf_counter() - start
+    seconds = cpu() - start
     return [case.point(trial.config, trial.metrics) for trial in study], seconds
 
 
 def compare(case: Case, arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Method to its figures, on one seed."""
     yardstick = Yardstick(case)
-    unit = case.evaluation_seconds()
+    units = [case.evaluation_seconds()]
     points, seconds = guided(case, arguments.guided_trials or case.given.get("guided_trials", 24))
+    units.append(case.evaluation_seconds())
     found: dict[str, list[Point]] = {GUIDED: points}
     uniform = case.uniform()
     found["uniform grid"] = [case.point(config, case.measure(config)) for config in uniform]
@@ -244,7 +246,8 @@ def compare(case: Case, arguments: argparse.Namespace) -> dict[str, dict[str, fl
         name: {"trials": float(len(own)), **{metric: yardstick.judged(own, metric) for metric in ("accuracy", "loss")}}
         for name, own in found.items()
     }
-    figures[GUIDED] |= {"equivalents": seconds / unit, "seconds": seconds, "evaluation_seconds": unit}
+    (equivalents,) = in_units([seconds], units)
+    figures[GUIDED] |= {"equivalents": equivalents, "seconds": seconds, "evaluation_seconds": seconds / equivalents}
     if case.bound.tree.size <= EXHAUSTIVE:
         tree = case.bound.tree
         configs = map(tree.at, range(tree.size))

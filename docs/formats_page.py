@@ -54,6 +54,10 @@ bias = { name = "integer", width = 16, frac_width = 8 }
 
 [configuration.md](configuration.md) says where these keys stand in a file, and how to give several choices.
 
+Where a layer has several weights (attention, recurrent layers), they share the slot, each with scales of its own.
+`data_in` of a recurrent layer is the input of each of its layers and the state that each step multiplies; gates, the
+cell state and what is mixed element by element stay float.
+
 A slot that is not set stays in full precision, except for the bias: it follows the accumulator, not the
 weight. Between integer inputs and integer weights that is a fixed-point format with the accumulator's
 fractional bits and width; otherwise it is float32.
@@ -254,8 +258,8 @@ def _text(number_format: Format) -> str:
     return f"{number_format.name}({inside})" if inside else number_format.name
 
 
-def _number(value: float) -> str:
-    return f"{value:.7g}"
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.7g}"
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

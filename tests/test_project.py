@@ -29,9 +29,10 @@ def lowest(*arguments):
     return subprocess.run([sys.executable, str(LOWEST), *arguments], capture_output=True, text=True)
 
 
-def test_the_newest_section_of_the_changelog_is_this_version_with_a_date():
+def test_the_newest_dated_section_of_the_changelog_is_this_version_below_what_is_to_come():
     heads = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert re.fullmatch(re.escape(pb.__version__) + r" \(\d{4}-\d{2}-\d{2}\)", heads[0])
+    dated = heads[1:] if heads[0] == "Unreleased" else heads
+    assert re.fullmatch(re.escape(pb.__version__) + r" \(\d{4}-\d{2}-\d{2}\)", dated[0])
 
 
 def test_the_citation_is_of_this_version():

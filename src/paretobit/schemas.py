@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origi
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 from pydantic_core import PydanticCustomError, PydanticUndefined
-from pydantic_core.core_schema import with_info_after_validator_function
+from pydantic_core.core_schema import no_info_after_validator_function
 
 from paretobit.document import Document, validate
 from paretobit.errors import under
@@ -66,13 +66,15 @@ class Entries:
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         """How pydantic is told: the table is kept as it is, once every entry was found to fit."""
 
-        def fits(table: Mapping[str, Any] | None, info: Any) -> Mapping[str, Any] | None:
+        field = handler.field_name  # what a validator is told of it depends on the version of pydantic
+
+        def fits(table: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
             if self.noun and not table:
-                raise PydanticCustomError("empty", f"the {info.field_name} names no {self.noun}")
-            self.check(table or {}, info.field_name)
+                raise PydanticCustomError("empty", f"the {field} names no {self.noun}")
+            self.check(table or {}, field)
             return table
 
-        return with_info_after_validator_function(fits, handler(source))
+        return no_info_after_validator_function(fits, handler(source))
 
 
 def schema_of(

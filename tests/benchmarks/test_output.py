@@ -85,7 +85,7 @@ def test_the_reader_says_what_there_is(output, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "script", sorted(p.name for p in FOLDER.glob("*.py") if p.name not in ("cases.py", "output.py"))
+    "script", sorted(p.name for p in FOLDER.glob("*.py") if p.name not in ("cases.py", "output.py", "timing.py"))
 )
 def test_every_benchmark_prints_and_keeps_through_the_one_place(script):
     source = (FOLDER / script).read_text(encoding="utf-8")

@@ -14,6 +14,8 @@ from command_line import ok, run
 from searches import LINEAR, TRAINED
 
 import paretobit as pb
+from paretobit.report.page import page
+from paretobit.report.runs import Run, Runs
 
 SEARCH = f"""{TRAINED}{LINEAR}name = "integer"
 data_in = [{{ width = 8, frac_width = 6 }}, {{ width = 4, frac_width = 3 }}]
@@ -188,6 +190,16 @@ def test_show_answers_in_all_its_ways(searched: Path) -> None:
     assert {"Original type": "Linear", "OP": "linear", "Total": 1, "Changed": 1, "Unchanged": 0} in layers["types"]
     assert "0 of 4 trials failed" in ok("show", searched, "--failures")
     assert json.loads(ok("show", searched, "--json"))["trials"]["complete"] == 4
+
+
+def test_what_the_strategy_noted_is_shown(here: Path) -> None:
+    note = "no calibration data tells harm beforehand: one group at a time is measured"
+    more = ("--set", "search.strategy.name=guided", "--set", "search.calibration=0")
+    assert note in " ".join(ok("search", "-c", "search.toml", "-o", "run", *more).split())
+    assert note in " ".join(ok("show", "run").split())
+    again = ("search", "-c", "search.toml", "-o", "run", *more, "--resume", "--json")
+    assert json.loads(ok(*again))["notes"] == [note]
+    assert f"- {note}\n" in page(Runs([Run.open("run")]), [], {})
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,16 @@ def test_the_number_of_values_described_is_the_number_that_occurs():
         assert len(torch.unique(f.quantize(x))) == f.describe().codes
 
 
+@pytest.mark.parametrize("levels", [1, 2, 3, 7])
+def test_the_largest_scale_is_a_float32_number_as_all_are(levels):
+    x = torch.tensor([3.402820424023848e38], dtype=torch.float64)
+    scales = BinaryResidual(levels=levels).scales(x)
+    assert all(torch.equal(scale.float().double(), scale) for scale in scales)
+    assert torch.equal(
+        BinaryResidual(levels=1).quantize(BinaryResidual(levels=1).quantize(x)), BinaryResidual(levels=1).quantize(x)
+    )
+
+
 def test_a_large_second_level_turns_the_order_which_the_traits_say():
     x = torch.tensor([0.0] * 9 + [100.0])
     low, high = BinaryResidual(per="tensor").quantize(torch.cat([x, torch.tensor([-1e-6])]))[[-1, 0]]

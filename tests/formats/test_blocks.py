@@ -329,3 +329,14 @@ def test_the_noise_does_not_depend_on_the_scale_of_the_data(f, least):
     values = [sqnr(f, 10.0**exponent) for exponent in range(-3, 4)]
     assert max(values) - min(values) <= 1
     assert min(values) > least
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("f", [BlockMinifloat(10, 8, block_size=2), BlockLog(16, block_size=2)], ids=str)
+def test_elements_far_below_the_largest_of_their_block_stay(f, dtype):
+    for low in (-149, -126, -60, 0, 99):
+        x = torch.tensor([2.0**100, -(2.0**low), 1.4 * 2.0**99, 2.0 ** (low + 1)], dtype=dtype)
+        y = f.quantize(x)
+        assert y[:2].tolist() == x[:2].tolist()
+        assert y[3] == x[3]
+        assert y.dtype == dtype

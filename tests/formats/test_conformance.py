@@ -1,9 +1,12 @@
 """Every registered format, under several sets of parameters each, keeps every promise of the suite."""
 
 import pytest
+import torch
+from many_cases import each
 
-from paretobit.formats import FORMATS, parse
+from paretobit.formats import FORMATS, ScaledInteger, parse
 from paretobit.testing import FormatConformance
+from paretobit.testing.inputs import HALF, normal
 
 WIDE = """
 integer(width=8)
@@ -122,3 +125,20 @@ class TestThresholdsOrValuesThatAreFixed(FormatConformance):
 def test_every_registered_family_is_covered():
     covered = {parse(text).name for text in (*WIDE, *NARROW, *FIXED_IN_PART)}
     assert covered == {entry.name for entry in FORMATS} - {"float"}
+
+
+SCALED = ["scaled_integer(width=8)", "scaled_integer(width=4, symmetric=false, per=channel)", "ternary"]
+SCALED += ["scaled_integer(width=4, calibration=mse)", "scaled_integer(width=4, calibration=percentile)"]
+SCALED += ["scaled_integer(width=4, scale=0.00000001)", "binary_scaling", "binary_residual(levels=3)"]
+
+
+@each("text", SCALED)
+def test_scales_of_half_types_are_those_of_the_same_numbers_in_float32(text):
+    number_format = parse(text)
+    for dtype in HALF:
+        for factor in (1.0, 1e-6, 1e3):  # float16 holds none of the scales of the second
+            x = (normal((6, 8)) * factor).to(dtype)
+            for of_half, exact in zip(number_format.scales(x), number_format.scales(x.float()), strict=True):
+                assert of_half is exact or torch.equal(torch.as_tensor(of_half), torch.as_tensor(exact))
+            if isinstance(number_format, ScaledInteger):
+                assert number_format.calibrated(x) == number_format.calibrated(x.float())

@@ -112,6 +112,11 @@ def test_ties_go_to_the_even_code():
 def test_flooring_goes_down_on_both_sides_of_zero():
     x = torch.tensor([0.99, 1.5, -0.01, -1.5])
     assert Integer(8, 0, rounding="floor").quantize(x).tolist() == [0, 1, -1, -2]
+    tiny = torch.tensor([-1e-45, 1e-45, 7.9, 8.0, -4.0, -4.01, -math.inf, math.nan])
+    for dtype in (torch.float32, torch.float64):
+        y = Integer(8, -2, rounding="floor").quantize(tiny.to(dtype))
+        assert y[:-1].tolist() == [-4, 0, 4, 8, -4, -8, -512]
+        assert y[-1].isnan()
 
 
 @pytest.mark.parametrize(
@@ -254,6 +259,8 @@ def test_storing_takes_width_bits_an_element(f, shape):
 
 def test_wide_formats_are_not_enumerated():
     assert len(Integer(12).codes()) == 4096
+    assert Integer(1, 0).codes().tolist() == [-1, 0]
+    assert Integer(1, 0).describe().smallest_positive is None
     with pytest.raises(BadInput, match=r"integer\(width=13, frac_width=6\).*cannot be enumerated"):
         Integer(13).codes()
 

@@ -36,6 +36,7 @@ STANDARDS = ["fp8_e4m3", "fp8_e5m2", "fp6_e3m2", "fp6_e2m3", "fp4_e2m1", "bf16",
         ("log", {"width": 33}, r"\(width\): found 33"),
         ("log", {"width": 8, "exponent_bias": -127}, r"\(exponent_bias\): found -127"),
         ("log", {"width": 4, "exponent_bias": 500}, r"no value of this format is a float32 number \(exponent_bias\)"),
+        ("block_fp", {"width": 8, "exponent_width": 4, "exponent_bias": 400}, r"no value .* float32 number"),
         ("log", {"width": 8, "exponent_width": 7}, r"unknown parameter of format 'log': found 'exponent_width'"),
         ("minifloat_iee", {"width": 8}, r"unknown number format.*did you mean 'minifloat_ieee'"),
         ("fp8", {}, r"unknown number format: found 'fp8'; allowed: "),
@@ -52,3 +53,10 @@ def test_what_a_standard_fixes_is_no_parameter(name):
         make(name, width=8)
     with pytest.raises(BadInput, match=r"unknown gradient \(gradient\): found None"):
         make(name, gradient=None)
+
+
+@pytest.mark.parametrize("bias", [None, 2100])
+def test_powers_beyond_float64_are_not_enumerated(bias):
+    assert len(make("log", width=11).codes()) == 2**11 - 1
+    with pytest.raises(BadInput, match="whose values float64 holds"):
+        make("log", width=12, exponent_bias=bias).codes()

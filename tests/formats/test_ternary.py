@@ -1,5 +1,6 @@
 """Ternary values by their definition: a threshold, and the mean of what lies above it."""
 
+import itertools
 import math
 
 import numpy as np
@@ -100,3 +101,11 @@ def test_large_tensors_that_are_worked_on_in_slices_give_the_same_rows():
 def test_bad_parameters_are_refused_with_what_is_allowed(parameters, message):
     with pytest.raises(BadInput, match=message):
         make("ternary", **parameters)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_subnormal_numbers_stay_what_they_are_when_quantised_again(dtype):
+    smallest = 2.0**-149
+    for codes in itertools.product([0, 1, -1, 2, 3, 5, math.inf], repeat=3):
+        once = Ternary().quantize(torch.tensor([code * smallest for code in codes], dtype=dtype))
+        assert torch.equal(Ternary().quantize(once), once), codes

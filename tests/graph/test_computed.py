@@ -14,9 +14,9 @@ from torch.overrides import TorchFunctionMode
 from paretobit.formats import FULL, parse
 from paretobit.graph import trace
 from paretobit.graph.computed import computed_weights
+from paretobit.graph.copies import copy_of
 from paretobit.models import load, save
 from paretobit.nn import parameter_uses
-from paretobit.nn.copies import copy_of
 from paretobit.passes.analysis import cost, owners
 from paretobit.passes.layers.quantizable import unsupported
 from paretobit.passes.layers.selection import path_of

@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from paretobit.graph import trace
-from paretobit.graph.executable import Result, filled, results_in, steps_of, undone
+from paretobit.graph.executable import Result, filled, results_in, steps_of
+from paretobit.graph.restore import undone
 
 
 class Net(nn.Module):

@@ -118,10 +118,10 @@ def test_functions_methods_attributes_and_repeated_calls_are_nodes():
     assert len(set(named(graph))) == len(named(graph))
     calls = [node for node in graph if node.owner == "blocks.0.conv" and node.kind == "call_module"]
     assert [node.name for node in calls] == ["blocks_0_conv", "blocks_0_conv_1"]
-    assert graph["add"].owner == "blocks.0"
+    assert graph["blocks_0_add"].owner == "blocks.0"
     assert graph["flatten"].owner == ""
-    assert graph["cat"].output_shape == (2, 6, 4, 4)
-    assert graph["cat"].inputs == ("add", "sigmoid")
+    assert graph["blocks_0_cat"].output_shape == (2, 6, 4, 4)
+    assert graph["blocks_0_cat"].inputs == ("blocks_0_add", "blocks_0_sigmoid")
     assert graph["head"].input_shape == (2, 96)
     assert all(graph.module(node) is model.get_submodule(node.owner) for node in calls)
 
@@ -142,7 +142,7 @@ def test_names_that_collide_are_told_apart():
     model = nn.ModuleDict({"a": nn.Sequential(nn.ReLU()), "a_0": nn.Tanh()})
     model.forward = lambda x: model["a_0"](model["a"](x))
     calls = [node for node in trace(model, torch.zeros(1, 2)) if node.kind == "call_module"]
-    assert [(node.name, node.owner) for node in calls] == [("a_0", "a.0"), ("a_0_1", "a_0")]
+    assert [(node.name, node.owner) for node in calls] == [("a_0_1", "a.0"), ("a_0", "a_0")]
 
 
 def test_several_inputs_are_given_in_order_or_by_name():

@@ -9,9 +9,9 @@ from torch import nn
 
 from paretobit.errors import BadInput, CheckpointMismatch
 from paretobit.formats import Integer
-from paretobit.graph import trace
+from paretobit.graph import trace, with_conditional
 from paretobit.models import build, load, read_manifest, save, source_of, write_manifest
-from paretobit.nn import Quantized
+from paretobit.nn import Quantized, SiteNotReached
 from paretobit.passes.layers.assignment import apply_assignment, assignment_of
 from paretobit.passes.transform import QuantizeSettings, quantize
 
@@ -197,3 +197,65 @@ def test_formats_of_functions_come_back(tmp_path):
     loaded = load(tmp_path / "a", model=Residual())
     assert torch.equal(loaded(x), quantised.model(x))
     assert assignment_of(loaded) == assignment_of(quantised.model)
+
+
+class Caching(nn.Module):
+    """Builds what it keeps when it is first called, as rotary tables and masks are built."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.table = nn.Linear(3, 3), None
+
+    def forward(self, x):
+        if self.table is None:
+            self.table = torch.cos(torch.ones_like(x[:1]) * 0.7 * torch.arange(3.0))
+        return self.linear(x * self.table) * 1.3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("called", [False, True])
+def test_a_model_whose_first_call_differs_comes_back_bit_for_bit(tmp_path, called):
+    model, x = Caching().eval(), torch.randn(2, 3)
+    if called:
+        model(x)
+    graph = with_conditional(trace(model, x), {"the first call": x, "a later call": x})
+    quantised, info = quantize(graph, QuantizeSettings("type", {"mul": {"data_in": {"width": 4, "frac_width": 2}}}))
+    assert len(info["assignment"]) == 2
+    expected = quantised.model(x)
+    assert torch.equal(quantised.model(x), expected)
+    save(tmp_path, quantised.model)
+    loaded = load(tmp_path, model=Caching())
+    assert [torch.equal(loaded(x), expected) for _ in range(3)] == [True] * 3
+    table, q = model.table if called else quantised.model.table, Integer(4, 2).quantize
+    assert torch.equal(expected, q(model.linear(q(x) * q(table))) * 1.3)
+
+
+class Changed(Caching):
+    """The same operations from another place in the code."""
+
+    def forward(self, x):
+        self.table = torch.cos(torch.arange(3.0))
+        y = x * self.table
+        return self.linear(y) * 1.3
+
+
+@torch.no_grad()
+def test_a_format_of_a_call_that_the_code_no_longer_has_is_refused_by_name(tmp_path):
+    x = torch.randn(2, 3)
+    quantised, _ = quantize(trace(Caching().eval(), x), QuantizeSettings("name", {"mul_1": {"data_in_width": 4}}))
+    save(tmp_path, quantised.model)
+    assert list(read_manifest(tmp_path)["places"]) == ["mul_1"]
+    with pytest.raises(SiteNotReached, match=r"'mul_1'.*its code was changed.*Caching\.forward"):
+        load(tmp_path, model=Changed())(x)
+
+
+@torch.no_grad()
+def test_a_model_saved_without_places_loads_by_the_order_of_calls(tmp_path):
+    x = torch.randn(2, 3)
+    model = Changed().eval()
+    quantised, _ = quantize(trace(model, x), QuantizeSettings("name", {"mul_1": {"data_in_width": 4}}))
+    save(tmp_path, quantised.model)
+    page = read_manifest(tmp_path)
+    del page["places"]
+    (tmp_path / "model.json").write_text(json.dumps(page))
+    assert torch.equal(load(tmp_path, model=Changed())(x), quantised.model(x))

@@ -351,6 +351,7 @@ def test_the_table_leaves_out_no_layer():
         nn.EmbeddingBag,
         nn.Bilinear,
         nn.RReLU,
+        *(nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell),
     }  # other inputs, or random
     assert {type(build()) for build, _ in CASES.values()} | of_their_own == set(LAYERS.types)
 
@@ -424,7 +425,7 @@ def test_a_type_without_a_quantised_layer_is_refused():
         def forward(self, x):
             return super().forward(x) + 1
 
-    for module in (nn.Flatten(), nn.LSTM(2, 2), Mine(2, 2)):
+    for module in (nn.Flatten(), nn.Unfold(2), Mine(2, 2)):
         with pytest.raises(BadInput, match=rf"cannot be quantised: found '{type(module).__name__}'; allowed: Linear"):
             instrument(module, TensorCache())
         assert slots_of(module) == ()

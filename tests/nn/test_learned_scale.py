@@ -290,3 +290,25 @@ def test_a_wrong_number_of_fixed_scales_is_refused_and_nothing_changed():
         learn_scales(model)
     assert formats_of(model) == before
     assert not [name for name in model.state_dict() if "scale" in name]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("after", [True, False])
+def test_scales_are_learned_in_any_type_and_survive_a_change_of_it(dtype, after):
+    model = quantised(mlp(), data_in=ScaledInteger(8), weight=W3)
+    x = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
+    if not after:
+        model.to(dtype)
+    learn_scales(model)
+    if after:
+        model(x).sum().backward()
+        model.to(dtype)
+    output = model(x.to(dtype))
+    assert output.dtype == dtype
+    output.float().square().mean().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad.isfinite().all(), name
+        assert is_scale(name, model) is False or parameter.grad.any(), name
+    learned = model.eval()(x.to(dtype)).detach()
+    fix_scales(model)
+    assert torch.equal(model(x.to(dtype)), learned)

@@ -355,3 +355,15 @@ def test_data_without_a_variance_is_refused(batches, message):
     graph = trace(model, torch.zeros(2, 3))
     with pytest.raises(BadInput, match=message), at_rest(model):
         recalibrate_batch_norm(graph, batches)
+
+
+def test_a_type_too_narrow_for_the_product_is_not_folded():
+    norm = nn.BatchNorm1d(3)
+    norm.running_var.fill_(1e-9)
+    model = nn.Sequential(nn.Linear(3, 3), norm.requires_grad_(False)).eval()
+    nn.init.constant_(model[0].weight, 300.0)
+    x = torch.randn(4, 3).half()
+    graph, info = fold_batch_norm(trace(model.half(), x))
+    assert info == {"folded": {}, "refused": {"1": "the type of the weight of 0 does not hold what both do"}}
+    assert torch.equal(graph.model[0].weight, model[0].weight)
+    assert fold_batch_norm(trace(model.bfloat16(), x.bfloat16()))[1]["folded"] == {"1": "0"}

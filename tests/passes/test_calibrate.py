@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from many_cases import each
 from torch import nn
 
 from paretobit.errors import BadInput
@@ -260,3 +261,37 @@ def test_frac_widths_follow_the_data_where_asked(net):
     fixed = streamed(net, x, [Integer(8)], slot="weight", fit_integers=True)[Integer(8)]
     largest = net[0].weight.abs().max().item()
     assert 2.0 ** -(fixed.frac_width + 1) * 127.5 < largest <= 2.0**-fixed.frac_width * 128
+
+
+class Cast(nn.Module):
+    """Autocast within the model: the second layer is given another type than its weights have."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.first, self.second, self.dtype = nn.Linear(6, 8), nn.Linear(8, 3), dtype
+
+    def forward(self, x):
+        with torch.autocast("cpu", self.dtype):
+            return self.second(self.first(x).relu())
+
+
+@each("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_have_the_scales_of_the_same_numbers_in_float32(dtype):
+    torch.manual_seed(0)
+    whole = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    x = torch.randn(60, 6) * 1e-4  # scales of float16 would be subnormal or zero
+    half, cast = copy.deepcopy(whole).to(dtype), Cast(dtype)
+    cast.load_state_dict(dict(zip(cast.state_dict(), whole.state_dict().values(), strict=True)))
+    formats = [ScaledInteger(8), ScaledInteger(12, symmetric=False), ScaledInteger(6, calibration="mse")]
+    formats += [ScaledInteger(8, calibration="percentile", percentile=90.0), ScaledInteger(8, per="channel", axis=1)]
+    expected = streamed(whole, x, formats, "2", "data_in")
+    first = streamed(half, x.to(dtype), formats, "0", "data_in")
+    for own in formats[:2]:
+        assert first[own] == own.calibrated(x.to(dtype).float())
+    for found in (streamed(half, x.to(dtype), formats, "2"), streamed(cast, x, formats, "second")):
+        for own in formats:
+            one, other = (torch.tensor(f[own].scale) for f in (found, expected))
+            assert torch.allclose(one, other, rtol=0.03)
+            quantised = found[own].quantize(torch.ones(2, 8, dtype=dtype).requires_grad_())
+            assert quantised.dtype == dtype
+            assert quantised.isfinite().all()

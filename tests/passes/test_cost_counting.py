@@ -130,6 +130,27 @@ def test_a_layer_counts_as_torch_counts_it(name):
     assert report.uncounted == ()
 
 
+def lstm_function(x, w):
+    state = torch.zeros(1, len(x), 6)
+    parameters = [w[:24], w[24:, :6], w[0].repeat(3), w[1].repeat(3)]
+    return torch._VF.lstm(x, (state, state), parameters, True, 1, 0.0, False, False, True)[0]
+
+
+WITH_WEIGHTS = {
+    "lstm": (lstm_function, (48, 8), X),
+    "gru_cell": (lambda x, w: torch.gru_cell(x, x[:, :6], w[:18], w[18:, :6]), (36, 8), X[:, 0]),
+}
+
+
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
+def test_the_function_of_a_recurrent_layer_counts_as_torch_counts_it(name):
+    function, shape, x = WITH_WEIGHTS[name]
+    report = cost(trace(Call(function, *shape), x))
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert report.total("forward_flops") * 2 == counted(Call(function, *shape), x) > 0
+    assert report.uncounted == ()
+
+
 class Attend(nn.Module):
     def __init__(self, **settings):
         super().__init__()

@@ -224,11 +224,11 @@ class Odd(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.table, self.lstm = nn.Embedding(9, WIDTH), nn.LSTM(WIDTH, WIDTH, batch_first=True)
+        self.table, self.attend = nn.Embedding(9, WIDTH), nn.MultiheadAttention(WIDTH, 1, add_bias_kv=True)
         self.conv, self.experts = (weight_norm(nn.Conv1d(WIDTH, 4, 1)), nn.Parameter(torch.randn(2, WIDTH, WIDTH)))
 
     def forward(self, ids):
-        x = self.lstm(self.table(ids))[0]
+        x = self.attend(*[self.table(ids)] * 3)[0]
         x = torch.linalg.multi_dot([x.flatten(0, 1), self.experts[0], self.experts[1]]).view_as(x)
         return torch.linalg.multi_dot([x[0], self.table.weight.T]), self.conv(x.mT)
 
@@ -237,7 +237,7 @@ def test_what_no_format_reaches_is_said_by_name_and_counts_as_float():
     graph = trace(Odd(), torch.zeros(2, 3, dtype=torch.long))
     why = {stored.path: stored.why_float for stored in parameter_uses(graph).stored}
     assert why["table.weight"] == why["experts"] == "the function linalg_multi_dot has no slot for it"
-    assert why["lstm.weight_ih_l0"] == "LSTM has no slot for its weight_ih_l0"
+    assert why["attend.bias_k"] == "MultiheadAttention has no slot for its bias_k"
     assert why["conv.parametrizations.weight.original1"] is why["conv.bias"] is None
     few = {"table": {"weight": parse("integer(width=4, frac_width=2)")}}
     norms = graph.model.conv.parametrizations.weight.original0  # stored in the weight that is computed

@@ -346,12 +346,12 @@ def test_what_cannot_be_quantised_is_reported_and_refused_by_name(net):
     for name in info["unsupported"]:
         with pytest.raises(BadInput, match=f"'{name}' is the function {name}, which cannot be quantised"):
             quantize(net, QuantizeSettings("name", {name: {"data_in_width": 8}}))
-    recurrent = trace(nn.Sequential(nn.LSTM(3, 4)), torch.zeros(2, 3))
-    _, info = quantize(recurrent, QuantizeSettings("type", default={"data_in_width": 8}))
-    assert info["unsupported"]["0"] == "LSTM has no quantised layer"
+    unfolded = trace(nn.Sequential(nn.LocalResponseNorm(2)), torch.zeros(2, 3, 4))
+    _, info = quantize(unfolded, QuantizeSettings("type", default={"data_in_width": 8}))
+    assert info["unsupported"]["0"] == "LocalResponseNorm has no quantised layer"
 
 
-def test_a_site_whose_name_is_taken_is_reported_and_refused():
+def test_a_site_whose_name_is_taken_gets_another():
     class Taken(nn.Module):
         def __init__(self):
             super().__init__()
@@ -360,11 +360,10 @@ def test_a_site_whose_name_is_taken_is_reported_and_refused():
         def forward(self, x):
             return F.relu(self.relu(x))
 
-    graph = trace(Taken(), torch.zeros(1, 2))
-    _, info = quantize(graph, by_type(linear={"weight_width": 4}))
-    assert list(info["unsupported"].values()) == ["its caller has another attribute 'relu'"]
-    with pytest.raises(BadInput, match="cannot be quantised: its caller has another attribute 'relu'"):
-        quantize(graph, by_type(relu={"data_in_width": 4}))
+    model, x = Taken(), torch.randn(3, 2)
+    quantised, info = quantize(trace(model, x), by_type(relu={"data_in": {"width": 4, "frac_width": 2}}))
+    assert list(info["assignment"]) == ["relu_0"]
+    assert torch.equal(quantised.model(x), Integer(4, 2).quantize(model.relu(x)).relu())
 
 
 WIDE = {"data_in": "integer(width=8)", "weight": "integer(width=8)"}

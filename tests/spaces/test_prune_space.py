@@ -55,9 +55,9 @@ def test_layers_of_a_key_share_their_knobs_and_are_ranked_together(graph):
     assert zeros_in(model[0].weight) != round(0.7 * 160)
     model = applied(bound, Config({"linear.sparsity": 0.7, "linear.scope": "local"}))
     assert [zeros_in(model[i].weight) for i in (0, 3, 4)] == [112, 140, 28]
-    ranked = bound.sparsity(Config({"linear.sparsity": 0.7, "linear.scope": "global"}))
-    assert sum(ranked[p] * n for p, n in (("0", 160), ("3", 200), ("4", 40))) == pytest.approx(280)
-    assert ranked["0"] != 0.7
+    ranked = bound.weights(Config({"linear.sparsity": 0.7, "linear.scope": "global"}))
+    assert sum(zeros_in(changed.value()) for changed in ranked.values()) == 280
+    assert zeros_in(ranked["0.weight"].value()) != 112
 
 
 def test_a_configuration_means_the_same_whatever_came_before(graph):
@@ -74,7 +74,9 @@ def test_a_configuration_means_the_same_whatever_came_before(graph):
             (sparsity,) = {config["default.sparsity"]}
             expected = {p: round(sparsity * n) / n for p, n in (("0", 160), ("3", 200), ("4", 40))}
             assert sparsity_of(model) == {**expected, "2": 0.0}
-            assert bound.sparsity(config) == expected
+            now, weights = dict(model.named_parameters()), bound.weights(config)
+            assert all(torch.equal(changed.value(), now[name]) for name, changed in weights.items())
+            assert set(weights) == {f"{path}.weight" for path, share in expected.items() if share}
     assert torch.equal(results[0], graph.model(x))
     assert len({tuple(y.flatten().tolist()) for y in results.values()}) == bound.tree.size
     assert masks_of(graph.model) == {}

@@ -124,9 +124,7 @@ def test_ties_survive_toml(blocks):
 def test_sparsities_are_tied_like_formats(blocks):
     bound = Prune(seed={"linear": {"sparsity": [0.0, 0.5]}}, tie=[["a", "b"]]).bind(blocks)
     assert names(bound) == ["stem.sparsity", "a_0.sparsity"]
-    assert set(bound.sparsity(bound.tree.at(1)).items()) == {
-        ("stem", 0.0), *((path, 0.5) for path in ("a.0", "a.2", "b.0", "b.2")),
-    }  # fmt: skip
+    assert set(bound.weights(bound.tree.at(1))) == {f"{path}.weight" for path in ("a.0", "a.2", "b.0", "b.2")}
     assert {spelt["config"]["sparsity"] for name, spelt in explained(bound, 1).items() if name != "stem"} == {0.5}
     with pytest.raises(BadInput, match="not a list"):
         Prune(seed={"linear": {"sparsity": [0.0]}}, tie="inputs")

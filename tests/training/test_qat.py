@@ -309,3 +309,27 @@ def test_training_recovers_what_three_bits_cost(real_data):
         how = tuning.model_copy(update={"learned_scales": learned})
         fit(tuned, split(train), split(val), how)
         assert evaluate(tuned, *split(test), 2048).accuracy > ptq + 0.05
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_a_fused_optimiser_trains_and_validates_as_the_plain_one_does(optimizer):
+    """It writes weights without a word to torch: quantised weights and masks must not be those of before."""
+    x = torch.randn(120, 6, generator=torch.Generator().manual_seed(0))
+    y = (x[:, 0] > 0).long()
+    found = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+        apply_assignment(model, {path: {"weight": parse("integer(width=6, frac_width=4)")} for path in ("0", "2")})
+        set_mask(model[2], torch.arange(16).view(2, 8) % 3 > 0)
+        more = TrainSettings(
+            max_epochs=4, learning_rate=0.05, batch_size=20, optimizer_settings={"fused": fused}, optimizer=optimizer
+        )
+        history = fit(model, (x[:80], y[:80]), (x[80:], y[80:]), more)
+        assert model[2].weight[:, ::3].abs().max() > 0
+        assert model[2].weight[~masks_of(model)["2"]["weight"]].abs().max() == 0
+        alone = evaluate(copy.deepcopy(model), x[80:], y[80:], 40)
+        kept = history.epochs[history.best_epoch - 1]
+        assert alone.loss == pytest.approx(kept.val_loss, rel=1e-6)
+        found.append([epoch.val_loss for epoch in history.epochs])
+    assert found[0] == pytest.approx(found[1], rel=1e-4)

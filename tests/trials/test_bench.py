@@ -14,6 +14,7 @@ from paretobit.errors import BadInput, MetricError, ParetoBitError
 from paretobit.spaces import Quantize
 from paretobit.spaces.knobs import Config
 from paretobit.trials.bench import Bench
+from paretobit.trials.evidence import Evidence
 from paretobit.trials.runners import Runner, RunnerSettings
 from paretobit.wanted.metric import Metric
 
@@ -249,8 +250,9 @@ class Forgetful(Runner):
 
 
 def test_a_metric_that_a_runner_promised_and_did_not_deliver_is_an_error(net, rows, linear_space):
-    bound = linear_space.bind(pb.trace(net, rows[0][:1]))
-    bench = Bench(bound, [Forgetful(None, RunnerSettings())], 0)
+    graph = pb.trace(net, rows[0][:1])
+    bound = linear_space.bind(graph)
+    bench = Bench(bound, [Forgetful(Evidence(graph, {}), RunnerSettings())], 0)
     with pytest.raises(MetricError, match="Forgetful did not deliver the metric 'lost'"):
         bench.baseline()
     outcome = bench.evaluate(bound.tree.at(0))
@@ -325,7 +327,7 @@ def test_trials_broken_by_a_cheap_constraint_never_run_the_model(net, rows, line
     )
     feasible = [size <= bound for size in sizes]
     assert [t.state == "complete" for t in study] == feasible
-    assert len(calls) == 1 + sum(feasible)
+    assert len(calls) == 1 + sum(feasible) + 1, "the baseline, the trials, and one of them once more"
     assert all(t.state == "infeasible" and "m" not in t.metrics for t in study if not feasible[t.number])
     assert all(t.metrics["model_size"] == sizes[t.number] for t in study)
     assert study.counts()["infeasible"] == feasible.count(False)

@@ -253,6 +253,12 @@ def print_front(study: Study) -> None:
     print_table(rows, f"Front: {len(rows) - 1} of {len(study)} trials", only)
 
 
+def print_notes(study: Study) -> None:
+    """What a reader of its numbers should know."""
+    for note in study.facts.get("notes", []):
+        output().print(f"[yellow]note:[/] {escaped(note)}")
+
+
 def _shown_metrics(study: Study) -> set[str]:
     """Objectives, constrained metrics, and those of the runners one always wants to see."""
     named = {name for objective in study.objectives for name in objective.metrics}

@@ -18,6 +18,7 @@ from paretobit.cli.console import (
     output,
     print_front,
     print_json,
+    print_notes,
     progress_lines,
     require_space,
 )
@@ -99,7 +100,7 @@ def _print(study: Study, folder: RunFolder, options: RunOptions) -> None:
     counts = study.counts()
     if options.json_:
         answer = {"baseline": baseline_row(study), "front": front_rows(study)}
-        print_json({"folder": str(folder.path), "trials": counts, **answer})
+        print_json({"folder": str(folder.path), "trials": counts, **answer, "notes": study.facts.get("notes", [])})
         return
     if options.quiet:
         return
@@ -111,6 +112,7 @@ def _print(study: Study, folder: RunFolder, options: RunOptions) -> None:
     winner = folder.best / "model.json"
     kept = f"; winner in {folder.best}" if winner.exists() else "; no trial answers the question for best/"
     output().print(f"saved in {folder.path}: study.db, trials.csv, front.csv, {folder.picture.name}{kept}")
+    print_notes(study)
     chosen = study.facts.get("optimism", {}).get("accuracy", {})
     if len(chosen) == 2:
         front, baseline = chosen["front"], chosen["baseline"]

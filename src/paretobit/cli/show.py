@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from paretobit.cli.console import escaped, guarded, output, print_front, print_json, print_table
+from paretobit.cli.console import escaped, guarded, output, print_front, print_json, print_notes, print_table
 from paretobit.cli.options import Json, ModelToo
 from paretobit.errors import BadInput
 
@@ -93,6 +93,7 @@ def _summary(study: Study) -> None:
     counts = ", ".join(f"{count} {state}" for state, count in study.counts().items() if count)
     output().print(f"{len(study)} trials: {counts or 'none'}")
     print_front(study)
+    print_notes(study)
     question = study.facts.get("best")
     try:
         _best_table(study, study.best(question), f"Best: {question or 'first objective'}")

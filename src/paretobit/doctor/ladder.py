@@ -114,8 +114,8 @@ def full_precision(space: BoundSpace, graph: ModelGraph) -> Config | None:
     def changes(values: Mapping[str, Value]) -> int:
         config = ladder.at("most", values)
         formats = sum(f is not FULL for slots in space.formats(config).values() for f in slots.values())
-        pruned = sum(share > 0 for share in space.sparsity(config).values())
-        return formats + pruned + sum(own.get(name) != width for name, width in space.widths(config).items())
+        resized = sum(own.get(name) != width for name, width in space.widths(config).items())
+        return formats + len(space.weights(config)) + resized
 
     for place in ladder.places:
         options = [{**chosen, **place.to(value)} for value in place.knob.values]

@@ -57,14 +57,14 @@ class Description:
     Attributes:
         minimum: Smallest value.
         maximum: Largest value.
-        smallest_positive: Smallest value above zero.
+        smallest_positive: Smallest value above zero; None where there is none.
         step: Smallest distance between neighbouring values.
         codes: Number of different values of one element, under one scale.
     """
 
     minimum: float
     maximum: float
-    smallest_positive: float
+    smallest_positive: float | None
     step: float | None
     codes: int | None
 
@@ -82,6 +82,7 @@ class Format(abc.ABC):
     name: ClassVar[str]
     formula: ClassVar[str]
     source: ClassVar[str]
+    is_no_state: ClassVar[bool] = True  # of a model that carries it
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -120,7 +121,8 @@ class Format(abc.ABC):
             BadInput: There is no finite list of values, one too long to enumerate, or one that
                 depends on the data.
         """
-        raise BadInput(f"'{self}' cannot be enumerated", allowed="element formats of up to 12 bits")
+        allowed = "element formats of up to 12 bits whose values float64 holds"
+        raise BadInput(f"'{self}' cannot be enumerated", allowed=allowed)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -166,7 +168,7 @@ class LossyFormat(Format):
         """`quantize` for a tensor of float32 or float64 that has elements: always a new tensor."""
 
     def _inside(self, x: Tensor) -> Tensor:
-        """Where `x` does not saturate, as booleans."""
+        """Where `x` (float32 or float64) does not saturate, as booleans."""
         description = self.describe()
         return (x >= description.minimum) & (x <= description.maximum)
 
@@ -185,10 +187,16 @@ class LossyFormat(Format):
             return _straight_through(x, self)
         if x.numel() == 0:
             return x.clone()
-        if x.dtype in (torch.float32, torch.float64):
+        exact = computed(x)
+        if exact is x:
             return self._round(x)
         limit = torch.finfo(x.dtype).max  # a wide format reaches further
-        return self._round(x.float()).clamp_(-limit, limit).to(x.dtype)
+        return self._round(exact).clamp_(-limit, limit).to(x.dtype)
+
+
+def computed(x: Tensor) -> Tensor:
+    """`x` in the type in which formats compute: itself, or float32 for a half type."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 @dataclass(frozen=True)
@@ -223,13 +231,15 @@ class GridFormat(LossyFormat):
     def describe(self) -> Description:
         """Range, the step around zero, and the number of different values."""
         grid = self.grid
-        return Description(grid.minimum, grid.maximum, grid.smallest, grid.smallest, grid.count())
+        smallest = grid.smallest if grid.maximum > 0 else None
+        return Description(grid.minimum, grid.maximum, smallest, grid.smallest, grid.count())
 
     def codes(self) -> Tensor:
-        """Every value, ascending, zero once, float64; up to 12 bits."""
+        """Every value, ascending, zero once, float64; up to 12 bits, where float64 holds them all."""
         if self.element_bits > ENUMERABLE_WIDTH:
             return super().codes()
-        return torch.tensor(list(self.grid.values()), dtype=torch.float64)
+        values = list(self.grid.values())
+        return torch.tensor(values, dtype=torch.float64) if len(values) == self.describe().codes else super().codes()
 
 
 FORMATS: Registry[type[Format]] = Registry("number format")
@@ -327,13 +337,13 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, number_format: LossyFormat) -> Tensor:
         if number_format.gradient == "mask":
-            ctx.save_for_backward(number_format._inside(x))
+            ctx.save_for_backward(number_format._inside(computed(x)))
         return number_format.quantize(x)  # gradients are off in here
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
-        return (gradient * ctx.saved_tensors[0] if ctx.saved_tensors else gradient), None
+        return (gradient.where(ctx.saved_tensors[0], 0) if ctx.saved_tensors else gradient), None
 
 
 def _straight_through(x: Tensor, number_format: LossyFormat) -> Tensor:

@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from paretobit.formats.base import FORMATS, Description, LossyFormat, Traits
+from paretobit.formats.base import FORMATS, Description, LossyFormat, Traits, computed
 from paretobit.formats.checks import check_bool, check_choice, check_int
-from paretobit.formats.grid import lifted, limited_
+from paretobit.formats.grid import SMALLEST, lifted, limited_
 from paretobit.formats.partition import SCALED_REACH, count, in_slices, join, mean, shared_extents, split
 from paretobit.formats.scaled import ScaledFormat
 
@@ -45,7 +45,7 @@ class BinaryFormat(LossyFormat):
     def _codes(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
         """Codes as the values of a scale of 1, -1 or 1, or 0 or 1, as a new tensor; NaN stays NaN."""
         if self.stochastic:
-            positive = scale.clamp(min=2.0**-149) if isinstance(scale, Tensor) else scale
+            positive = scale.clamp(min=SMALLEST) if isinstance(scale, Tensor) else scale
             chance = (x / positive).clamp_(-1, 1).add_(1).mul_(0.5)  # hard sigmoid
             x = chance.sub_(torch.rand_like(x))
         codes = lifted(x)
@@ -146,12 +146,13 @@ class ScaledBinary(BinaryFormat, ScaledFormat[tuple[Tensor, ...]]):
 
     def scales(self, x: Tensor) -> tuple[Tensor, ...]:
         """Of each level, in the shape that broadcasts; where codes are drawn, as if they were not."""
-        rest, inside = split(x, self.extents(x.shape))
+        rest, inside = split(computed(x), self.extents(x.shape))
         scales = []
+        largest = torch.tensor(SCALED_REACH / self._levels, dtype=torch.float32).item()  # scales are float32 numbers
         rest = rest.abs() if self.bipolar else rest.clamp(min=0)  # the sign of what is left is no matter
         for level in range(self._levels):
             above = None if self.bipolar else lifted(rest).clamp_(0, 1)
-            scales.append(mean(rest, inside, above).clamp_(max=SCALED_REACH / self._levels))
+            scales.append(mean(rest, inside, above).clamp_(max=largest))
             if level + 1 < self._levels:
                 rest = (rest - scales[-1]).abs_() if self.bipolar else (rest - scales[-1]).clamp_(min=0)
         return tuple(scales)

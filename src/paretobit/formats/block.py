@@ -10,7 +10,7 @@ from torch import Tensor
 
 from paretobit.formats.base import FORMATS, Description, LossyFormat, Traits, WidthFormat
 from paretobit.formats.checks import check_int
-from paretobit.formats.grid import LAYOUTS, FixedGrid, FloatGrid, Grid
+from paretobit.formats.grid import LAYOUTS, FixedGrid, FloatGrid, Grid, check_reach
 from paretobit.formats.minifloat import BIAS_RANGE, MAX_EXPONENT_WIDTH, MAX_WIDTH, default_bias, resolve_bias
 from paretobit.formats.partition import (
     BlockSize,
@@ -79,7 +79,10 @@ class BlockFormat(LossyFormat):
     def _round(self, x: Tensor) -> Tensor:
         extents = self.extents(x.shape)
         blocked, scales = self._blocks(x, extents)
-        return join(self.elements.round_(blocked / scales, blocked).mul_(scales), x.shape, extents)
+        if self.elements.smallest < 2.0 ** (LAYOUTS[x.dtype].smallest_exponent + 1):  # halves are subnormal
+            scales = scales.double()
+        values = self.elements.round_(blocked / scales, blocked).mul_(scales)
+        return join(values.to(x.dtype), x.shape, extents)
 
     def _inside(self, x: Tensor) -> Tensor:
         extents = self.extents(x.shape)
@@ -104,6 +107,10 @@ class SharedExponentFormat(BlockFormat):
 
     def _round(self, x: Tensor) -> Tensor:
         return in_slices(super()._round, x, self.extents(x.shape))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_reach(*self.exponent_range)
 
     def _scales(self, largest: Tensor) -> Tensor:
         low, high = self._reachable

@@ -42,6 +42,10 @@ LAYOUTS = {
 }
 
 
+SMALLEST = 2.0**-149
+"""The smallest positive number of float32."""
+
+
 def lifted(x: Tensor) -> Tensor:
     """`x` times so much that all but zero (and NaN) is at least 1 in magnitude, as a new tensor.
 
@@ -132,6 +136,8 @@ class FixedGrid:
 
     def round(self, x: Tensor, rounding: Rounding = "nearest") -> Tensor:
         """The grid value for each element of `x`, as a new tensor."""
+        if rounding == "floor" and self.step > 1:  # first of `x`, so that no small number is lost below zero
+            x = x.floor()
         return self._finish_(torch.mul(x, 1.0 / self.step), rounding)
 
     def round_(self, y: Tensor, sign: Tensor) -> Tensor:
@@ -246,15 +252,23 @@ class FloatGrid:
         per_binade = 2**self.fraction
         for code in range(1, per_binade):
             yield math.ldexp(code, self.lowest - self.fraction)
-        k = self.lowest
-        while True:
+        for k in range(self.lowest, self.highest + 1):
             for code in range(per_binade, 2 * per_binade):
                 value = math.ldexp(code, k - self.fraction)
                 if value > self.maximum:
                     return
                 if value:  # a float64 number
                     yield value
-            k += 1
+
+
+def check_reach(lowest: int, highest: int) -> None:
+    """Refuse binades of which float32 holds none."""
+    if highest < -126 or lowest > 127:
+        raise BadInput(
+            "no value of this format is a float32 number",
+            key="exponent_bias",
+            allowed="a bias that leaves values between 2^-126 and 2^127",
+        )
 
 
 def float_grid(fraction: int, lowest: int, highest: int, top_code: int | None = None) -> FloatGrid:
@@ -267,11 +281,6 @@ def float_grid(fraction: int, lowest: int, highest: int, top_code: int | None = 
         BadInput: No dtype holds any of its values.
     """
     top = top_code if top_code is not None else 2 ** (fraction + 1) - 1
-    if highest < -126 or lowest > 127:
-        raise BadInput(
-            "no value of this format is a float32 number",
-            key="exponent_bias",
-            allowed="a bias that leaves values between 2^-126 and 2^127",
-        )
+    check_reach(lowest, highest)
     largest_exponent = min(highest, 1023)
     return FloatGrid(fraction, lowest, math.ldexp(top, largest_exponent - fraction))

@@ -27,8 +27,7 @@ class Integer(WidthFormat, GridFormat):
             the distance from the value below, from torch's random stream (Gupta et al. 2015).
 
     A grid wider than the significand of the dtype (24 bits in float32), or reaching above its
-    largest number, means those of its points that the dtype holds. A number so small that the dtype
-    does not hold `x · 2^frac_width` counts as zero.
+    largest number, means those of its points that the dtype holds.
     """
 
     name: ClassVar[str] = "integer"

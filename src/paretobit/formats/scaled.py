@@ -18,11 +18,12 @@ class ScaledFormat(LossyFormat, Generic[Scales]):
 
     @abc.abstractmethod
     def scales(self, x: Tensor) -> Scales:
-        """The scales for `x` (float32 or float64), in shapes that broadcast."""
+        """The scales for `x`, in shapes that broadcast and the type of `x`; for half types, which may not
+        hold them, in float32."""
 
     @abc.abstractmethod
     def with_scales(self, x: Tensor, scales: Scales) -> Tensor:
-        """`x` rounded, given its scales."""
+        """`x` (float32 or float64) rounded, given its scales."""
 
     def _round(self, x: Tensor) -> Tensor:
         # Means and searches are not compiled: another order of their sums would give other bits.

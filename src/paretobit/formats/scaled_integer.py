@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from paretobit.errors import BadInput
-from paretobit.formats.base import ENUMERABLE_WIDTH, FORMATS, Description, Traits, WidthFormat
+from paretobit.formats.base import ENUMERABLE_WIDTH, FORMATS, Description, Traits, WidthFormat, computed
 from paretobit.formats.checks import check_bool, check_choice, check_int, check_number
 from paretobit.formats.grid import limited_
 from paretobit.formats.partition import (
@@ -168,12 +168,12 @@ class ScaledInteger(WidthFormat, ScaledFormat[_Scales]):
     def scales(self, x: Tensor) -> _Scales:
         """Fixed, or from the data; of each part, in the shape that broadcasts over the parts."""
         extents = self.extents(x.shape)
-        blocked, inside = split(x, extents)
+        blocked, inside = split(computed(x), extents)
         if self.scale is not None:
             return self._fixed(blocked, inside)
         if self.calibration == "max":
             return self._fit(*self._extremes(blocked, inside))
-        rows = parts(x, extents)
+        rows = parts(computed(x), extents)
         fitted = self._fit(*self._percentiles(rows)) if self.calibration == "percentile" else self._least(rows)
         shape = [1 if dim in inside else size for dim, size in enumerate(blocked.shape)]
         point = fitted.zero_point

@@ -7,10 +7,10 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paretobit.formats.base import FORMATS, Description, Traits
+from paretobit.formats.base import FORMATS, Description, Traits, computed
 from paretobit.formats.binary import SCALE_BITS, ScaledPer
 from paretobit.formats.checks import check_bool, check_choice, check_int, check_number
-from paretobit.formats.grid import lifted
+from paretobit.formats.grid import SMALLEST, lifted
 from paretobit.formats.partition import count, in_slices, join, mean, shared_extents, split
 from paretobit.formats.scaled import ScaledFormat
 
@@ -85,10 +85,12 @@ class Ternary(ScaledFormat[_Scales]):
 
     def scales(self, x: Tensor) -> _Scales:
         """Threshold and scale of each part, in the shape that broadcasts."""
-        blocked, inside = split(x, self.extents(x.shape))
+        blocked, inside = split(computed(x), self.extents(x.shape))
         magnitude = blocked.abs()
-        fixed = self.threshold
-        threshold = mean(magnitude, inside) * THRESHOLD_OF_MEAN if fixed is None else fixed
+        threshold: Tensor | float | None = self.threshold
+        if threshold is None:  # below the mean, which a product of subnormal numbers rounds back to
+            center = mean(magnitude, inside)
+            threshold = torch.minimum(center * THRESHOLD_OF_MEAN, (center - SMALLEST).clamp_(min=0))
         if not self.scaling:
             return _Scales(threshold, 1.0)
         return _Scales(threshold, mean(magnitude, inside, lifted(magnitude - threshold).clamp_(0, 1)))

@@ -8,7 +8,8 @@ from torch import Tensor, fx, nn
 
 from paretobit.graph.faithful import Writers
 from paretobit.graph.model_graph import ModelGraph, Node, filled
-from paretobit.graph.trace import _fixed_arguments, _Tracer, _without_sites, at_rest, undone
+from paretobit.graph.places import uncounted
+from paretobit.graph.trace import _fixed_arguments, _Tracer, _without_sites, at_rest
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def steps_of(graph: ModelGraph, model: nn.Module, example: Tensor) -> tuple[Inst
     if graph.method != "fx":
         return None
     try:
-        with at_rest(model), undone(model), _without_sites(model):
+        with at_rest(model), _without_sites(model):
             traced = _Tracer(_fixed_arguments(model, example)).trace(model)
     except Exception:  # whatever a model's forward raises on symbols
         return None
@@ -64,6 +65,8 @@ def steps_of(graph: ModelGraph, model: nn.Module, example: Tensor) -> tuple[Inst
     steps = []
     for node, known in zip(traced.nodes, graph.nodes, strict=True):
         if node.op != known.kind or (node.op == "call_module" and str(node.target) != known.owner):
+            return None
+        if known.place and node.meta.get("place") != uncounted(known.place):
             return None
 
         def current(source: fx.Node) -> Result:

@@ -2,15 +2,14 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
-from paretobit.graph.ops import is_leaf
+from paretobit.graph.places import Call, watching
 
 
 class NotFaithful(Exception):
@@ -18,7 +17,12 @@ class NotFaithful(Exception):
 
 
 def check_faithful(
-    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], calls: Sequence[str], result: Any
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    calls: Sequence[str],
+    functions: Mapping[Call, int],
+    result: Any,
 ) -> None:
     """Compare what was traced with a run of the model: symbols are no tensors, which a model may ask.
 
@@ -27,36 +31,19 @@ def check_faithful(
         args: Of the run.
         kwargs: Of the run.
         calls: Paths of the leaf modules that the traced graph calls, in order.
+        functions: The functions it calls that can carry formats, and how often at each place.
         result: What the traced graph gives for the same arguments.
 
     Raises:
-        NotFaithful: Other layers are called, or the result differs.
+        NotFaithful: Other layers or functions are called, or the result differs.
     """
-    called: list[str] = []
-    depth = 0
-
-    def enter(path: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            nonlocal depth
-            if not depth:
-                called.append(path)
-            depth += 1
-
-        return hook
-
-    def leave(module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
-        nonlocal depth
-        depth -= 1
-
-    with ExitStack() as stack:
-        for path, module in model.named_modules():
-            if is_leaf(module):
-                stack.callback(module.register_forward_pre_hook(enter(path)).remove)
-                stack.callback(module.register_forward_hook(leave, always_call=True).remove)
+    with watching(model) as seen:
         found = model(*args, **kwargs)
     paths = {id(module): path for path, module in model.named_modules()}
-    if called != [paths[id(model.get_submodule(path))] for path in calls]:
+    if seen.layers != [paths[id(model.get_submodule(path))] for path in calls]:
         raise NotFaithful("the layers it finds are not those of a run")
+    if any(seen.functions[call] != number for call, number in functions.items()):
+        raise NotFaithful("the functions it finds are not those of a run")
     ours, theirs = ([t for t in tree_leaves(r) if isinstance(t, Tensor)] for r in (result, found))
     if len(ours) != len(theirs) or not all(map(_same, ours, theirs)):
         raise NotFaithful("what it finds does not compute what a run does")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -51,6 +50,8 @@ class Node:
         site: Where formats for it are set: the path of the layer, or for a function the caller's
             path and the function, counted (`encoder.attention.matmul_1`); empty where nothing is.
         in_place: Whether it writes its result into its first argument.
+        place: Of a function: where in the code it is called, and which of the calls there it is (see
+            `paretobit.graph.places`); empty where that is not known.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Node:
     output_shapes: tuple[Shape, ...] = ()
     site: str = ""
     in_place: bool = False
+    place: str = ""
 
     @property
     def is_call(self) -> bool:
@@ -95,6 +97,7 @@ class ModelGraph:
             modules: nothing ran).
         untraced: Why the graph has less than `fx` gives; None where it has everything.
         batch: Rows of the example the shapes were read from; None where nothing ran.
+        conditional: Site of each function that some runs do not call, and which.
     """
 
     model: nn.Module
@@ -102,6 +105,7 @@ class ModelGraph:
     method: Literal["fx", "run", "modules"]
     untraced: str | None = None
     batch: int | None = None
+    conditional: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
@@ -128,7 +132,12 @@ class ModelGraph:
 
     def with_model(self, model: nn.Module) -> ModelGraph:
         """The same nodes over a model with the same modules (a transformed copy)."""
-        return ModelGraph(model, self.nodes, self.method, self.untraced, self.batch)
+        return replace(self, model=model)
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Site of every function to its place."""
+        return {node.site: node.place for node in self.nodes if node.site and node.place}
 
 
 def filled(value: Any, kind: type, put: Callable[[Any], Any], *, lists: bool = True) -> Any:
@@ -152,23 +161,6 @@ def filled(value: Any, kind: type, put: Callable[[Any], Any], *, lists: bool = T
             return items
         return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
     return value
-
-
-def with_sites(nodes: Iterable[Node]) -> tuple[Node, ...]:
-    """Nodes that know their site: functions are counted by caller and operation, in order of execution."""
-    used: Counter[tuple[str, str]] = Counter()
-    result = []
-    for node in nodes:
-        site = ""
-        if node.kind == "call_module":
-            site = node.owner
-        elif node.kind in ("call_function", "call_method") and node.output_shapes:
-            number = used[node.owner, node.op]
-            used[node.owner, node.op] += 1
-            name = f"{node.op}_{number}" if number else node.op
-            site = f"{node.owner}.{name}" if node.owner else name
-        result.append(replace(node, site=site))
-    return tuple(result)
 
 
 def _per_sample(shape: Shape | None, batch: int | None) -> int | None:

@@ -1,6 +1,7 @@
 """The graph of one run: every leaf module and every torch function that touches a tensor, as called."""
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -13,7 +14,9 @@ from torch.utils._pytree import tree_leaves
 from paretobit.graph.faithful import works_in_place
 from paretobit.graph.model_graph import Node, Ref, Shape
 from paretobit.graph.names import Names, node_name
+from paretobit.graph.operations import OPERATIONS
 from paretobit.graph.ops import function_op, is_leaf, op_of
+from paretobit.graph.places import place_of
 
 _PLAIN = (int, float, bool, str, type(None), slice, type(Ellipsis), torch.dtype)
 
@@ -88,12 +91,13 @@ class _Recorder(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         op, kind = function_op(func)
         if not self._within_leaf:
+            place = place_of(sys._getframe(1)) if OPERATIONS.operands(op) else ""
             if op == "setitem":
-                self.add(op, kind, op, self._path[-1], args, kwargs or {}, args[0])
+                self.add(op, kind, op, self._path[-1], args, kwargs or {}, args[0], place=place)
             elif any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):
                 inside = works_in_place(func, args, kwargs or {})
                 path = self._path[-1] if self._path else ""
-                self.add(op, kind, op, path, args, kwargs or {}, result, inside)
+                self.add(op, kind, op, path, args, kwargs or {}, result, inside, place)
         return result
 
     def add(
@@ -106,6 +110,7 @@ class _Recorder(TorchFunctionMode):
         kwargs: Mapping[str, Any],
         result: Any,
         in_place: bool = False,
+        place: str = "",
     ) -> None:
         """One node; its results belong to it from now on."""
         inputs = [leaf for leaf in tree_leaves((args, dict(kwargs))) if isinstance(leaf, Tensor)]
@@ -134,6 +139,7 @@ class _Recorder(TorchFunctionMode):
                 input_shapes=shapes,
                 output_shapes=output_shapes,
                 in_place=in_place,
+                place=place,
             )
         )
 

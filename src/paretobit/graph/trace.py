@@ -1,6 +1,8 @@
 """From a model to its graph: fx where it works, what one run calls where it does not."""
 
 import inspect
+import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,12 +14,14 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from paretobit.errors import BadInput
-from paretobit.graph.faithful import Writers, check_faithful
-from paretobit.graph.model_graph import ModelGraph, Node, Ref, Shape, filled, with_sites
-from paretobit.graph.names import Names, node_name
+from paretobit.graph.faithful import NotFaithful, Writers, check_faithful
+from paretobit.graph.model_graph import ModelGraph, Node, Ref, Shape, filled
+from paretobit.graph.names import Names, named_by_site, node_name, with_sites
 from paretobit.graph.operations import OPERATIONS, row_of
 from paretobit.graph.ops import is_leaf, op_of
+from paretobit.graph.places import Call, place_of
 from paretobit.graph.record import record
+from paretobit.graph.restore import undone
 
 Example = Tensor | Sequence[Any] | Mapping[str, Any]
 Shapes = dict[str, tuple[Shape, ...]]
@@ -43,13 +47,17 @@ def trace(model: nn.Module, example: Example | None = None) -> ModelGraph:
         raise BadInput("the model has lazy parameters without shapes: run it on its data once")
     if _is_one_layer(model) and isinstance(example, Tensor | None):
         return _of_one_layer(model, example)
-    with at_rest(model), undone(model), _without_sites(model):
+    with at_rest(model), _without_sites(model):
         try:
-            traced = _Tracer(_fixed_arguments(model, example)).trace(model)
-            shapes = _shapes(model, traced, example)
+            with undone(model):
+                if "forward" in vars(model):
+                    raise NotFaithful("it traces the forward of a class, which this model has replaced")
+                traced = _Tracer(_fixed_arguments(model, example)).trace(model)
+                shapes = _shapes(model, traced, example)
         except Exception as error:  # whatever a model's forward raises on proxies
             reason = f"torch.fx cannot trace it: {type(error).__name__}: {_first_line(error)}"
-            return _on_example(model, example, reason)
+            with undone(model):
+                return _on_example(model, example, reason)
     return _from_fx(model, traced, shapes, _batch(example))
 
 
@@ -92,7 +100,10 @@ class _Tracer(fx.Tracer):
     def create_proxy(self, kind: str, target: Any, *rest: Any, **more: Any) -> Any:
         if kind == "placeholder" and target in self._fixed:
             return self._fixed[target]
-        return super().create_proxy(kind, target, *rest, **more)
+        proxy = super().create_proxy(kind, target, *rest, **more)
+        if kind in ("call_function", "call_method"):
+            proxy.node.meta["place"] = place_of(sys._getframe(1))
+        return proxy
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return is_leaf(m) or super().is_leaf_module(m, module_qualified_name)
@@ -130,8 +141,16 @@ def _shapes(model: nn.Module, traced: fx.Graph, example: Example | None) -> Shap
         before = torch.get_rng_state()
         result = interpreter.run(*values)
         torch.set_rng_state(before)
-        check_faithful(model, *_arguments(example), calls, result)
+        functions = _functions(model, traced, interpreter.found)
+        check_faithful(model, *_arguments(example), calls, functions, result)
     return interpreter.found
+
+
+def _functions(model: nn.Module, traced: fx.Graph, shapes: Shapes) -> Counter[Call]:
+    """How often functions that can carry formats are called, by caller, operation and place."""
+    nodes = [node for node in traced.nodes if "place" in node.meta and shapes.get(node.name)]
+    found = Counter((_calling_module(node), _operation(model, node), str(node.meta["place"])) for node in nodes)
+    return Counter({call: number for call, number in found.items() if OPERATIONS.operands(call[1])})
 
 
 def _fixed_arguments(model: nn.Module, example: Example | None) -> dict[str, Any]:
@@ -176,9 +195,10 @@ def _from_fx(model: nn.Module, traced: fx.Graph, shapes: Shapes, batch: int | No
                 input_shapes=inputs,
                 output_shapes=outputs,
                 in_place=writers.in_place(node),
+                place=node.meta.get("place", ""),
             )
         )
-    return ModelGraph(model, with_sites(nodes), "fx", batch=batch)
+    return ModelGraph(model, with_sites(nodes, model), "fx", batch=batch)
 
 
 def _with_refs(value: Any, refs: Mapping[str, Ref]) -> Any:
@@ -190,22 +210,18 @@ def _from_run(model: nn.Module, example: Example | None, reason: str) -> ModelGr
     if example is None:
         leaves = [(path, module) for path, module in model.named_modules() if path and not list(module.children())]
         nodes = tuple(Node(node_name(path), "call_module", op_of(module), path) for path, module in leaves)
-        return ModelGraph(model, nodes, "modules", f"{reason}; no example inputs to run it on")
+        return ModelGraph(model, named_by_site(nodes, model), "modules", f"{reason}; no example inputs to run it on")
     args, kwargs = _arguments(example)
     batch = _batch(example)
-    return ModelGraph(model, with_sites(record(model, args, kwargs, batch)), "run", reason, batch)
+    return ModelGraph(model, with_sites(record(model, args, kwargs, batch), model), "run", reason, batch)
 
 
 @contextmanager
 def at_rest(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; every module's own mode restored after it."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
+    """Evaluation mode inside the block; the model is as it was after it, whatever ran in it."""
+    with undone(model):
+        model.eval()
         yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 @contextmanager
@@ -220,24 +236,6 @@ def _without_sites(model: nn.Module) -> Iterator[None]:
     finally:
         for shared, paused in zip(sites, before, strict=True):
             shared.paused = paused
-
-
-@contextmanager
-def undone(model: nn.Module) -> Iterator[None]:
-    """What a run leaves in the model, attributes and buffers, is undone after the block."""
-    attributes = [(module, dict(module.__dict__), dict(module._buffers)) for module in model.modules()]
-    buffers = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers()]
-    try:
-        yield
-    finally:
-        for module, own, named in attributes:
-            module.__dict__.clear()
-            module.__dict__.update(own)
-            module._buffers.clear()
-            module._buffers.update(named)
-        for buffer, version, before in buffers:
-            if buffer._version != version:
-                buffer.copy_(before)
 
 
 def _operation(model: nn.Module, node: fx.Node) -> str:

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from paretobit.errors import BadInput
 from paretobit.formats import FULL, parse
 from paretobit.graph import ModelGraph, trace, width_groups
+from paretobit.graph.copies import copy_of
 from paretobit.models.checkpoint import load_state, read_state, save_weights
 from paretobit.models.huggingface import example_input
 from paretobit.models.source import build_again
-from paretobit.nn.copies import copy_of
+from paretobit.nn import places_of
 from paretobit.passes.layers.assignment import apply_assignment, assignment_of
 from paretobit.passes.transform import folds_of, resize, with_folds
 from paretobit.passes.transform.prune_activation import InputPruning, input_prunings_of, set_input_pruning
@@ -103,6 +104,8 @@ class SavedModel:
         inputs = {path: dataclasses.asdict(pruning) for path, pruning in input_prunings_of(model).items()}
         if inputs:
             known["input_pruning"] = inputs
+        if places := places_of(model):
+            known["places"] = places
         page = {"version": VERSION, "source": source, "layers": layers, "folded": folds_of(model), **known}
         state = {name: t.detach().cpu() for name, t in model.state_dict().items() if isinstance(t, Tensor)}
         return cls(page, state)
@@ -144,7 +147,8 @@ class SavedModel:
         load_state(model, self.tensors, where)
         if formats:
             layers = self.page["layers"].items()
-            apply_assignment(model, {p: {slot: parse(f) for slot, f in s.items()} for p, s in layers})
+            formats_of = {p: {slot: parse(f) for slot, f in s.items()} for p, s in layers}
+            apply_assignment(model, formats_of, self.page.get("places", {}))
         for path, pruning in self.page.get("input_pruning", {}).items():
             set_input_pruning(model.get_submodule(path), InputPruning(**pruning))
         return model.eval()

@@ -15,4 +15,4 @@ from paretobit.nn.layers import (
 )
 from paretobit.nn.parameter_use import ParameterUse, ParameterUses, Stored, parameter_uses
 from paretobit.nn.quantized import Quantized, formats_of
-from paretobit.nn.sites import SiteNotReached, add_site, instrument_at, layer_at, why_no_site
+from paretobit.nn.sites import SiteNotReached, add_site, instrument_at, layer_at, places_of, why_no_site

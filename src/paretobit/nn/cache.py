@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Hashable
-from typing import NamedTuple
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+
+from paretobit.graph.contents import Content, content_of, known_content
 
 DEFAULT_BUDGET = 256 * 2**20
 _ENTERS = 8
@@ -18,38 +20,43 @@ class TensorCache:
 
     Of what comes when the budget is used up, every eighth enters.
 
-    A change of the source is seen by its identity and version: an in-place change through `.data`
-    or NumPy, which torch hides from the version, is not. Copies and pickles start empty.
+    A change of the source is seen by its bits, of which a copy is kept: also one that torch does not count.
 
     Args:
         budget: Bytes the cached tensors may take together.
     """
 
+    is_no_state: ClassVar[bool] = True  # of a model
+
     def __init__(self, budget: int = DEFAULT_BUDGET) -> None:
         self.budget = budget
         self.used = 0
         self._turned_away = 0
+        self._sharing: Counter[int] = Counter()  # content to how many entries were computed from it
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
 
     def __reduce__(self) -> tuple[type[TensorCache], tuple[int]]:
         return TensorCache, (self.budget,)
 
     def get(self, key: Hashable, source: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
-        """The tensor for `key`, computed anew when `source` is another tensor or was changed."""
-        if source.is_inference():  # has no version
+        """The tensor for `key`, computed anew when `source` holds other bits."""
+        if torch.compiler.is_compiling():  # what is compiled computes it in every run
             return compute(source)
-        version = (id(source), source._version, source.data_ptr())
         entry = self._entries.get(key)
-        if entry is not None and entry.version == version:
+        if entry is not None and entry.content.is_in(source):
             self._entries.move_to_end(key)
             return entry.tensor
         if entry is not None:
             self._drop(key)
         with torch.inference_mode(False), torch.no_grad():  # usable by whoever asks next
             tensor = compute(source)
-        if tensor.nbytes <= self.budget and self._may_enter(tensor.nbytes):
-            self._entries[key] = _Entry(version, (source, source.detach()), tensor)
-            self.used += tensor.nbytes
+        known = known_content(source)
+        shared = known is not None and known.number in self._sharing
+        size = tensor.nbytes + (0 if shared else source.nbytes)
+        if size <= self.budget and self._may_enter(size):
+            content = known or content_of(source)
+            self._entries[key] = _Entry(content, tensor)
+            self._count(content, tensor, 1)
             while self.used > self.budget:
                 self._drop(next(iter(self._entries)))
         return tensor
@@ -61,19 +68,18 @@ class TensorCache:
         self._turned_away += 1
         return self._turned_away % _ENTERS == 0
 
-    def keep_only(self, sources: Collection[int]) -> None:
-        """Drop what was computed from other tensors than those of these addresses, or from an earlier state."""
-        for key, entry in list(self._entries.items()):
-            source = entry.alive[0]
-            now = (id(source), source._version, source.data_ptr())
-            if id(source) not in sources or entry.version != now:
-                self._drop(key)
-
     def _drop(self, key: Hashable) -> None:
-        self.used -= self._entries.pop(key).tensor.nbytes
+        self._count(*self._entries.pop(key), -1)
+
+    def _count(self, content: Content, tensor: Tensor, sign: int) -> None:
+        """Of an entry that comes or goes; the copy of a source counts once for all that come from it."""
+        others = self._sharing[content.number] - (sign < 0)
+        self._sharing[content.number] += sign
+        self.used += sign * (tensor.nbytes + (0 if others else content.copy.nbytes))
+        if not self._sharing[content.number]:
+            del self._sharing[content.number]
 
 
 class _Entry(NamedTuple):
-    version: tuple[int, int, int]
-    alive: tuple[Tensor, Tensor]  # the source and its memory: neither address can be given out again
+    content: Content
     tensor: Tensor

@@ -101,17 +101,18 @@ class QuantizedFunction(Quantized):
         number: Which call of this function by this caller, in order of execution, counted from 0.
         caller: Path of the calling module.
         cache: For operands that are parameters.
+        place: Where in the code it is called, and which of the calls there it is; empty: the number tells.
 
     Raises:
         BadInput: No such function can be quantised.
     """
 
-    def __init__(self, op: str, number: int, caller: str, cache: TensorCache) -> None:
+    def __init__(self, op: str, number: int, caller: str, cache: TensorCache, place: str = "") -> None:
         super().__init__()
         if not OPERATIONS.operands(op):
             allowed = [entry.name for entry in OPERATIONS if entry.value.operands]
             raise BadInput("this function cannot be quantised", found=op, allowed=allowed)
-        self.op, self.number, self.caller = op, number, caller
+        self.op, self.number, self.caller, self.place = op, number, caller, place
         self.slot_names = possible_function_slots(op)
         self._cache = cache
         self.set_slots({})
@@ -220,7 +221,7 @@ def _attention(
     return result
 
 
-_SITE = re.compile(r"(?P<op>.+?)(?:_(?P<number>[1-9]\d*))?")
+_SITE = re.compile(r"(?P<op>.+?)(?:_(?P<number>\d+))?")
 
 
 def read_site(site: str) -> tuple[str, str, int]:

@@ -19,6 +19,7 @@ from paretobit.nn.embedding import QuantizedEmbedding, QuantizedEmbeddingBag
 from paretobit.nn.linear import QuantizedBilinear, QuantizedLinear, is_conv1d, quantized_conv1d
 from paretobit.nn.normalization import NORMALIZATIONS
 from paretobit.nn.quantized import Quantized, present_slots, stands_for, swap_channels
+from paretobit.nn.recurrent import RECURRENT
 from paretobit.nn.subclass import quantized_subclass
 from paretobit.registry import Registry
 
@@ -61,7 +62,7 @@ _TABLES = (QuantizedEmbedding, QuantizedEmbeddingBag)
 _ACTIVATIONS = (QuantizedReLU, QuantizedPReLU, *WITHOUT_WEIGHTS)
 _ALL: tuple[type[Quantized], ...] = (
     *(*_PRODUCTS, *CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS),
-    *(*NORMALIZATIONS, *_TABLES, *_ACTIVATIONS),
+    *(*RECURRENT, *NORMALIZATIONS, *_TABLES, *_ACTIVATIONS),
 )
 for _layer in _ALL:
     LAYERS.register(op_name(stands_for(_layer).__name__))(_layer)

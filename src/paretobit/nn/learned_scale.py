@@ -13,7 +13,7 @@ from paretobit.formats import Description, Format, ScaledInteger
 from paretobit.formats.grid import limited_
 from paretobit.formats.partition import join, parts, split
 from paretobit.formats.wrapped import Wrapped
-from paretobit.nn.quantized import Quantized
+from paretobit.nn.quantized import Quantized, shares_slots
 
 SUFFIX = "_scale"
 _SMALLEST, _LARGEST = 2.0**-126, 2.0**104  # that a fixed scale may be
@@ -228,7 +228,7 @@ def initial_scales(number_format: ScaledInteger, x: Tensor, *, skip_zeros: bool)
 
 
 def _positive(scale: Tensor) -> Tensor:
-    return scale.abs().clamp(_SMALLEST, _LARGEST)
+    return scale.float().abs().clamp(_SMALLEST, _LARGEST)  # also in a model made half after it learned
 
 
 def _scaled(model: nn.Module) -> Iterator[tuple[Quantized, str, str]]:
@@ -256,7 +256,7 @@ def _reason(layer: Quantized, slot: str) -> str | None:
     """Why the scale of a slot cannot be learned; None where it can."""
     number_format = layer.slots[slot]
     assert isinstance(number_format, ScaledInteger)
-    if isinstance(layer, nn.MultiheadAttention) and slot != "data_in":
+    if shares_slots(layer) and slot != "data_in":
         return "several parameters share the slot"
     if number_format.scale is None and not number_format.symmetric:
         return "the zero point comes from the values: calibrate first"

@@ -2,13 +2,10 @@
 
 A mask is a boolean buffer beside its parameter, `weight_mask` beside `weight`, True where a weight
 is kept. The zeros are written into the parameter itself, so that whatever reads it sees them: plain
-layers, quantised layers (which quantise after masking), costs, files. They are written again when
-something else changed the parameter: after every step of an optimiser, after a state dict was
-loaded, and at the latest before the layer runs or is saved. While gradients are on, the gradient of
+layers, quantised layers (which quantise after masking), costs, files. They are written again after
+every step of an optimiser, after a state dict was loaded, and whenever the layer runs or is saved,
+whatever changed the parameter. While gradients are on, the gradient of
 a masked weight is zero too, so that neither the clipping of gradients nor an optimiser sees it.
-
-A change is seen by the parameter's version, as in `TensorCache`: one through `.data` or NumPy is
-put right when a state dict is taken or the parameter changes again, not before the layer runs.
 """
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
@@ -21,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from paretobit.errors import BadInput
+from paretobit.graph.contents import as_integers, seen_in_block
 from paretobit.nn.quantized import Quantized
 
 SUFFIX = "_mask"
@@ -165,20 +163,20 @@ class _Watched:
         self._hook: RemovableHandle | None = None
 
     def settle(self, parameter: Tensor) -> None:
-        """Write the zeros, unless neither parameter nor mask changed since they were written."""
+        """Write the zeros.
+
+        They are written whether or not they are there, for to look takes longer, and behind torch's
+        back: between the forward and the backward pass of a shared parameter nothing has changed.
+        """
         if self.mask is None:
             return
-        if parameter.is_inference() or self.mask.is_inference():  # have no version
-            self.write(parameter)
-        elif self._seen != self._state(parameter, self.mask):
-            self.write(parameter)
-            self._seen = self._state(parameter, self.mask)
-
-    def write(self, parameter: Tensor) -> None:
-        """Write the zeros."""
-        assert self.mask is not None
-        with torch.inference_mode(parameter.is_inference()), torch.no_grad():
-            parameter.masked_fill_(~self.mask.to(parameter.device), 0)
+        seen = seen_in_block(parameter)
+        if seen is None or (*seen, id(self.mask), self.mask._version) != self._seen:
+            with torch.inference_mode(parameter.is_inference()), torch.no_grad():
+                bits = as_integers(parameter.data)
+                mask = self.mask.to(parameter.device)
+                bits.mul_(mask.view(*mask.shape, *[1] * (bits.dim() - mask.dim())))  # NaN times 0 is no zero
+            self._seen = seen and (*seen, id(self.mask), self.mask._version)
 
     def follow(self, parameter: Tensor) -> None:
         """From now on masked weights get no gradient."""
@@ -189,10 +187,6 @@ class _Watched:
         if self.mask is None or gradient.is_sparse:  # of a sparse one the step after is put right
             return None
         return gradient.masked_fill(~self.mask.to(gradient.device), 0)
-
-    @staticmethod
-    def _state(parameter: Tensor, mask: Tensor) -> tuple[Any, ...]:
-        return parameter._version, parameter.data_ptr(), id(mask), mask._version
 
 
 _WATCHED: MutableMapping[Tensor, _Watched] = WeakTensorKeyDictionary()
@@ -250,10 +244,7 @@ def _settle_all(module: nn.Module) -> None:
 
 
 def _before_saving(module: nn.Module, prefix: str, keep_vars: bool) -> None:
-    for name, mask in masks_in(module).items():
-        parameter = getattr(module, name)
-        if torch.count_nonzero(parameter.detach()[~mask]):  # also what no version tells
-            _watch(parameter, mask).write(parameter)
+    _settle_all(module)
 
 
 def _after_loading(module: nn.Module, incompatible: Any) -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from paretobit.errors import BadInput
 from paretobit.formats import FULL, MXINT8, Format
-from paretobit.nn.copies import copy_of
+from paretobit.graph.copies import copy_of
 from paretobit.nn.linear import QuantizedLinear
 from paretobit.nn.quantized import Quantized
 

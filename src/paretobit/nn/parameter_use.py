@@ -1,7 +1,7 @@
 """Which operation reads which parameter, through which views, and in which layout its format sees it."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
@@ -10,31 +10,18 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from paretobit.formats import FULL, Format
-from paretobit.graph import ModelGraph, Node, at_rest
+from paretobit.graph import ModelGraph, Node
 from paretobit.graph.computed import computed_weights, value_of
 from paretobit.graph.operations import Operand
 from paretobit.graph.ops import is_leaf
-from paretobit.graph.readings import parameters_at, readings, replayed
+from paretobit.graph.readings import readings, replayed
+from paretobit.nn.computed import Computed, computed_in, parameters_below
 from paretobit.nn.functions import laid_out, shown_once
 from paretobit.nn.layers import lies_transposed, possible_slots
+from paretobit.nn.masks import zeros_in
 from paretobit.nn.quantized import slot_of_parameter, swap_channels
 
 Formats = Mapping[str, Mapping[str, Format]]
-
-
-@dataclass(frozen=True)
-class Computed:
-    """A tensor that is computed from parameters only: it is stored in their place.
-
-    Attributes:
-        shape: Its shape.
-        parameters: From which it is computed.
-        value: Gives the tensor as it is now; None where the graph does not tell.
-    """
-
-    shape: tuple[int, ...]
-    parameters: tuple[nn.Parameter, ...]
-    value: Callable[[], Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -114,10 +101,22 @@ class ParameterUse:
         """Whether all of the parameter is read."""
         return math.prod(self.shape) == math.prod(self.full_shape)
 
-    def quantised(self, slots: Mapping[str, Format]) -> Tensor | None:
-        """What is read under the formats of the site, in the layout of this use; None where nobody can tell."""
-        value = self.parameter if self.computed is None else self.computed.value()
-        return None if value is None else slots.get(self.slot, FULL).quantize(self.laid_out(value.detach()))
+    def value(self, given: Tensor | None = None) -> Tensor | None:
+        """What is stored: of this value of the parameter, or as it is now; None where nobody can tell."""
+        if self.computed is not None:
+            made = self.computed.value()
+            return None if made is None else made.detach()
+        return self.parameter.detach() if given is None else given
+
+    def quantised(self, slots: Mapping[str, Format], value: Tensor | None = None) -> Tensor | None:
+        """What is read under the formats of the site, in the layout of this use; None where nobody can tell.
+
+        Args:
+            slots: The formats.
+            value: Of the parameter; as it is now unless given.
+        """
+        whole = self.value(value)
+        return None if whole is None else slots.get(self.slot, FULL).quantize(self.laid_out(whole))
 
 
 @dataclass(frozen=True)
@@ -184,6 +183,21 @@ class Stored:
         unread = self._pieces.unread
         return [(number_format, shape) for shape in self._pieces.shapes] + ([(FULL, (unread,))] if unread else [])
 
+    def zeros(self, slots: Mapping[str, Format], value: Tensor | None = None) -> list[int]:
+        """Of each of `parts`, how many elements are exactly zero once stored; of this value of the parameter.
+
+        None are counted of what nobody can tell.
+        """
+        whole = self.uses[0].value(value) if self.uses else self.parameters[0].detach() if value is None else value
+        number_format, reads = self.format(slots), self._pieces.reads if self.uses else ()
+        if whole is None:
+            return [0] * len(self.parts(slots))
+        if number_format is FULL or not reads:
+            return [zeros_in(number_format.quantize(whole))]
+        unread = zeros_in(whole) - sum(zeros_in(use.laid_out(whole)) for use in reads)
+        read = [number_format.quantize(use.laid_out(whole)) for use in reads]
+        return [*map(zeros_in, read), max(0, unread)]
+
     def bits(self, slots: Mapping[str, Format]) -> int:
         """Bits that storing it takes under the formats of its home."""
         return sum(number_format.bits(shape) for number_format, shape in self.parts(slots))
@@ -199,12 +213,14 @@ class _Pieces:
 
     Attributes:
         shapes: Of the parts.
+        reads: One use for each part; none where they do not tell the parts.
         unread: Elements that nobody reads.
         conflict: Why formats that share scales between elements cannot store it once; None where they can.
     """
 
     shapes: tuple[tuple[int, ...], ...]
     unread: int
+    reads: "tuple[ParameterUse, ...]" = ()
     conflict: str | None = None
 
     @classmethod
@@ -212,12 +228,13 @@ class _Pieces:
         """The parts of a tensor of this shape that these uses read."""
         untold = [use for use in uses if not use.is_told]
         if untold:
-            return cls((shape,), 0, f"the graph does not tell in which layout '{untold[0].site}' reads it")
+            return cls((shape,), 0, (), f"the graph does not tell in which layout '{untold[0].site}' reads it")
         distinct = list({use.layout: use for use in uses}.values())
         if len(distinct) == 1:
-            return cls((distinct[0].shape,), math.prod(shape) - math.prod(distinct[0].shape))
+            return cls((distinct[0].shape,), math.prod(shape) - math.prod(distinct[0].shape), tuple(distinct))
         places = torch.arange(math.prod(shape), dtype=torch.int32).view(shape)
         pieces: list[Tensor] = []
+        reads: list[ParameterUse] = []
         read = torch.zeros(math.prod(shape), dtype=torch.bool)
         for use in distinct:
             own = use.laid_out(places)
@@ -225,10 +242,13 @@ class _Pieces:
                 continue
             if read[own.flatten()].any():
                 sites = f"'{uses[0].site}' and '{use.site}'"
-                return cls((shape,), 0, f"{sites} read it in ways that cannot share the scales of one stored tensor")
+                return cls(
+                    (shape,), 0, (), f"{sites} read it in ways that cannot share the scales of one stored tensor"
+                )
             read[own.flatten()] = True
             pieces.append(own)
-        return cls(tuple(tuple(piece.shape) for piece in pieces), int((~read).sum()))
+            reads.append(use)
+        return cls(tuple(tuple(piece.shape) for piece in pieces), int((~read).sum()), tuple(reads))
 
 
 class ParameterUses:
@@ -327,49 +347,6 @@ def _of_layers(graph: ModelGraph) -> Iterator[ParameterUse]:
             slot = slot_of_parameter(name) if slot_of_parameter(name) in possible_slots(layer) else ""
             why = None if slot else f"{type(layer).__name__} has no slot for its {name}"
             yield ParameterUse(own, parameter, site, slot, calls.get(site), (), None, why, layer, computed)
-
-
-def parameters_below(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Parameter]]:
-    """What a module itself owns, the originals of what is parametrised included."""
-    yield from parameters_at(module, path)
-    originals = module._modules.get("parametrizations")
-    if originals is not None:
-        yield from originals.named_parameters(prefix=f"{path}.parametrizations".lstrip("."))
-
-
-def computed_in(module: nn.Module) -> dict[str, Computed]:
-    """Name of an attribute of a module to what it computes it from: `torch.nn.utils.parametrize`, or its hooks.
-
-    Hooks (`torch.nn.utils.weight_norm`, `spectral_norm`, `prune`) keep `weight` as a plain tensor beside
-    `weight_g` and `weight_v`, or `weight_orig`.
-    """
-    found: dict[str, tuple[nn.Parameter, ...]] = {}
-    for name, parametrization in (module._modules.get("parametrizations") or nn.ModuleDict()).named_children():
-        found[name] = tuple(parametrization.parameters())
-    for name, value in vars(module).items():
-        if isinstance(value, Tensor):
-            own = ((other, p) for other, p in module._parameters.items() if p is not None)
-            found[name] = tuple(p for other, p in own if other.startswith(f"{name}_"))
-    result = {}
-    for name, parameters in found.items():
-        if parameters:
-            shape = tuple(getattr(module, name).shape)
-            result[name] = Computed(shape, parameters, partial(_computed_now, module, name))
-    return result
-
-
-def _computed_now(module: nn.Module, name: str) -> Tensor:
-    """An attribute as the module computes it; what its hooks keep may be of an earlier run."""
-    own = vars(module)
-    before = own.get(name)
-    with at_rest(module), torch.no_grad():
-        for hook in module._forward_pre_hooks.values() if before is not None else ():
-            if type(hook).__module__.startswith("torch.nn.utils."):
-                hook(module, ())
-        value: Tensor = getattr(module, name)
-    if before is not None:
-        own[name] = before
-    return value
 
 
 def parameter_uses(graph: ModelGraph) -> ParameterUses:

@@ -1,5 +1,6 @@
 """What every quantised layer has: slots that take any format, and quantised parameters kept in a cache."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -120,7 +121,12 @@ def stands_for(layer: type[Quantized]) -> type[nn.Module]:
     return next(base for base in own if not issubclass(base, Quantized))
 
 
-_PROJECTIONS = {"weight": "out_proj", "bias": "in_proj_bias"}
+_REPRESENTED: dict[type[nn.Module], dict[str, str]] = {
+    nn.MultiheadAttention: {"weight": "out_proj", "bias": "in_proj_bias"},
+    nn.RNNBase: {"weight": "weight_ih_l0", "bias": "bias_ih_l0"},
+    nn.RNNCellBase: {"weight": "weight_ih", "bias": "bias_ih"},
+}
+"""Where several parameters share a slot: one that is there if any is."""
 
 
 def formats_of(model: nn.Module, every_path: bool = False) -> dict[str, dict[str, Format]]:
@@ -136,17 +142,25 @@ def formats_of(model: nn.Module, every_path: bool = False) -> dict[str, dict[str
 
 def present_slots(names: tuple[str, ...], module: nn.Module) -> tuple[str, ...]:
     """Those of the slots whose operand a module has: its data always, a parameter where it is not None."""
-    stands_for = _PROJECTIONS if isinstance(module, nn.MultiheadAttention) else {}
-    return tuple(s for s in names if s == "data_in" or getattr(module, stands_for.get(s, s), None) is not None)
+    one = next((own for kind, own in _REPRESENTED.items() if isinstance(module, kind)), {})
+    return tuple(s for s in names if s == "data_in" or getattr(module, one.get(s, s), None) is not None)
+
+
+def shares_slots(module: nn.Module) -> bool:
+    """Whether several parameters of a layer go through one slot."""
+    return isinstance(module, tuple(_REPRESENTED))
+
+
+_OF_A_GATE = re.compile(r"_(ih|hh|hr)(_l\d+(_reverse)?)?$")
 
 
 def slot_of_parameter(name: str) -> str:
     """The slot that a parameter of a layer goes through.
 
-    >>> slot_of_parameter("weight"), slot_of_parameter("in_proj_weight"), slot_of_parameter("in_proj_bias")
-    ('weight', 'weight', 'bias')
+    >>> slot_of_parameter("weight"), slot_of_parameter("in_proj_bias"), slot_of_parameter("weight_hh_l0_reverse")
+    ('weight', 'bias', 'weight')
     """
-    return name.rpartition("proj_")[2]
+    return _OF_A_GATE.sub("", name.rpartition("proj_")[2])
 
 
 def swap_channels(weight: Tensor, groups: int = 1) -> Tensor:

@@ -1,11 +1,14 @@
 """Where functions are quantised: while a model runs, chosen calls of functions are computed by modules.
 
-A site is the path of the calling module, the function, and its number among the calls of that
-function by that module in one run of the model (`encoder.attention.matmul_1`), as
-`ModelGraph` names and counts them. `add_site` puts a `QuantizedFunction` there, without a trace in
-the state dict. Nothing is intercepted unless one of them carries a format.
+A site is the path of the calling module, the function, and a number (`encoder.attention.matmul_1`),
+as `ModelGraph` names them. Which call is meant is told by its place in the code
+(`paretobit.graph.places`), whatever else a run calls; where no place is known (models saved before
+places were kept), by the number among the calls of that function by that module. `add_site` puts a
+`QuantizedFunction` there, without a trace in the state dict. Nothing is intercepted unless one of
+them carries a format.
 """
 
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from paretobit.errors import BadInput, ParetoBitError
 from paretobit.graph.operations import OPERATIONS
+from paretobit.graph.places import counted, place_of
 from paretobit.nn.cache import TensorCache
 from paretobit.nn.functions import QuantizedFunction, read_site
 from paretobit.nn.layers import instrument
@@ -25,8 +29,8 @@ from paretobit.nn.subclass import is_ordinary
 NameOf = Callable[[Any], str]
 """From a torch function, as a mode sees it, to the name of its operation. Must survive pickling."""
 
-_Calls = dict[str, dict[str, dict[int, QuantizedFunction]]]
-"""Caller to function to number to what computes the call."""
+_Calls = dict[str, dict[str, dict[str | int, QuantizedFunction]]]
+"""Caller to function to place, or number, to what computes the call."""
 
 
 class SiteNotReached(ParetoBitError):
@@ -43,6 +47,8 @@ class Sites:
         functions: Path of each site to what computes its call.
         paused: While True nothing is intercepted: who traces a model wants the functions themselves.
     """
+
+    is_no_state: ClassVar[bool] = True  # of a model
 
     def __init__(self, name_of: NameOf) -> None:
         self.name_of = name_of
@@ -77,9 +83,10 @@ class Sites:
             self._running = False
         missed = [site for site, function in expected.items() if function not in mode.reached]
         if missed:
+            _, _, where = expected[missed[0]].place.rpartition("> ")
             raise SiteNotReached(
-                f"the function '{missed[0]}' carries formats and was not called in this run: "
-                "the model runs otherwise than when it was traced"
+                f"the function '{missed[0]}' carries formats and was not called in this run: the model runs otherwise "
+                "than when it was traced" + (f", or its code was changed: it was called at {where}" if where else "")
             )
 
 
@@ -91,10 +98,10 @@ class _Interception(TorchFunctionMode):
         self.reached: set[QuantizedFunction] = set()
         self._name_of = name_of
         self._path: list[str] = []
-        self._counts: Counter[tuple[str, str]] = Counter()
+        self._counts: Counter[tuple[str, str, str]] = Counter()
         self._calls: _Calls = defaultdict(lambda: defaultdict(dict))
         for function in functions:
-            self._calls[function.caller][function.op][function.number] = function
+            self._calls[function.caller][function.op][function.place or function.number] = function
 
     def enter(self, path: str) -> Callable[..., None]:
         """A forward pre-hook."""
@@ -121,13 +128,19 @@ class _Interception(TorchFunctionMode):
         op = self._name_of(func)
         if op not in self._calls[caller]:
             return func(*args, **named)
-        number = self._counts[caller, op]
-        self._counts[caller, op] += 1
-        function = self._calls[caller][op].get(number)
+        function = self._meant(caller, op, place_of(sys._getframe(1)))
         if function is None:
             return func(*args, **named)
         self.reached.add(function)
         return function(*args, function=func, **named)
+
+    def _meant(self, caller: str, op: str, place: str) -> QuantizedFunction | None:
+        """What computes this call: the one that is known by its place, or else by its number."""
+        here, number = self._counts[caller, op, place], self._counts[caller, op, ""]
+        self._counts[caller, op, place] += 1
+        self._counts[caller, op, ""] += 1
+        known = self._calls[caller][op]
+        return known.get(counted(place, here)) or known.get(number)
 
 
 class Caller(nn.Module):
@@ -161,7 +174,10 @@ def _calling(kind: type[nn.Module]) -> type[Caller]:
     """The class of a module of this class that calls sites; it goes by the same name."""
     if kind not in _CALLERS:
         same = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-        _CALLERS[kind] = type(kind.__name__, (Caller, kind), {**same, "_site_kind": kind})
+        own = {**same, "_site_kind": kind}
+        made = _CALLERS[kind] = type(kind.__name__, (Caller, kind), own)
+        for name in [n for n in vars(made) if n not in own and not n.startswith("__") and hasattr(kind, n)]:
+            delattr(made, name)  # what `__init_subclass__` put there, a wrapped forward: `kind` has it
     return _CALLERS[kind]
 
 
@@ -184,7 +200,7 @@ def why_no_site(model: nn.Module, site: str) -> str | None:
     return None
 
 
-def add_site(model: nn.Module, site: str, cache: TensorCache, name_of: NameOf) -> QuantizedFunction:
+def add_site(model: nn.Module, site: str, cache: TensorCache, name_of: NameOf, place: str = "") -> QuantizedFunction:
     """The module that quantises the function at a site, made and put there if need be, at full precision.
 
     Args:
@@ -192,6 +208,7 @@ def add_site(model: nn.Module, site: str, cache: TensorCache, name_of: NameOf) -
         site: Caller, function and number.
         cache: For operands that are parameters.
         name_of: What counts as which function; of the first site of a model.
+        place: Where the call is, as the graph says; empty: the number in the site tells.
 
     Raises:
         BadInput: No such caller or function, or it cannot have a site.
@@ -203,7 +220,7 @@ def add_site(model: nn.Module, site: str, cache: TensorCache, name_of: NameOf) -
         raise BadInput("the model has no such layer", found=site, allowed=filter(None, paths))
     present = caller._modules.get(site.rpartition(".")[2])
     if isinstance(present, QuantizedFunction):
-        return present
+        return _at_place(present, site, place)
     reason = why_no_site(model, site)
     if reason is not None:
         raise BadInput(f"the function '{site}' cannot be quantised: {reason}")
@@ -211,15 +228,30 @@ def add_site(model: nn.Module, site: str, cache: TensorCache, name_of: NameOf) -
     outer = model.__dict__["_site_path"]  # of a part of a model with sites
     path = ".".join(filter(None, (outer, inside)))
     _become_caller(caller, path, sites)
-    function = QuantizedFunction(op, number, path, cache)
+    function = QuantizedFunction(op, number, path, cache, place)
     name = site.rpartition(".")[2]
     caller.add_module(name, function.train(caller.training))
     sites.functions[".".join(filter(None, (path, name)))] = function
     return function
 
 
-def instrument_at(model: nn.Module, path: str, cache: TensorCache, name_of: NameOf) -> Quantized:
-    """The quantised layer at a path, or the quantised function at a site, made if need be.
+def _at_place(function: QuantizedFunction, site: str, place: str) -> QuantizedFunction:
+    """A function that is there, if it is meant; one that carries no formats may come to mean another call."""
+    if place and function.place != place:
+        if function.active and function.place:
+            raise BadInput(f"the function '{site}' carries formats already, for another call", found=function.place)
+        function.place = function.place if function.active else place
+    return function
+
+
+def places_of(model: nn.Module) -> dict[str, str]:
+    """The places of the functions of a model that carry formats, by site."""
+    functions = {p: m for p, m in model.named_modules() if isinstance(m, QuantizedFunction)}
+    return {site: function.place for site, function in functions.items() if function.active and function.place}
+
+
+def instrument_at(model: nn.Module, path: str, cache: TensorCache, name_of: NameOf, place: str = "") -> Quantized:
+    """The quantised layer at a path, or the quantised function at a site and place, made if need be.
 
     Raises:
         BadInput: There is no such layer or function, or it cannot be quantised.
@@ -227,8 +259,8 @@ def instrument_at(model: nn.Module, path: str, cache: TensorCache, name_of: Name
     try:
         module = model.get_submodule(path)
     except AttributeError:
-        return add_site(model, path, cache, name_of)
-    return instrument(module, cache)
+        return add_site(model, path, cache, name_of, place)
+    return _at_place(module, path, place) if isinstance(module, QuantizedFunction) else instrument(module, cache)
 
 
 def layer_at(model: nn.Module, path: str) -> Quantized | None:

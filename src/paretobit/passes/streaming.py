@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from paretobit.errors import BadInput
+from paretobit.formats.base import computed
 from paretobit.formats.wrapped import Wrapped
 from paretobit.graph import Example
 
@@ -147,7 +148,8 @@ class Magnitudes:
     def add(self, rows: Tensor) -> None:
         """Values `(parts, n)`: NaN is left out, what is beyond float32 counts as its largest number."""
         limit = torch.finfo(torch.float32).max
-        bits = rows.detach().abs().clamp_(max=limit).float().contiguous().view(torch.int32)
+        magnitude = computed(rows.detach()).abs()  # a half type does not hold the limit
+        bits = magnitude.clamp_(max=limit).float().contiguous().view(torch.int32)
         bins = (bits >> self._shift).cpu()
         for part, own in enumerate(bins):
             counted = torch.bincount(own, minlength=self._all)[: self._all]  # NaN is above

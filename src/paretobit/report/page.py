@@ -56,6 +56,8 @@ def _search(run: Run, study: Study) -> list[str]:
     parts = [f"# {run.name}\n", to_markdown([{"": key, "Value": value} for key, value in about.items()])]
     parts += ["## The float model\n", to_markdown([baseline_row(study)])]
     parts += ["## The front\n", _front(study), "## The best trial\n", _best(study)]
+    notes = study.facts.get("notes", [])
+    parts += ["## Notes\n", *(f"- {note}\n" for note in notes)] if notes else []
     failed = [trial for trial in study.trials if trial.state == "failed"]
     parts += ["## Failures\n", f"{len(failed)} of {len(study)} trials failed.\n"]
     if failed:

@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from paretobit.graph import ModelGraph
+from paretobit.graph.copies import copy_of
 from paretobit.models import SavedModel
-from paretobit.nn.copies import copy_of
 from paretobit.spaces import BoundSpace
 from paretobit.spaces.knobs import Config
 from paretobit.studies.models import BASELINE

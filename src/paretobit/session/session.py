@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, ParetoBitError
 from paretobit.runtime import one_thread, seeded
 from paretobit.session.delivery import Delivery
 from paretobit.session.engines import Execution
@@ -32,7 +34,8 @@ from paretobit.trials.runners import Runner
 from paretobit.wanted.wanted import Wanted
 
 OnTrial = Callable[[Progress], None]
-_SCORES = "scores"
+_SCORES, _REPEATED = "scores", "repeated"
+_FEW_TRIALS = 4  # of which one more would be felt
 
 
 @dataclass(frozen=True)
@@ -236,16 +239,53 @@ class Begun:
             Rungs(stop) if stop else None,
             space.network_of if space.has_equals else None,
         )
+        start, first = time.perf_counter(), len(self.study)
         try:
             with Interrupts() as interrupts:
                 loop.run(session.n_trials, execution.timeout, interrupts.wanted)
+                late = execution.timeout is not None and time.perf_counter() - start >= execution.timeout
+                if not late and not interrupts.wanted():
+                    self._repeat(first)
         finally:
             engine.close()
             self._record_what_was_said()
 
+    def _repeat(self, first: int) -> None:
+        """Measure a trial of this run once more, and note whether something else comes out.
+
+        Whatever a model holds is put back after every trial; what it keeps elsewhere (globals, files,
+        draws that are not torch's) is found only so.
+
+        Args:
+            first: Number of the first trial of this run.
+        """
+        session, known = self.session, self.study.facts.get(_REPEATED)
+        expensive = [runner for runner in session.runners if not runner.cheap]
+        if session.pipeline is not None or known is not None or len(self.study) < _FEW_TRIALS or not expensive:
+            return
+        trial = next((t for t in self.study.trials[first:] if t.state == "complete"), None)
+        before, again = self.study.baseline if trial is None else trial.metrics, Outcome("failed", {})
+        with suppress(ParetoBitError):
+            again = self.bench.baseline() if trial is None else self.bench.evaluate(trial.config, self.problem.judge)
+        names = [metric.name for runner in expensive for metric in runner.metrics if metric.repeats]
+        differs = {name: [before[name], again.metrics.get(name, "a failure")] for name in names if name in before}
+        differs = {name: pair for name, pair in differs.items() if pair[0] != pair[1]}
+        self.study.record(**{_REPEATED: {"trial": trial and trial.number, "differs": differs}})
+
+    def _notes(self) -> list[str]:
+        """What the strategy noted, and whether a trial could be repeated."""
+        repeated = self.study.facts.get(_REPEATED, {"differs": {}})
+        notes = list(self.strategy.notes)
+        if repeated["differs"]:
+            what = "the baseline" if repeated["trial"] is None else f"trial {repeated['trial']}"
+            said = "; ".join(f"{name} is {now}, and was {was}" for name, (was, now) in repeated["differs"].items())
+            why = "results depend on what ran before, or on time or chance that no seed fixes"
+            notes.append(f"{what} gives something else when it is repeated after the search: {said}: {why}")
+        return notes
+
     def _record_what_was_said(self) -> None:
         """What the strategy predicted, by trial, and what it noted."""
-        predicted, notes = self.strategy.predicted, self.strategy.notes
+        predicted, notes = self.strategy.predicted, self._notes()
         values = {str(t.number): predicted[t.config] for t in self.study if t.config in predicted}
         if values or notes:
-            self.study.record(predicted={"metric": "loss", "values": values}, notes=list(notes))
+            self.study.record(predicted={"metric": "loss", "values": values}, notes=notes)

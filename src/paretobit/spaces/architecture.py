@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from paretobit.data.calibration import Calibration
 from paretobit.errors import BadInput, under
-from paretobit.graph import ModelGraph
+from paretobit.graph import ModelGraph, conditional_like
 from paretobit.graph.names import node_name
 from paretobit.passes.layers.selection import By, compiled
 from paretobit.spaces.base import SPACES, Space, Step
@@ -219,7 +219,7 @@ class BoundArchitecture(Networks):
         key = (row, without)
         if key not in self._built:
             model = self._pattern.build(self._found.chosen(row), self._seed, without)
-            self._built[key] = self._pattern.trace(model)
+            self._built[key] = conditional_like(self._pattern.trace(model), self._graph)
             if len(self._built) > _KEPT_GRAPHS:
                 self._built.popitem(last=False)
         self._built.move_to_end(key)

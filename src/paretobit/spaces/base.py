@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Container, Hashable, Iterable, Mapping
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, TypeVar
+from weakref import WeakKeyDictionary
 
+import torch
 from pydantic import BaseModel
-from torch import nn
+from torch import Tensor, nn
 
 from paretobit.data.calibration import Calibration
 from paretobit.graph import ModelGraph
+from paretobit.graph.copies import copy_of
 from paretobit.models import resized
-from paretobit.nn.copies import copy_of
 from paretobit.passes.layers.assignment import Assignment
 from paretobit.registry import Registry
 from paretobit.schemas import FromSignature, check
@@ -49,6 +51,23 @@ class Dropped:
 
     knob: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A parameter under a configuration, before its format.
+
+    Attributes:
+        key: Equal where the value is; None where nobody knows.
+        value: Its value.
+    """
+
+    key: Hashable
+    value: Callable[[], Tensor]
+
+
+Weights = Mapping[str, Changed]
+"""Name of a parameter to its value, for those that a configuration changes."""
 
 
 class BoundSpace(abc.ABC):
@@ -97,9 +116,18 @@ class BoundSpace(abc.ABC):
         """Width group to the number of channels that a configuration gives it."""
         return {}
 
-    def sparsity(self, config: Config) -> Mapping[str, float]:
-        """Path of a layer to the fraction of its weights that a configuration makes zero."""
-        return {}
+    def weights(self, config: Config) -> Weights:
+        """The parameters whose values are not those of `graph(config)`, with the values before formats.
+
+        By itself it applies the configuration to a copy and looks. A space that knows says so faster;
+        it may leave out biases.
+        """
+        if self not in _LOOKED_AT:
+            _LOOKED_AT[self] = self.prepare()
+        model, given = self.apply(_LOOKED_AT[self], config), dict(self.graph(config).model.named_parameters())
+        now = {name: value.detach() for name, value in model.named_parameters() if name in given}
+        changed = {name: value.clone() for name, value in now.items() if not torch.equal(value, given[name])}
+        return {name: Changed(None, lambda value=value: value) for name, value in changed.items()}  # type: ignore[misc]
 
     def prunings(self, config: Config) -> Mapping[str, Hashable]:
         """Path of a layer to what a configuration does to its weights before they are quantised."""
@@ -180,6 +208,10 @@ class BoundSpace(abc.ABC):
         """What `Space.explain` needs to spell out a configuration without the model; JSON-able."""
 
 
+_LOOKED_AT: WeakKeyDictionary[BoundSpace, nn.Module] = WeakKeyDictionary()
+"""Copies of the models of spaces that do not say what they change."""
+
+
 def copied(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode, without gradients."""
     model = copy_of(model)
@@ -198,6 +230,9 @@ class OwnModels(BoundSpace):
 
     def plain(self, prepared: nn.Module, config: Config) -> nn.Module:
         return self.apply(prepared, config)
+
+    def weights(self, config: Config) -> Weights:
+        return {}
 
 
 class Space(abc.ABC):

@@ -18,7 +18,7 @@ from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph
 from paretobit.passes.transform import correct_biases, reestimate_batch_norm
 from paretobit.passes.transform.bias_correction import OutputMeans, correctable, output_means
-from paretobit.spaces.base import SPACES, BoundSpace, Dropped, Space, Step
+from paretobit.spaces.base import SPACES, BoundSpace, Dropped, Space, Step, Weights
 from paretobit.spaces.knobs import Config, Knob, Tree
 
 KNOB = "correction"
@@ -90,6 +90,9 @@ class BoundCorrect(BoundSpace):
                 self._means = output_means(self._graph.model, self._calibration.batches)
             correct_biases(prepared, self._means, self._calibration.batches)
         return prepared
+
+    def weights(self, config: Config) -> Weights:
+        return {}
 
     def describe(self) -> dict[str, Any]:
         return {"options": list(self._options or ("none",))}

@@ -14,7 +14,7 @@ from paretobit.errors import BadInput, under
 from paretobit.graph import ModelGraph
 from paretobit.passes.layers.assignment import Assignment
 from paretobit.schemas import OpenSchema
-from paretobit.spaces.base import SPACES, BoundSpace, Given, Space, Step, copied
+from paretobit.spaces.base import SPACES, BoundSpace, Given, Space, Step, Weights, copied
 from paretobit.spaces.fitting import Fitting
 from paretobit.spaces.knobs import Config, Tree
 from paretobit.spaces.networks import IDENTITY, Networks, Placed, layer_knob
@@ -205,9 +205,11 @@ class BoundProduct(BoundSpace):
         widths = self._width_part(self._graph if self._networks is None else self._networks.graph(config))
         return {} if widths is None else widths.widths(config)
 
-    def sparsity(self, config: Config) -> Mapping[str, float]:
-        parts = self._on(config).values()
-        return {path: share for part in parts for path, share in part.sparsity(config).items()}
+    def weights(self, config: Config) -> Weights:
+        found = [part.weights(config) for part in self._on(config).values()]
+        merged = {name: changed for own in found for name, changed in own.items()}
+        twice = len(merged) < sum(map(len, found))  # then the order in which they are applied matters
+        return super().weights(config) if twice else merged
 
     def prunings(self, config: Config) -> Mapping[str, Hashable]:
         parts = self._on(config).values()

@@ -8,8 +8,10 @@ no trial sees what another pruned.
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -18,8 +20,8 @@ from torch import Tensor, nn
 from paretobit.data.calibration import Calibration
 from paretobit.errors import BadInput, under
 from paretobit.graph import Example, ModelGraph, Node
-from paretobit.nn import dot_terms
-from paretobit.nn.masks import masks_in, place_masks, set_mask, zeros_in
+from paretobit.nn import dot_terms, parameter_uses
+from paretobit.nn.masks import masks_in, place_masks, set_mask
 from paretobit.passes.layers.selection import By, select
 from paretobit.passes.transform.prune_activation import check_sparsity
 from paretobit.passes.transform.prune_layers import Choice, input_norms, only_prunable, prunable, why_not_prunable
@@ -27,7 +29,7 @@ from paretobit.passes.transform.prune_scores import parse_pattern
 from paretobit.passes.transform.prune_settings import WeightPruning
 from paretobit.passes.transform.prune_weights import weight_masks
 from paretobit.schemas import Entries, schema_of
-from paretobit.spaces.base import SPACES, BoundSpace, Dropped, Space
+from paretobit.spaces.base import SPACES, BoundSpace, Changed, Dropped, Space, Weights
 from paretobit.spaces.format_knobs import as_list, one_of_each_name
 from paretobit.spaces.knobs import Config, Knob, Option, Tree, Value
 from paretobit.spaces.mentions import Mention, in_ties, keys_of, seed_without, ties_without
@@ -36,6 +38,7 @@ from paretobit.spaces.ties import Share, read_ties, tied_by_hand
 _KEYS = ("sparsity", "pattern", "method", "scope", "floor", "ragged", "seed")
 _AMOUNTS = ("sparsity", "pattern")
 _DETAILS = ("method", "scope")
+_MASKS = 64 * 2**20  # bytes of masks that are kept
 DENSE = "dense"
 """As a pattern: nothing goes."""
 PruneEntry = schema_of(
@@ -129,26 +132,37 @@ class BoundPrune(BoundSpace):
         knobs = {target.prefix: _knobs(target) for target in self._targets}
         self.tree = Tree(tuple(knob for own in knobs.values() for knob in own))
         self._norms = self._measured(space, calibration)
+        self._known: OrderedDict[Hashable, dict[str, Tensor]] = OrderedDict()
         for target in self._targets:
             self._check(target, knobs[target.prefix])
         chosen = {node.name for target in self._targets for node in target.layers}
         self.matched = tuple(node.name for node in graph.layers if node.name in chosen)
         self.unmatched = tuple(node.name for node in graph.layers if node.name not in chosen)
-        self._removed: dict[tuple[int, tuple[Any, ...]], dict[str, float]] = {}
 
-    def sparsity(self, config: Config) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for i, target in enumerate(self._targets):
+    def weights(self, config: Config) -> Weights:
+        """The weights of layers that lose some; masks are computed when a value is asked for."""
+        return {
+            f"{node.owner}.weight": Changed(
+                (target.prefix, *chosen.values()), partial(self._masked, target, chosen, node)
+            )
+            for target, chosen in self._removing(config)
+            for node in target.layers
+        }
+
+    def _masked(self, target: _Target, chosen: Mapping[str, Any], node: Node) -> Tensor:
+        weight = self._graph.module(node).get_parameter("weight").detach()
+        return weight.masked_fill(~self._masks(target, chosen)[node.owner], 0)
+
+    def _removing(self, config: Config) -> Iterator[tuple[_Target, dict[str, Any]]]:
+        """The targets that lose weights, and what holds for each."""
+        for target in self._targets:
             chosen = _decoded(target.prefix, target.entry, config)
-            key = (i, tuple(chosen.values()))
-            if key not in self._removed:
-                masks = self._masks(target, chosen)
-                self._removed[key] = {path: zeros_in(mask) / mask.numel() for path, mask in masks.items()}
-            found |= self._removed[key]
-        return found
+            if _removes(next(chosen[key] for key in _AMOUNTS if key in chosen)):
+                yield target, chosen
 
     def instrument(self, model: nn.Module) -> None:
         """The varied layers get masks that keep everything."""
+        self._known.clear()  # the weights may have changed until now
         place_masks(model, {node.owner: ("weight",) for target in self._targets for node in target.layers})
 
     def apply(self, prepared: nn.Module, config: Config | None) -> nn.Module:
@@ -160,12 +174,18 @@ class BoundPrune(BoundSpace):
         return prepared
 
     def prunings(self, config: Config) -> dict[str, Hashable]:
-        chosen = [(t, _decoded(t.prefix, t.entry, config)) for t in self._targets]
-        removing = [(t, own) for t, own in chosen if _removes(next(own[key] for key in _AMOUNTS if key in own))]
-        return {node.owner: tuple(own.items()) for t, own in removing for node in t.layers}
+        return {node.owner: tuple(own.items()) for t, own in self._removing(config) for node in t.layers}
 
     def acts_on(self) -> dict[str, tuple[str, ...]]:
-        return {knob.name: tuple(n.owner for n in t.layers) for t in self._targets for knob in _knobs(t)}
+        """Every knob acts on the layers of its target, and on what else reads their weights."""
+        readers: dict[int, list[str]] = {}
+        for use in parameter_uses(self._graph):
+            readers.setdefault(id(use.parameter), []).append(use.site)
+        acts: dict[str, tuple[str, ...]] = {}
+        for target in self._targets:
+            paths = [p for n in target.layers for p in (n.owner, *readers[id(self._graph.module(n).weight)])]
+            acts |= {knob.name: tuple(dict.fromkeys(paths)) for knob in _knobs(target)}
+        return acts
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -174,6 +194,9 @@ class BoundPrune(BoundSpace):
                 for t in self._targets
             ]
         }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_known": OrderedDict()}
 
     def _set(self, layer: nn.Module, path: str, mask: Tensor) -> None:
         """The original weights under a mask; where it is in place already, nothing is touched."""
@@ -185,6 +208,15 @@ class BoundPrune(BoundSpace):
 
     def _masks(self, target: _Target, chosen: Mapping[str, Any]) -> dict[str, Tensor]:
         """Path of every layer of a target to its mask; where nothing more goes, the one it was given with."""
+        key = (target.prefix, *chosen.items())
+        if key not in self._known:
+            self._known[key] = self._ranked(target, chosen)
+            while len(self._known) > 1 and sum(map(_elements, self._known.values())) > _MASKS:
+                self._known.popitem(last=False)
+        self._known.move_to_end(key)
+        return self._known[key]
+
+    def _ranked(self, target: _Target, chosen: Mapping[str, Any]) -> dict[str, Tensor]:
         settings = self._settings(target, chosen)
         masks = {}
         for node in target.layers:
@@ -296,6 +328,10 @@ def _knobs(target: _Target) -> tuple[Knob, ...]:
         return details if _removes(entry[amount]) else ()
     options = (Option(value, details if _removes(value) else ()) for value in entry[amount])
     return (Knob(f"{prefix}.{amount}", tuple(options)),)
+
+
+def _elements(masks: Mapping[str, Tensor]) -> int:
+    return sum(mask.numel() for mask in masks.values())
 
 
 def _removes(amount: Value) -> bool:

@@ -28,7 +28,7 @@ from paretobit.passes.layers.quantizable import complete, slots_at
 from paretobit.passes.layers.selection import By, path_of
 from paretobit.schemas import Entries
 from paretobit.spaces.allowed import only_allowed
-from paretobit.spaces.base import SPACES, BoundSpace, Dropped, Space, Step
+from paretobit.spaces.base import SPACES, BoundSpace, Dropped, Space, Step, Weights
 from paretobit.spaces.format_knobs import (
     Choices,
     SearchEntry,
@@ -188,6 +188,7 @@ class BoundQuantize(BoundSpace):
         self._ties = SlotTies(graph, groups, choice.skipped, INPUTS in space.tie)
         groups += [_Group("tie", f"{node.name}:tied", SearchEntry(), (node,)) for node in self._ties.joined]
         self._targets = sorted((self._target(group, space) for group in groups), key=self._position)
+        self._dropped += [Dropped(name, why) for name, why in choice.left.items()]
         if not self._targets:
             raise BadInput("the model has no layer that can be quantised", key="seed.default")
         self._decoded: dict[tuple[int, tuple[Value, ...]], tuple[dict[str, Format], ...]] = {}
@@ -217,6 +218,9 @@ class BoundQuantize(BoundSpace):
                 assignment[path_of(node)] = slots_of_layer
         return assignment
 
+    def weights(self, config: Config) -> Weights:
+        return {}
+
     def _decode(self, target: _Target, config: Config) -> Iterator[dict[str, Format]]:
         """The formats of each layer of a target."""
         own = decode(target, config)
@@ -236,13 +240,13 @@ class BoundQuantize(BoundSpace):
 
     def instrument(self, model: nn.Module) -> None:
         """The varied layers become quantised layers, all at full precision."""
-        instrument_layers(model, tuple(path_of(n) for t in self._targets for n in t.layers))
+        if self._scales:
+            self._scales.follow_weights()
+        instrument_layers(model, tuple(path_of(n) for t in self._targets for n in t.layers), self._graph.places)
 
     def apply(self, prepared: nn.Module, config: Config | None) -> nn.Module:
         """Set the slots of every varied layer; what is not named returns to full precision."""
         formats = {} if config is None else self.formats(config)
-        if self._scales:
-            self._scales.follow_weights()
         for target in self._targets:
             for node in target.layers:
                 path = path_of(node)

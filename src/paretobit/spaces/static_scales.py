@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
-
 from paretobit.data.calibration import Calibration
 from paretobit.formats import Format
 from paretobit.graph import ModelGraph, Node
+from paretobit.graph.contents import digest
+from paretobit.nn import parameter_uses
 from paretobit.passes.layers.quantizable import slots_at
 from paretobit.passes.layers.selection import path_of
 from paretobit.passes.transform import Observed
@@ -16,7 +16,8 @@ from paretobit.passes.transform import Observed
 class StaticScales:
     """Formats of data with the scales that the float model needs on calibration rows.
 
-    The rows run when the first format asks, and again after the model's weights or statistics changed.
+    The rows run when the first format asks, and again where the model's weights or statistics are others
+    when a model is next prepared.
     Parameters keep their formats as they are: their scales come from the weights themselves.
 
     Args:
@@ -30,8 +31,7 @@ class StaticScales:
         self._slots = {path_of(node): _data_slots(graph, node) for node in nodes}
         self._fixed: dict[tuple[str, str, Format], Format] = {}
         self._observed: Observed | None = None
-        self._tensors: tuple[Tensor, ...] = ()
-        self._versions: list[int] | None = None
+        self._of = ""  # what the model held when they were found
 
     def fixed(self, path: str, formats: Mapping[str, Format]) -> dict[str, Format]:
         """The formats of one layer, those of data with their scales.
@@ -46,6 +46,7 @@ class StaticScales:
             return given
         key = (path, slot, given)
         if key not in self._fixed:
+            self._of = self._of if self._fixed else self._held()
             if self._observed is None:
                 self._observed = Observed(self._graph, self._calibration.batches, self._slots)
             self._fixed[key] = self._observed.fixed(path, slot, given)
@@ -53,28 +54,22 @@ class StaticScales:
 
     def follow_weights(self) -> None:
         """Forget the scales of other weights and statistics than the model has now."""
-        if self._versions is None:
-            self._look()
-        versions = [tensor._version for tensor in self._tensors]
-        if self._versions != versions:
-            self._fixed, self._observed, self._versions = {}, None, versions
+        if self._fixed and self._held() != self._of:
+            self._fixed, self._observed = {}, None
 
-    def _look(self) -> None:
-        """Note the tensors of the model once: to walk through its modules takes as long as a small trial."""
-        self._tensors = (*self._graph.model.parameters(), *self._graph.model.buffers())
-        self._versions = [tensor._version for tensor in self._tensors]
+    def _held(self) -> str:
+        model = self._graph.model
+        return digest([*model.parameters(), *model.buffers()])
 
     def __getstate__(self) -> dict[str, Any]:
         """With the scales found so far, without the histograms."""
-        return {**self.__dict__, "_observed": None, "_tensors": ()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if self._versions is not None:
-            self._look()  # counts begin anew in a copy
+        return {**self.__dict__, "_observed": None}
 
 
 def _data_slots(graph: ModelGraph, node: Node) -> tuple[str, ...]:
-    """Slots through which data flows: every operand of a function, the input of a layer."""
+    """Slots through which data flows: the operands of a function that are no parameters, the input of a layer."""
     slots = slots_at(graph, node)
-    return slots if node.kind != "call_module" else tuple(s for s in slots if s.startswith("data"))
+    if node.kind == "call_module":
+        return tuple(slot for slot in slots if slot.startswith("data"))
+    parameters = {use.slot for use in parameter_uses(graph).at(path_of(node))}
+    return tuple(slot for slot in slots if slot not in parameters)

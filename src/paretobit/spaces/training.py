@@ -12,7 +12,7 @@ from paretobit.data.calibration import Calibration
 from paretobit.errors import BadInput, located
 from paretobit.graph import ModelGraph
 from paretobit.schemas import Entries
-from paretobit.spaces.base import SPACES, BoundSpace, Dropped, Given, Space, Step
+from paretobit.spaces.base import SPACES, BoundSpace, Dropped, Given, Space, Step, Weights
 from paretobit.spaces.format_knobs import as_list
 from paretobit.spaces.knobs import Config, Knob, Tree
 from paretobit.training import TrainSettings
@@ -97,6 +97,9 @@ class BoundTraining(BoundSpace):
             for value in values:
                 given = steps[step].model_dump(exclude_unset=True)
                 type(steps[step]).model_validate({**given, name: value})
+
+    def weights(self, config: Config) -> Weights:
+        return {}
 
     def apply(self, prepared: nn.Module, config: Config | None) -> nn.Module:
         return prepared

@@ -74,9 +74,11 @@ class Statements:
     def test_its_description_makes_sense(self, number_format: Format) -> None:
         described = number_format.describe()
         assert described.minimum < described.maximum
-        assert described.smallest_positive > 0
         if described.maximum > 0:
-            assert described.smallest_positive <= described.maximum
+            assert described.smallest_positive is not None
+            assert 0 < described.smallest_positive <= described.maximum
+        else:
+            assert described.smallest_positive is None
         assert described.step is None or 0 < described.step <= described.maximum - described.minimum
         if described.codes is not None:
             assert type(described.codes) is int

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from paretobit.nn.copies import copy_of
+from paretobit.graph.copies import copy_of
 from paretobit.spaces import Quantize
 from paretobit.testing.inputs import asked_for
 from paretobit.trials.outcome import measure

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from paretobit.data.calibration import Calibration
 from paretobit.graph import ModelGraph
-from paretobit.nn.copies import copy_of
+from paretobit.graph.copies import copy_of
 from paretobit.spaces import BoundSpace, Space
 from paretobit.spaces.knobs import Config, Knob
 from paretobit.testing.inputs import asked_for
@@ -129,7 +129,7 @@ def _owns(knobs: tuple[Knob, ...], name: str) -> bool:
 def _meaning(bound: BoundSpace, prepared: nn.Module, config: Config, inputs: Any) -> str:
     """What a configuration is to a search: its costs, its training, and what the model computes."""
     training = [bound.train_settings(step, TrainingStep(), config) for step in ("train", "finetune")]
-    costs = bound.formats(config), bound.widths(config), bound.sparsity(config), training
+    costs = bound.formats(config), bound.widths(config), training
     tensors = tree_leaves(_outputs(bound.apply(prepared, config), inputs))
     return repr((costs, [tensor.numpy().tobytes() for tensor in tensors]))
 

@@ -133,6 +133,26 @@ class Tensors:
             expected = seeded(number_format, x.float()).clamp(-limit, limit).to(dtype)
             assert same(seeded(number_format, x), expected)
 
+    @in_each(DTYPES)
+    def test_autocast_changes_nothing(self, number_format: Format, dtype: torch.dtype) -> None:
+        for x in (normal((6, 8), dtype), normal((6, 8), dtype).requires_grad_()):
+            expected = seeded(number_format, x)
+            for other in HALF:
+                with torch.autocast("cpu", dtype=other):
+                    assert same(seeded(number_format, x).detach(), expected.detach())
+
+    @in_each(DTYPES)
+    def test_a_parameter_in_training_keeps_shape_and_dtype(self, number_format: Format, dtype: torch.dtype) -> None:
+        for gradient in ("pass", "mask"):
+            if isinstance(number_format, LossyFormat):
+                number_format = dataclasses.replace(number_format, gradient=gradient)
+            parameter = normal((6, 8), dtype).requires_grad_()
+            latent = number_format.quantize_latent(parameter)
+            assert (latent.shape, latent.dtype) == (parameter.shape, dtype)
+            (arrived,) = torch.autograd.grad(latent.sum(), parameter)
+            assert arrived.dtype == dtype
+            assert arrived.isfinite().all()
+
 
 def gradient_of(number_format: Format, x: Tensor, upstream: Tensor) -> Tensor:
     """What arrives at `x` when `upstream` comes in behind the format."""
@@ -163,7 +183,7 @@ class Gradients:
         with torch.no_grad():
             assert not number_format.quantize(leaf).requires_grad
 
-    @in_each(EXACT)
+    @in_each(DTYPES)
     def test_a_masked_gradient_is_zero_where_values_saturate(self, number_format: Format, dtype: torch.dtype) -> None:
         if not isinstance(number_format, LossyFormat):
             return
@@ -171,6 +191,10 @@ class Gradients:
         x, upstream = normal((6, 8), dtype) * 10, normal((6, 8), dtype, seed=1)
         masked = gradient_of(number_format, x, upstream)
         assert ((masked == upstream) | (masked == 0)).all()
+        if dtype in HALF:
+            assert same(masked, gradient_of(number_format, x.float(), upstream.float()).to(dtype))
+        infinite = gradient_of(number_format, x, torch.full_like(upstream, math.inf))
+        assert torch.equal(infinite == 0, masked == 0)  # and no NaN
         if number_format.traits.scale not in ("none", "fixed"):
             return
         described = number_format.describe()

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from paretobit.errors import BadInput
-from paretobit.nn.copies import copy_of
+from paretobit.graph.copies import copy_of
 from paretobit.training.evaluate import run_on_view
 
 

@@ -1,6 +1,7 @@
 """Loss and accuracy of a classifier on tensors in memory: the one path that training and search share."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from paretobit.errors import BadInput
+from paretobit.graph.contents import same_bits, unchanged
 
 Run = Callable[[Tensor, int], Tensor]
 _FEW = 32  # classes
@@ -50,15 +52,16 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Evaluat
     return evaluate_batches(lambda batch, _: run_on_view(model, batch), Batches(x, y, batch_size))
 
 
-def evaluate_batches(run: Run, batches: Batches) -> Evaluation:
+def evaluate_batches(run: Run, batches: Batches, quiet: bool = False) -> Evaluation:
     """Compare what `run` gives for each batch with the labels.
 
     Args:
         run: Logits `(rows, classes)` of a batch; also given the number of the batch.
         batches: Inputs and labels.
+        quiet: Nothing is written in a run: whether weights have changed is looked at once.
     """
     loss, correct = 0.0, 0
-    with torch.no_grad():
+    with torch.no_grad(), unchanged() if quiet else nullcontext():
         for number, (batch, targets) in enumerate(zip(batches.inputs, batches.targets, strict=True)):
             batch_loss, batch_correct = targets.loss_and_correct(run(batch, number))
             loss, correct = loss + batch_loss.item(), correct + int(batch_correct.item())
@@ -167,5 +170,5 @@ def run_on_view(model: nn.Module, batch: Tensor) -> Tensor:
     version = copied._version
     result = model(copied)
     if known is None:
-        _works_in_place[model] = copied._version != version
+        _works_in_place[model] = copied._version != version or not same_bits(copied, batch)
     return result

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paretobit.errors import BadInput, ParetoBitError
-from paretobit.nn.copies import copy_of
+from paretobit.graph.copies import copy_of
+from paretobit.graph.restore import undone
 from paretobit.nn.learned_scale import fix_scales, forget_scales, is_scale, learn_scales
 from paretobit.runtime import derive_seed, device, seeded
 from paretobit.training.distillation import Distillation, Teacher
@@ -230,16 +231,17 @@ class _Trainer:
         return loss.detach()
 
     def _validate(self, number: int) -> tuple[float | None, float | None]:
-        """Loss and accuracy of the validation rows in eval mode."""
+        """Loss and accuracy of the validation rows in eval mode; the model learns nothing from them."""
         self.model.eval()
         if self.val is None:
             return None, None
         rows = EVALUATION_BATCHES * self.settings.batch_size
-        if self.loss is None:
-            result = evaluate(self.model, *self.val, rows)
-            loss, accuracy = result.loss, result.accuracy
-        else:
-            loss, accuracy = self._validate_by_loss(self.loss, *self.val, rows)
+        with undone(self.model):
+            if self.loss is None:
+                result = evaluate(self.model, *self.val, rows)
+                loss, accuracy = result.loss, result.accuracy
+            else:
+                loss, accuracy = self._validate_by_loss(self.loss, *self.val, rows)
         if not torch.isfinite(torch.tensor(loss)):
             raise ParetoBitError(f"the validation loss is {loss} after epoch {number}: lower the learning rate")
         return loss, accuracy if self.classes else None

@@ -1,16 +1,15 @@
 """Configurations that are set on a model as it is, one after the other on one private copy."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 from torch import nn
 
-from paretobit.nn.copies import copy_of
+from paretobit.graph.restore import Restorer
 from paretobit.runtime import seed_everything
 from paretobit.spaces import BoundSpace
 from paretobit.spaces.knobs import Config
-from paretobit.trials.evaluation.restore import Restorer
 from paretobit.trials.halving import Bar
 from paretobit.trials.outcome import Measured, measure
 from paretobit.trials.runners import Candidate, Runner
@@ -23,53 +22,36 @@ class Applied:
 
     Args:
         space: Makes the copy and applies configurations to it.
-        runners: What runs the model.
-        eval_mode: False measures in training mode; running statistics are put back afterwards.
+        runners: What runs the model; each is given it as the configuration has it, and what is left of a
+            run is undone.
+        eval_mode: False measures in training mode.
     """
 
     def __init__(self, space: BoundSpace, runners: Sequence[Runner], eval_mode: bool) -> None:
         self._space, self._runners, self._eval_mode = space, runners, eval_mode
         self._model = space.prepare()
-        changing = next((runner for runner in runners if runner.may_change_model), None)
-        self._restorer = None if changing is None else Restorer(self._model, changing.evidence.graph.model)
+        self._restorer = Restorer(self._model, runners[0].evidence.graph.model if runners else None)
+        self._of_other_shape: Restorer | None = None
 
     def run(
         self, config: Config | None, known: Candidate, cheap: Metrics, seed: int, bar: Bar | None, judge: Judge
     ) -> Measured:
         """Measure the model of a configuration; None: the unmodified one."""
         model = self._space.apply(self._model, config)
-        if self._restorer is None and self._eval_mode:  # the fast path: nothing to put back
-            return self._measured(model, known, seed)
-        with self._as_it_was(model) as model, nullcontext() if self._eval_mode else _training_mode(model):
-            return self._measured(model, known, seed)
+        restorer = self._restorer_of(model)
+        metrics: dict[str, float] = {}
+        for runner in self._runners:
+            with nullcontext() if self._eval_mode and runner.leaves_as_is(model) else restorer.kept():
+                seed_everything(seed)
+                if not self._eval_mode:
+                    model.train()
+                metrics |= measure([runner], replace(known, model=model, seed=seed))
+        return Measured(metrics)
 
-    def _measured(self, model: nn.Module, known: Candidate, seed: int) -> Measured:
-        seed_everything(seed)
-        return Measured(measure(self._runners, replace(known, model=model, seed=seed)))
-
-    @contextmanager
-    def _as_it_was(self, model: nn.Module) -> Iterator[nn.Module]:
-        """The model, to be changed in the block by runners that may: nothing of that is left after it."""
-        if self._restorer is None:
-            yield model
-        elif model is not self._model:  # of another shape, and soon forgotten
-            yield copy_of(model)
-        else:
-            self._restorer.see()
-            try:
-                yield model
-            finally:
-                self._restorer.restore()
-
-
-@contextmanager
-def _training_mode(model: nn.Module) -> Iterator[None]:
-    """Training mode inside the block; evaluation mode and the running statistics of before after it."""
-    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    model.train()
-    try:
-        yield
-    finally:
-        model.eval()
-        for buffer, value in kept:
-            buffer.copy_(value)
+    def _restorer_of(self, model: nn.Module) -> Restorer:
+        """That of the copy, or of a model of another shape, where the last one is remembered."""
+        if model is self._model:
+            return self._restorer
+        if self._of_other_shape is None or self._of_other_shape.model is not model:
+            self._of_other_shape = Restorer(model)
+        return self._of_other_shape

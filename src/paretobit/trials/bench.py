@@ -4,10 +4,11 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from paretobit.errors import BadInput, MetricError, ParetoBitError
 from paretobit.graph import ModelGraph
-from paretobit.nn.copies import copy_of
+from paretobit.graph.copies import copy_of
 from paretobit.runtime import derive_seed
 from paretobit.spaces import BoundSpace
 from paretobit.spaces.knobs import Config
@@ -102,7 +103,7 @@ class Bench:
         if self._last is None or self._last[0] is not config:
             known = Candidate({}, None)
             if config is not None:
-                known = Candidate(self._space.formats(config), None, 0, self._space.sparsity(config))
+                known = Candidate(self._space.formats(config), None, 0, partial(self._space.weights, config))
             self._last = (config, known)
         return self._last[1]
 

@@ -15,6 +15,7 @@ class Metric:
         direction: Which way is better.
         unit: What one of it is.
         cheap: Known from the configuration alone, without running the model.
+        repeats: Measured again, it is the same number: no time, and nothing drawn at random without a seed.
         short: A shorter name that objectives and questions may use.
     """
 
@@ -23,3 +24,4 @@ class Metric:
     unit: str
     cheap: bool = False
     short: str | None = None
+    repeats: bool = True

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from paretobit.data.calibration import Loss
@@ -22,6 +23,7 @@ from paretobit.workflow.setup import assemble
 from paretobit.workflow.subject import Given
 
 
+@torch.inference_mode(False)  # wherever it is called from: it scores by gradients, and trains
 def search(
     model: nn.Module,
     *,

@@ -12,7 +12,7 @@ from paretobit.data.calibration import Calibration, Loss
 from paretobit.data.text import typical_row
 from paretobit.document import Document, validate
 from paretobit.errors import BadInput, located
-from paretobit.graph import Example, trace
+from paretobit.graph import Example, trace, with_conditional
 from paretobit.models import ModelSettings, build, layout, load_state, read_state
 from paretobit.runtime import is_reference, load_function
 from paretobit.spaces import SPACES, BoundSpace, Space
@@ -130,7 +130,30 @@ def evidence_for(
         example = calibration[0]
     evidence = Evidence(trace(model, example), splits)
     rows = evidence.rows_per_pass
-    return replace(evidence, calibration=_calibration(splits, calibration, loss, rows, model))
+    evidence = replace(evidence, calibration=_calibration(splits, calibration, loss, rows, model))
+    if example is None:
+        return evidence
+    return replace(evidence, graph=with_conditional(evidence.graph, _runs(example, evidence)))
+
+
+def _runs(example: Example, evidence: Evidence) -> dict[str, Example]:
+    """Runs of the kinds that may differ: first and later, full and last batch, with and without padding."""
+    runs = {"the first call": example, "a later call": example}
+    if isinstance(example, Mapping) and isinstance(example.get("attention_mask"), Tensor):
+        whole = torch.ones_like(example["attention_mask"])
+        padded = whole.clone()
+        padded[..., -1] = 0
+        runs["a call without padding"] = {**example, "attention_mask": whole}
+        runs["a call with padding"] = {**example, "attention_mask": padded}
+    rows = evidence.rows_per_pass
+    for name, (x, _) in evidence.splits.items():
+        if name != "test" and len(x):
+            runs[f"the first batch of the {name} data"] = x[:rows]
+            runs[f"the last batch of the {name} data"] = x[-((len(x) - 1) % rows + 1) :]
+    if evidence.calibration is not None:
+        runs["the first batch of the calibration data"] = evidence.calibration.batches[0]
+        runs["the last batch of the calibration data"] = evidence.calibration.batches[-1]
+    return runs
 
 
 def _calibration(

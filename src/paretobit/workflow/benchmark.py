@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.utils.benchmark import timer
 
 from paretobit.errors import BadInput, ParetoBitError
+from paretobit.graph.contents import unchanged
+from paretobit.graph.copies import copy_of
 from paretobit.models import build, input_dtype, read_manifest
-from paretobit.nn.copies import copy_of
 from paretobit.report.benchmark import Benchmark, Timing
 from paretobit.runtime import device as device_named
 from paretobit.runtime import one_thread, seeded
@@ -275,7 +276,7 @@ def _warmed(name: str, variant: Variant, batch: Tensor, wanted: BenchmarkSetting
 def _seconds(variant: Variant, batch: Tensor, passes: int) -> float:
     """Of so many passes in a row; the clock waits for the device."""
     run = variant.run
-    with variant.within():
+    with variant.within(), unchanged():
         start = timer()
         for _ in range(passes):
             run(batch)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from paretobit.graph.copies import copy_of
 from paretobit.nn import QuantizedFunction
-from paretobit.nn.copies import copy_of
 from paretobit.nn.packed import pack_linears
 from paretobit.runtime import cpp_compiler
 from paretobit.training.evaluate import run_on_view

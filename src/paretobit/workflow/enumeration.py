@@ -100,18 +100,21 @@ def gather_evidence(session: Session) -> tuple[dict[str, Any] | None, str]:
             return None, f"the knobs that change shapes have {outer.size:,} choices: {_MOST_OUTER} at most"
         gathered: dict[str, Any] = {"tables": {}}
         seconds: dict[str, dict[str, float]] = {}
-        try:
-            for name in names:
-                fresh = insight()  # or a table computed together with another one would seem free
+        lacking = ""
+        for name in names:
+            fresh = insight()  # or a table computed together with another one would seem free
+            took: dict[str, float] = {}
+            try:
                 for i in range(outer.size):
                     started = time.perf_counter()
                     fresh.table(name, outer.at(i))
-                    seconds.setdefault(name, {})[outer.at(i).to_json()] = time.perf_counter() - started
-                stored = store(fresh, [outer.at(i) for i in range(outer.size)], [name])
-                gathered = {**stored, "tables": {**gathered["tables"], **stored["tables"]}}
-        except BadInput as refused:
-            return None, str(refused)
-    return {**gathered, "seconds": seconds}, ""
+                    took[outer.at(i).to_json()] = time.perf_counter() - started
+            except BadInput as refused:  # guided does without it, too
+                lacking = str(refused)
+                continue
+            stored = store(fresh, [outer.at(i) for i in range(outer.size)], [name])
+            gathered, seconds[name] = {**stored, "tables": {**gathered["tables"], **stored["tables"]}}, took
+    return ({**gathered, "seconds": seconds}, "") if seconds else (None, lacking)
 
 
 def _on_test(session: Session) -> TestEvaluation:

@@ -8,10 +8,10 @@ from typing import Any
 from paretobit.data.text import typical_row
 from paretobit.errors import BadInput
 from paretobit.graph import WidthGroups, trace, width_groups
+from paretobit.graph.copies import copy_of
 from paretobit.models import build, read_manifest
 from paretobit.models.huggingface import example_input
 from paretobit.nn import Quantized
-from paretobit.nn.copies import copy_of
 from paretobit.passes.analysis import (
     CONVENTIONS,
     CostReport,

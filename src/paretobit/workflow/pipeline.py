@@ -5,7 +5,7 @@ from typing import Any
 
 from paretobit.document import Document, validate
 from paretobit.errors import BadInput, located, under
-from paretobit.nn.copies import copy_of
+from paretobit.graph.copies import copy_of
 from paretobit.runtime import seeded
 from paretobit.spaces import BoundSpace, Space
 from paretobit.strategies.optuna_samplers import SAMPLERS

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from paretobit.nn.copies import copy_of
+from paretobit.graph.copies import copy_of
 from paretobit.passes.analysis import cost
 from paretobit.runtime import one_thread, seeded
 from paretobit.session.session import Session

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from paretobit.data import Data
 from paretobit.data.calibration import Loss
 from paretobit.graph import Example
+from paretobit.graph.copies import copy_of
 from paretobit.spaces import Space
 from paretobit.trials.runners.function import Evaluate
 from paretobit.workflow.assemble import Pair, Rows, build_model, splits_from
@@ -84,7 +85,7 @@ class Subject:
         """
         if given.model is not None:
             splits = splits_from(given.pairs, given.model)
-            return cls(given.model, splits, _page(given, splits), True)
+            return cls(_of_ordinary_tensors(given.model), splits, _page(given, splits), True)
         settings.check_all_named()
         data = load_data(settings)
         model = build_model(settings.model, data, settings.seed)
@@ -100,3 +101,9 @@ def _page(given: Given, splits: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str
     shape = list(rows.shape[1:]) if isinstance(rows, Tensor) else [1]
     classes = 1 + max((int(y.max()) for y in labels), default=0)
     return {"source": None, "sample": {"input_shape": shape, "num_classes": classes}}
+
+
+def _of_ordinary_tensors(model: nn.Module) -> nn.Module:
+    """The model; a copy where it was made in inference mode, whose tensors neither train nor tell of changes."""
+    tensors = (*model.parameters(), *model.buffers())
+    return copy_of(model) if any(tensor.is_inference() for tensor in tensors) else model

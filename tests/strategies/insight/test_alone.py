@@ -99,7 +99,7 @@ def test_a_call_is_shown_with_what_went_in_and_what_came_out(inplace):
     with torch.no_grad():
         hidden = model[0](x)
         assert torch.equal(call.args[0], hidden)
-        assert torch.equal(call.output, nn.functional.elu(hidden))
-        assert torch.equal(call.now(), call.output)
+        assert torch.equal(call.outputs[0], nn.functional.elu(hidden))
+        assert torch.equal(call.now()[0], call.outputs[0])
     assert not model[1]._forward_hooks
     assert not model[1]._forward_pre_hooks

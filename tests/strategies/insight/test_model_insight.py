@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from many_cases import each
 from torch import nn
 
 import paretobit as pb
@@ -151,3 +152,41 @@ def test_a_seed_draws_labels_of_its_own(net, rows):
     bound = pb.Quantize(seed=FORMATS).bind(evidence.graph, evidence.calibration)
     tables = [ModelInsight(bound, evidence, lambda c: {}, seed).table("directional", NONE) for seed in (0, 0, 1)]
     assert tables[0] == tables[1] != tables[2]
+
+
+class Tagger(nn.Module):
+    """Layers of one type, of two, or under autocast."""
+
+    def __init__(self, size=1.0, dtype=torch.float32, cast=None, head=None):
+        super().__init__()
+        self.body, self.head = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU()), nn.Linear(8, 3)
+        self.to(dtype)
+        self.head.to(head or dtype)
+        self.size, self.dtype, self.cast = size, dtype, cast
+
+    def forward(self, x):
+        with torch.autocast("cpu", self.cast or torch.bfloat16, enabled=self.cast is not None):
+            inner = self.body(x.to(self.dtype))
+            return self.head(inner if self.cast else inner.to(self.head.weight.dtype)) * self.size
+
+
+HALF, SMALL = torch.float16, torch.bfloat16
+TYPES = [{"dtype": torch.float64}, {"dtype": HALF}, {"dtype": SMALL}, {"cast": HALF}, {"cast": SMALL}]
+TYPES += [{"dtype": HALF, "head": torch.float32}, {"dtype": SMALL, "head": torch.float32}]
+
+
+@each("kind", TYPES)
+@pytest.mark.parametrize("size", [1.0, 1e-4])  # squares of such gradients are zero in float16
+def test_scores_do_not_depend_on_the_type_that_a_model_computes_in(rows, size, kind):
+    def tables(**more):
+        torch.manual_seed(0)
+        net = Tagger(size, **more).eval()
+        evidence = evidence_for(net, {"val": rows}, calibration=32)
+        space = pb.Quantize(seed={"linear": {"weight": [f"scaled_integer(width={w})" for w in (2, 3)]}})
+        insight = ModelInsight(space.bind(evidence.graph, evidence.calibration), evidence, lambda config: {}, 0)
+        return {name: [g.scores for g in insight.table(name, NONE).groups] for name in ("diagonal", "directional")}
+
+    expected = tables()
+    for name, groups in tables(**kind).items():
+        for own, exact in zip(groups, expected[name], strict=True):
+            assert own == pytest.approx(exact, rel=0.4)  # bfloat16 keeps 8 bits of what changes

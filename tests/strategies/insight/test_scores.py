@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence
 from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
 import paretobit as pb
@@ -322,6 +323,33 @@ def test_attention_and_functions_are_scored_by_their_outputs():
         assert score_of(insight.table(name, NONE), option) == pytest.approx(wanted, rel=1e-4)
     kl = F.kl_div(changed.log_softmax(1), logits.log_softmax(1), log_target=True, reduction="sum") / 6
     assert score_of(insight.table("kl", NONE), option) == pytest.approx(float(kl), rel=1e-3)
+
+
+class Remembering(nn.Module):
+    """What a recurrent layer has at the end, of sequences of several lengths; their outputs are not looked at."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.head = nn.GRU(8, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        packed = pack_padded_sequence(x, torch.arange(len(x)) % 5 + 1, batch_first=True, enforce_sorted=False)
+        return self.head(self.rnn(packed)[1][0])
+
+
+def test_a_layer_of_several_outputs_is_scored_by_those_that_matter():
+    torch.manual_seed(0)
+    model, x = Remembering().eval(), torch.randn(7, 5, 8)
+    bound, insight = insight_of(model, pb.Quantize(by="name", seed={"rnn": WEIGHTS}), Calibration((x,)))
+    rnn, option = bound.prepare().rnn, dict(bound.tree.at(0))
+    packed = pack_padded_sequence(x, torch.arange(7) % 5 + 1, batch_first=True, enforce_sorted=False)
+    last = []
+    for formats in ({}, {"weight": Integer(3, 2)}):
+        rnn.set_slots(formats)
+        last.append(rnn(packed)[1][0].detach())
+    expected = fisher_by_hand([([last[0]], [last[1]], lambda n, z: model.head(z[0]))], labels([model(x)]))
+    for name, wanted in zip(("diagonal", "directional"), expected, strict=True):
+        assert score_of(insight.table(name, NONE), option) == pytest.approx(wanted, rel=1e-4)
 
 
 def test_the_operands_of_functions_are_scored():

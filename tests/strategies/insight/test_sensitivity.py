@@ -369,3 +369,39 @@ def test_a_transformer_is_measured_in_its_layers_and_its_products():
     classifier = next(row for row in report.rows if row.layer == "classifier")
     assert classifier.layer_sqnr == pytest.approx(classifier.model_sqnr, rel=1e-4)
     assert set(report.skipped.values()) >= {"the function add is tried where a key names it"}
+
+
+class Selecting(nn.Module):
+    """As many rows as the layer lets through."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        y = self.layer(x)
+        return self.head(y[y[:, 0] > 0.05])
+
+
+def test_what_cannot_be_compared_is_listed_with_the_reason():
+    torch.manual_seed(0)
+    model, x = Selecting(), torch.randn(64, 6)
+    graph = trace(model, x)
+    found = sensitivity(graph, [x], [ScaledInteger(2)], loss="kl")
+    assert [row.layer for row in found.rows] == ["head"]
+    (reason,) = [why for name, why in found.skipped.items() if name.startswith("layer")]
+    assert "size" in reason or "shape" in reason
+
+
+def test_outputs_that_are_right_or_wrong_are_refused_in_words(net):
+    class Deciding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.layer(x).argmax(-1)
+
+    x = torch.randn(8, 6)
+    with pytest.raises(BadInput, match=r"an output of floating-point numbers.*'torch\.int64'"):
+        sensitivity(trace(Deciding(), x), [x], loss="kl")

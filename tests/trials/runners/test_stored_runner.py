@@ -6,6 +6,7 @@ from torch import nn
 
 import paretobit as pb
 from paretobit.formats import FULL, Integer, parse
+from paretobit.spaces.base import Changed
 from paretobit.trials.evidence import Evidence
 from paretobit.trials.runners import RUNNERS, Candidate
 from paretobit.trials.runners.stored import packed_bytes
@@ -13,10 +14,11 @@ from paretobit.trials.runners.stored import packed_bytes
 KIND = RUNNERS["stored_bytes"]
 
 
-def measure(model, example, formats, sparsity=None, **settings):
+def measure(model, example, formats, weights=None, **settings):
     runner = KIND(Evidence(pb.trace(model, example), {}), KIND.Settings(**settings))
     runner.measure(Candidate({}, None))  # what came before must not matter
-    return runner.measure(Candidate(formats, None, 0, sparsity or {}))["stored_bytes"]
+    made = {name: Changed(name, lambda value=value: value) for name, value in (weights or {}).items()}
+    return runner.measure(Candidate(formats, None, look=lambda: made))["stored_bytes"]
 
 
 @pytest.fixture
@@ -44,28 +46,32 @@ def test_the_float_model_takes_four_bytes_a_number(tagger):
 @pytest.mark.parametrize("width", [2, 4, 8])
 def test_zeros_go_behind_a_bitmap_where_that_is_smaller(zeros, width):
     bitmap = 1000 + (1000 - round(1000 * zeros)) * width
-    assert packed_bytes(Integer(width), (10, 100), zeros) == -(-min(1000 * width, bitmap) // 8)
+    assert packed_bytes(Integer(width), (10, 100), round(1000 * zeros)) == -(-min(1000 * width, bitmap) // 8)
 
 
 def test_what_blocks_share_stays_where_elements_go():
     mx = parse("mxint8")
     dense = mx.bits((4, 64))
     assert dense == 256 * 8 + 8 * 8  # eight blocks of 32 with a scale of 8 bits
-    assert packed_bytes(mx, (4, 64), 0.75) == (256 + 64 * 8 + 64) // 8
-    assert packed_bytes(FULL, (3,), 0.0) == 12
-    assert packed_bytes(Integer(4), (), 0.0) == 1
+    assert packed_bytes(mx, (4, 64), 192) == (256 + 64 * 8 + 64) // 8
+    assert packed_bytes(FULL, (3,), 0) == 12
+    assert packed_bytes(Integer(4), (), 0) == 1
 
 
 def test_masked_weights_and_those_that_a_format_makes_zero_are_left_out(tagger):
     formats = {"0": {"weight": Integer(8, 2)}}
-    natural = (Integer(8, 2).quantize(tagger[0].weight.detach()) == 0).double().mean().item()
-    assert 0.1 < natural < 0.9
+    weight = tagger[0].weight.detach()
+    natural = int((Integer(8, 2).quantize(weight) == 0).sum())
+    assert 3 < natural < 32
     rest = measure(tagger, torch.randn(2, 5), {}) - 4 * 35
-    for made, counted in ((None, natural), (0.0, natural), (0.9, 0.9)):
-        sparsity = {} if made is None else {"0": made}
-        expected = rest + packed_bytes(Integer(8, 2), (7, 5), counted)
-        assert measure(tagger, torch.randn(2, 5), formats, sparsity) == expected
-    assert measure(tagger, torch.randn(2, 5), {}, {"3": 0.5}) < measure(tagger, torch.randn(2, 5), {})
+    large = weight.masked_fill(weight.abs() > weight.abs().median(), 0)  # not those that the format makes zero
+    for made in (weight, large, torch.zeros_like(weight)):
+        zeros = int((Integer(8, 2).quantize(made) == 0).sum())
+        expected = rest + packed_bytes(Integer(8, 2), (7, 5), zeros)
+        assert measure(tagger, torch.randn(2, 5), formats, {"0.weight": made}) == expected
+    pruned = tagger[3].weight.detach().clone()
+    pruned[:, :4] = 0
+    assert measure(tagger, torch.randn(2, 5), {}, {"3.weight": pruned}) < measure(tagger, torch.randn(2, 5), {})
 
 
 def test_a_tensor_that_layers_share_is_stored_once():

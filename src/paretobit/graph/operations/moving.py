@@ -43,7 +43,7 @@ rows(
     rot90 roll tile repeat_interleave gather index_select index_copy index_fill index_put take take_along_dim
     masked_select scatter select_scatter slice_scatter diagonal_scatter narrow_copy fill_diagonal unfold
     meshgrid broadcast_tensors complex pixel_unshuffle channels_last unique unique_consecutive
-    combinations cartesian_prod pad_sequence put
+    combinations cartesian_prod pad_sequence pack_sequence pack_padded_sequence pad_packed_sequence put
 """,
 )
 rows(

@@ -119,7 +119,5 @@ _ATTENTION = operands(
     *(("weight", 18 + i, f"{name}_proj_weight") for i, name in enumerate("qkv")),
 )
 rows("product", "multi_head_attention_forward", _ATTENTION, cost="unknown", random=True)
-rows("product", "lstm gru rnn", cost="recurrent")
-rows(
-    "product", "lstmcell=lstm_cell grucell=gru_cell rnncell=rnn_cell=rnn_tanh_cell=rnn_relu_cell", cost="recurrent cell"
-)
+rows("product", "lstm gru rnn=rnn_tanh=rnn_relu", cost="recurrent")
+rows("product", "lstmcell=lstm_cell grucell=gru_cell rnncell=rnn_cell=rnn_tanh_cell=rnn_relu_cell", cost="recurrent")

@@ -29,7 +29,7 @@ class LayerChoice:
             looked up takes an entry of its own, not that of its type or of a pattern.
 
     Attributes:
-        left: Name of each node that a type or pattern means and that cannot take the entry, and why.
+        left: Name of each node that a type or pattern matches and that cannot take the entry, and why.
 
     Raises:
         BadInput: What is to be skipped matches nothing, or there is no layer with weights.
@@ -66,6 +66,8 @@ class LayerChoice:
         """
         written = tuple(written)
         nodes = select(self._graph, self._by, key, functions=True)
+        if self._by != "name":
+            nodes = self._always_called(nodes)
         kept = tuple(node for node in nodes if self._is_free(node))
         if not kept:
             raise BadInput("everything this key means is skipped, or is first or last", found=key)
@@ -96,6 +98,13 @@ class LayerChoice:
         if path in self._taken:
             raise BadInput(f"layer '{node.name}' is chosen twice", found=[self._taken[path], key])
         self._taken[path] = key
+
+    def _always_called(self, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+        """Those that every run calls; all where none are."""
+        sometimes = {node.name: why for node in nodes if (why := self._graph.conditional.get(path_of(node)))}
+        kept = tuple(node for node in nodes if node.name not in sometimes)
+        self.left.update(sometimes if kept else {})
+        return kept or nodes
 
     def _able(self, nodes: tuple[Node, ...], written: tuple[str, ...]) -> tuple[Node, ...]:
         """Those that can be quantised, and of a pattern's functions those with the slots; all where none can."""

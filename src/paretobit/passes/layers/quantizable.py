@@ -35,7 +35,9 @@ def slots_at(graph: ModelGraph, node: Node) -> tuple[str, ...]:
     """Slots that a node has; empty where it cannot be quantised."""
     if node.kind == "call_module":
         return slots_of(graph.module(node))
-    if not is_function(node) or why_no_site(graph.model, node.site) is not None or _is_step(graph, node):
+    if not is_function(node) or node.site in graph.conditional or _is_step(graph, node):
+        return ()
+    if why_no_site(graph.model, node.site) is not None:
         return ()
     return function_slots(node.op, node.args, node.kwargs)
 
@@ -83,7 +85,7 @@ def why_not(graph: ModelGraph, node: Node) -> str | None:
         return "it computes a weight: that is quantised where it is read"
     if not node.site:
         return "the graph does not know its site: trace the model with example inputs"
-    return why_no_site(graph.model, node.site)
+    return graph.conditional.get(node.site) or why_no_site(graph.model, node.site)
 
 
 def _is_step(graph: ModelGraph, node: Node) -> bool:

@@ -15,8 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from paretobit.errors import BadInput
 from paretobit.formats import FULL
 from paretobit.graph import Example, ModelGraph, Node, at_rest
+from paretobit.graph.copies import copy_of
 from paretobit.nn import LAYERS, Quantized
-from paretobit.nn.copies import copy_of
 from paretobit.nn.masks import masks_in
 from paretobit.passes.layers.selection import select
 from paretobit.passes.registry import PASSES
@@ -84,7 +84,9 @@ def fold_batch_norm(graph: ModelGraph, settings: Mapping[str, Any]) -> tuple[Mod
             refused[node.name] = reason
             continue
         before = graph[node.inputs[0]]
-        _fold(model.get_submodule(before.owner), model.get_submodule(node.owner))
+        if not _fold(model.get_submodule(before.owner), model.get_submodule(node.owner)):
+            refused[node.name] = f"the type of the weight of {before.name} does not hold what both do"
+            continue
         model.set_submodule(node.owner, FoldedBatchNorm(before.owner).train(graph.module(node).training))
         folded[node.name] = before.name
         changed[node.name] = replace(node, op="identity")
@@ -287,8 +289,8 @@ def _obstacle_of_weight(graph: ModelGraph, node: Node, module: nn.Module) -> str
     return None
 
 
-def _fold(layer: Any, norm: Any) -> None:
-    """Change the layer, in place, so that it does the work of both."""
+def _fold(layer: Any, norm: Any) -> bool:
+    """Change the layer, in place, so that it does the work of both; False where its type is too narrow for that."""
     weight, bias = layer.weight, layer.bias
     mean, variance = norm.running_mean.double(), norm.running_var.double()
     factor = (variance + norm.eps).rsqrt()
@@ -298,9 +300,13 @@ def _fold(layer: Any, norm: Any) -> None:
     shift = shift * factor
     if norm.bias is not None:
         shift = shift + norm.bias.detach().double()
+    folded, shift = _per_output(layer, weight.detach().double(), factor).to(weight.dtype), shift.to(weight.dtype)
+    if weight.isfinite().all() and not (folded.isfinite().all() and shift.isfinite().all()):
+        return False
     with torch.no_grad():
-        weight.copy_(_per_output(layer, weight.detach().double(), factor))
-    layer.bias = nn.Parameter(shift.to(weight.dtype), requires_grad=weight.requires_grad)
+        weight.copy_(folded)
+    layer.bias = nn.Parameter(shift, requires_grad=weight.requires_grad)
+    return True
 
 
 def _per_output(layer: Any, weight: Tensor, factor: Tensor) -> Tensor:

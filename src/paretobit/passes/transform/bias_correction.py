@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from paretobit.errors import BadInput
 from paretobit.graph import Example, ModelGraph, at_rest
+from paretobit.graph.copies import copy_of
 from paretobit.nn import Quantized
-from paretobit.nn.copies import copy_of
 from paretobit.passes.registry import PASSES
 from paretobit.passes.streaming import Moments, call
 from paretobit.passes.taking import takes

@@ -15,11 +15,12 @@ from paretobit.formats import Format, Integer, ScaledInteger
 from paretobit.formats.integer import MAX_FRAC_WIDTH
 from paretobit.formats.scaled_integer import CLIPPINGS
 from paretobit.graph import Example, ModelGraph, at_rest
+from paretobit.graph.copies import copy_of
 from paretobit.graph.operations import OPERATIONS
 from paretobit.nn import Quantized
-from paretobit.nn.copies import copy_of
 from paretobit.nn.functions import read_site
-from paretobit.passes.layers.assignment import apply_assignment, assignment_of, instrument_layers
+from paretobit.nn.quantized import shares_slots
+from paretobit.passes.layers.assignment import NOT_KNOWN, Places, apply_assignment, assignment_of, instrument_layers
 from paretobit.passes.registry import PASSES
 from paretobit.passes.streaming import Magnitudes, Watched, call
 from paretobit.passes.taking import takes
@@ -55,7 +56,7 @@ def calibrate(
             cannot fix: per row of a batch, or per group.
     """
     model = copy_of(graph.model if isinstance(graph, ModelGraph) else graph)
-    layers = _layers(model, candidates)
+    layers = _layers(model, candidates, graph.places if isinstance(graph, ModelGraph) else NOT_KNOWN)
     streams: dict[tuple[str, str], dict[_Layout, _Stream]] = {}
     found: Calibrated = {}
     for path, slots in candidates.items():
@@ -78,6 +79,8 @@ def calibrate(
 def freeze_scales(graph: ModelGraph, batches: Iterable[Example]) -> tuple[ModelGraph, dict[str, Any]]:
     """A copy of the graph whose scaled integers have the scales that these batches need, fixed.
 
+    Where several parameters of a layer share a slot each keeps scales of its own, from its values.
+
     Returns:
         The new graph, and `{"assignment": ...}` with the formats that changed, as text.
 
@@ -85,8 +88,10 @@ def freeze_scales(graph: ModelGraph, batches: Iterable[Example]) -> tuple[ModelG
         BadInput: As `calibrate`.
     """
     carried = assignment_of(graph.model)
+    several = {path for path, module in graph.model.named_modules() if shares_slots(module)}
     candidates = {
-        path: {slot: [f] for slot, f in slots.items() if _needs_data(f, False)} for path, slots in carried.items()
+        path: {s: [f] for s, f in slots.items() if _needs_data(f, False) and (s == "data_in" or path not in several)}
+        for path, slots in carried.items()
     }
     fixed = calibrate(graph, batches, {path: slots for path, slots in candidates.items() if slots})
     model = copy_of(graph.model)
@@ -142,13 +147,13 @@ def _of_parameter(number_format: Format, tensor: Tensor, fit_integers: bool) -> 
     return number_format
 
 
-def _layers(model: nn.Module, candidates: Candidates) -> dict[str, Quantized]:
+def _layers(model: nn.Module, candidates: Candidates, places: Places) -> dict[str, Quantized]:
     """The layers by path, instrumented; those that carry formats keep them."""
     known = dict(model.named_modules())
     for path in candidates:
         if path not in known and not OPERATIONS.operands(read_site(path)[1]):
             raise BadInput("the model has no such layer", key="candidates", found=path, allowed=filter(None, known))
-    layers = instrument_layers(model, tuple(candidates))
+    layers = instrument_layers(model, tuple(candidates), places)
     for path, layer in layers.items():
         for slot in candidates[path]:
             if slot not in layer.available_slots():
@@ -356,7 +361,8 @@ class Observed:
 
     def _watched(self, layout: _Layout) -> dict[tuple[str, str], _Stream]:
         model = copy_of(self._graph.model)
-        layers = _layers(model, {path: dict.fromkeys(slots, ()) for path, slots in self._slots.items()})
+        slots = {path: dict.fromkeys(slots, ()) for path, slots in self._slots.items()}
+        layers = _layers(model, slots, self._graph.places)
         streams = {(p, s): _Stream(layout, f"{p}.{s}") for p, slots in self._slots.items() for s in slots}
         for stream in streams.values():
             stream.counts = True

@@ -7,7 +7,7 @@ from torch import nn
 
 from paretobit.errors import BadInput, under
 from paretobit.graph import Example, ModelGraph
-from paretobit.nn.copies import copy_of
+from paretobit.graph.copies import copy_of
 from paretobit.nn.masks import masks_in, set_mask, zeros_in
 from paretobit.passes.registry import PASSES
 from paretobit.passes.taking import takes

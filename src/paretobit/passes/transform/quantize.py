@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from paretobit.errors import BadInput, under
 from paretobit.formats import Format
 from paretobit.graph import ModelGraph, Node
+from paretobit.graph.copies import copy_of
 from paretobit.graph.operations import row_of
-from paretobit.nn.copies import copy_of
 from paretobit.passes.layers.assignment import apply_assignment
 from paretobit.passes.layers.choice import FIRST, LAST, LayerChoice
 from paretobit.passes.layers.entries import EntrySettings, slot_formats, split_entry
@@ -73,7 +73,7 @@ def quantize(graph: ModelGraph, settings: QuantizeSettings) -> tuple[ModelGraph,
     choice = _choice(graph, settings)
     assignment = _resolve(graph, settings, choice)
     model = copy_of(graph.model)
-    apply_assignment(model, assignment)
+    apply_assignment(model, assignment, graph.places)
     text = {path: {slot: str(f) for slot, f in slots.items()} for path, slots in assignment.items()}
     return graph.with_model(model), {"assignment": text, "unsupported": unsupported(graph) | choice.left}
 

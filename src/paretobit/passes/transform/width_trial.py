@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from paretobit.errors import BadInput
-from paretobit.graph import ModelGraph, Node, Shape, trace
+from paretobit.graph import ModelGraph, Node, Shape, conditional_like, trace
 from paretobit.graph.trace import Example
 
 
@@ -36,7 +36,7 @@ def traced_again(
         else:
             found = _returned(again)
             if found == sorted(outputs):
-                return again
+                return conditional_like(again, graph)
             reason = f"it returns {found}, not {sorted(outputs)}"
         if _runs(graph, inputs, outputs):
             raise BadInput(

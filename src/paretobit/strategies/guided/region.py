@@ -26,7 +26,7 @@ class Source:
     around: Config | None = None
 
 
-LEARNED = Source("learned")
+LEARNED, PROBED = Source("learned"), Source("probed")
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,13 @@ class Region:
         outer: Values of the outer knobs.
         insight: Tables and costs.
         goals: What is cost.
+
+    Attributes:
+        first: The scores that its proposals begin with.
     """
 
     def __init__(self, number: int, tree: Tree, outer: Config, insight: Insight, goals: Goals) -> None:
-        self.number, self.outer = number, outer
+        self.number, self.outer, self.first = number, outer, PROBED
         self._tree, self._insight, self._goals = tree, insight, goals
         self._allocations: dict[Source, Allocation] = {}
         self._choices: dict[tuple[Source, Config], Choice] = {}

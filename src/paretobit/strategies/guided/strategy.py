@@ -16,7 +16,7 @@ from paretobit.strategies.guided.board import Board, Move, Point, decision
 from paretobit.strategies.guided.goals import Goals
 from paretobit.strategies.guided.outer import AT_RANDOM, choices, loss_of
 from paretobit.strategies.guided.probing import Probes
-from paretobit.strategies.guided.region import LEARNED, Proposal, Region, Source
+from paretobit.strategies.guided.region import LEARNED, PROBED, Proposal, Region, Source
 from paretobit.strategies.insight.allocation import Choice
 from paretobit.strategies.insight.insight import FROM_GRADIENTS, UNSCORED, Insight
 from paretobit.strategies.optuna_samplers import OptunaSettings
@@ -150,28 +150,38 @@ class Guided(Strategy):
             region = Region(len(self._regions), self.problem.tree, outer, self._insight, self._goals)
             self._regions.append(region)
             alone = self._insight.outer.size == 1
-            first = self._usable(region)
-            if first is None:
-                first = Source("probed")
-                yield from self._probe(region, first)
-            yield from self._opening_of(region, first, self.settings.uniform if alone else 1, alone)
-            yield from self._doubted(region, first, alone)
+            found = self._usable(region)
+            if found is None:
+                yield from self._probe(region)
+            else:
+                region.first = found
+            yield from self._opening_of(region, region.first, self.settings.uniform if alone else 1, alone)
+            yield from self._doubted(region, alone)
 
     def _usable(self, region: Region) -> Source | None:
         """The first table that can be computed; those that cannot are named and not asked for again."""
+        failed: dict[str, list[str]] = {}
+        found = None
         for table in dict.fromkeys([*self._tables, *self._insight.tables]):
-            try:
-                region.allocation(Source(table))
-            except BadInput as error:
-                self.notes.append(f"no scores from the table {table}: {error}")
-                self._tables = tuple(name for name in self._tables if name != table)
-            else:
-                return Source(table)
-        return None
+            reason = _reason_against(region, Source(table))
+            if reason is None:
+                found = Source(table)
+                break
+            failed.setdefault(reason, []).append(table)
+            self._tables = tuple(name for name in self._tables if name != table)
+        for reason, tables in failed.items():
+            self._say(f"no scores {', '.join(tables)}: {reason}")
+        return found
 
-    def _probe(self, region: Region, source: Source) -> Iterator[Proposal]:
+    def _say(self, note: str) -> None:
+        """A note, once."""
+        if note not in self.notes:
+            self.notes.append(note)
+
+    def _probe(self, region: Region) -> Iterator[Proposal]:
         """Measure one group at a time, and make a table of what was found."""
-        self.notes.append("no calibration data tells harm beforehand: one group at a time is measured")
+        lacking = "no score" if self._insight.tables else "no calibration data"
+        self._say(f"{lacking} tells harm beforehand: one group at a time is measured")
         metric = next(iter(self._goals.costs))
         unscored = Source(UNSCORED)
         probes = Probes(region.allocation(unscored), metric, self._goals.costs[metric])
@@ -180,25 +190,31 @@ class Guided(Strategy):
             made[choice] = self._proposal(region, unscored, choice, region.decided[0], "probe")
             yield made[choice]
         points = {choice: self._board.points.get(proposal.config) for choice, proposal in made.items()}
-        region.give(source, probes.table(lambda choice: point.harm if (point := points[choice]) else None))
+        region.give(PROBED, probes.table(lambda choice: point.harm if (point := points[choice]) else None))
 
-    def _doubted(self, region: Region, source: Source, alone: bool) -> Iterator[Proposal]:
+    def _doubted(self, region: Region, alone: bool) -> Iterator[Proposal]:
         """Where predictions do not rank what was measured, begin again with divergences of the output."""
+        source = region.first
         told = [p for p in self._board.points.values() if p.proposal.source == source and p.proposal.choice]
         pairs = [(p.proposal.predicted, p.harm) for p in told if p.proposal.decided == region.decided[0]]
         if len(pairs) < _ENOUGH or region.number:
             return
         from scipy.stats import spearmanr
 
-        correlation = float(spearmanr(*zip(*pairs, strict=True)).statistic)
+        alike = min(len(set(values)) for values in zip(*pairs, strict=True)) == 1
+        correlation = 0.0 if alike else float(spearmanr(*zip(*pairs, strict=True)).statistic)
         if correlation >= _TRUSTED:
             return
         self.notes.append(
             f"predicted and measured harm correlate by {correlation:.2f} (Spearman, {len(pairs)} points) only"
         )
         if "kl" in self._insight.tables and source.table != "kl" and self.settings.tables is None:
-            self._tables = ("kl", *self._tables)
-            yield from self._opening_of(region, Source("kl"), 0, alone)
+            reason = _reason_against(region, Source("kl"))
+            if reason is not None:
+                self._say(f"no scores kl: {reason}")
+                return
+            self._tables, region.first = ("kl", *self._tables), Source("kl")
+            yield from self._opening_of(region, region.first, 0, alone)
 
     def _opening_of(self, region: Region, first: Source, uniform: int, alone: bool) -> Iterator[Proposal]:
         allocation = region.allocation(first)
@@ -300,8 +316,7 @@ class Guided(Strategy):
             for other in self._board.points.values()
             if (other.proposal.region, other.proposal.decided) == (proposal.region, proposal.decided)
         ]
-        like = Source(self._tables[0]) if self._tables else Source("probed")
-        return LEARNED if region.learn(alike, like, metric, self._value(metric, cost)) else None
+        return LEARNED if region.learn(alike, region.first, metric, self._value(metric, cost)) else None
 
     def _around(self, point: Point, metric: str) -> Iterator[Proposal]:
         """With scores relative to the point itself; a few times only, as they take a pass over the rows."""
@@ -321,7 +336,7 @@ class Guided(Strategy):
         try:
             choice = region.within(source, metric, budget, avoid)
         except BadInput as error:  # no such table for this shape, or none around a point in stored evidence
-            self.notes.append(f"no scores for the step {move}: {error}")
+            self._say(f"no scores for the step {move}: {error}")
             return
         if choice is not None:
             yield self._proposal(region, source, choice, proposal.decided, move, proposal.config)
@@ -340,6 +355,16 @@ class Guided(Strategy):
         cost *= self._goals.costs[metric]
         positive = self._insight.costs(self.problem.tree.at(0))[metric] > 0
         return math.exp(cost) if positive else cost
+
+
+def _reason_against(region: Region, source: Source) -> str | None:
+    """Why the scores of a source cannot be used; None where they can."""
+    try:
+        allocation = region.allocation(source)
+    except BadInput as error:
+        return str(error)
+    hopeless = [group.name for group in allocation.table.groups if not any(map(math.isfinite, group.scores))]
+    return f"none is finite for {', '.join(hopeless)}" if hopeless else None
 
 
 def _coarse_to_fine(number: int) -> Iterator[float]:

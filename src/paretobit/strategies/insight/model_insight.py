@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, first_line
 from paretobit.formats import FULL, Format
 from paretobit.runtime import derive_seed, seeded
 from paretobit.spaces import BoundSpace
@@ -56,19 +56,29 @@ class ModelInsight:
         self.outer = Tree(tuple(knob for knob in knobs if knob.name in outer))
         self.choices = Tree(tuple(k for k in knobs if k.name not in outer and k.name not in local))
         self._known = dict(known or {})
+        self._failed: dict[str, BadInput] = {}
         self._keep = keep
 
     def table(self, name: str, outer: Config, around: Config | None = None) -> ScoreTable:
-        """One table; those that come from gradients are computed together."""
+        """One table; those that come from gradients are computed together, and fail together."""
         if name == UNSCORED:
             return self._unscored(outer)
         allowed = self.tables if around is None else tuple(t for t in self.tables if t in FROM_GRADIENTS)
         if name not in allowed:
             problem = "there is no such score table" + ("" if around is None else " around a configuration")
             raise BadInput(problem, key="table", found=name, allowed=allowed)
-        key = _key(name, outer, around)
+        key, together = _key(name, outer, around), _key((KL,) if name == KL else FROM_GRADIENTS, outer, around)
+        if together in self._failed:
+            raise self._failed[together]
         if key not in self._known:
-            measured = self._measure(name, outer, around)
+            try:
+                measured = self._measure(name, outer, around)
+            except BadInput as error:
+                self._failed[together] = error
+                raise
+            except Exception as error:  # whatever somebody's model does when it is looked into
+                self._failed[together] = BadInput(f"the model cannot be scored: {first_line(error)}")
+                raise self._failed[together] from error
             self._known |= {_key(found, outer, around): table.to_json() for found, table in measured.items()}
             self._keep(self._known)
         return ScoreTable.from_json(self._known[key])
@@ -185,8 +195,8 @@ class ModelInsight:
         return ScoreTable(tuple(groups), scores.mean_loss, excluded)
 
 
-def _key(name: str, outer: Config, around: Config | None) -> str:
-    return " ".join([name, outer.to_json(), *([] if around is None else [around.to_json()])])
+def _key(name: str | Sequence[str], outer: Config, around: Config | None) -> str:
+    return " ".join([str(name), outer.to_json(), *([] if around is None else [around.to_json()])])
 
 
 def _best_of_each_kind(

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from paretobit.data.calibration import Calibration
 from paretobit.errors import BadInput
+from paretobit.formats.base import computed
 from paretobit.graph import at_rest
 from paretobit.passes.streaming import call, first_tensor, rows_of
 from paretobit.strategies.insight.alone import Call, watching
@@ -70,10 +71,11 @@ class Scores:
 
 
 class Recorded:
-    """One call of a layer in a run, and the gradients at its output.
+    """One call of a layer in a run, and the gradients at one of its outputs.
 
     Attributes:
         call: The call.
+        output: That output.
         drawn: Gradients of the draws of labels, until `settle`.
         gradients: Of every draw, `(samples, draws, elements)`, once settled.
         squares: Their squares, summed over draws, `(elements of all samples,)`.
@@ -83,22 +85,23 @@ class Recorded:
     gradients: Tensor
     squares: Tensor
 
-    def __init__(self, call: Call) -> None:
-        self.call = call
+    def __init__(self, call: Call, place: int) -> None:
+        self.call, self._place, self.output = call, place, call.outputs[place]
         self.drawn: list[Tensor] = []
         self.slope: Tensor | None = None
 
     def settle(self, rows: int) -> None:
         """Lay gradients out for many changes to come: nothing of them is read twice a change."""
-        self.call.output = output = self.call.output.detach()
-        samples = rows if output.ndim and len(output) % rows == 0 else 1
-        self.gradients = torch.stack([g.reshape(samples, -1) for g in self.drawn], 1)
+        self.output = _by_sample(self.output.detach(), rows)
+        self.gradients = torch.stack([_by_sample(g, rows) for g in self.drawn], 1)  # squares are small
         self.squares = self.gradients.square().sum(1).flatten()
+        self.slope = None if self.slope is None else _by_sample(self.slope, rows)
+        self._rows = rows
         self.drawn.clear()
 
     def change(self) -> Tensor:
         """What the formats that the layer carries now do to the output, `(samples, elements)`."""
-        return (self.call.now().detach() - self.call.output).reshape(len(self.gradients), -1)
+        return _by_sample(self.call.now()[self._place].detach(), self._rows) - self.output
 
 
 class Recorder:
@@ -110,9 +113,6 @@ class Recorder:
         calibration: Says what the loss is.
         draws: How often labels are drawn for each row.
         seed: Of the draws.
-
-    Attributes:
-        unreached: Layers that ran where no gradient reached, on any rows so far.
     """
 
     def __init__(
@@ -121,7 +121,13 @@ class Recorder:
         self._model, self._layers, self._calibration = model, tuple(layers), calibration
         self._draws = 1 if calibration.loss else draws
         self._generator = torch.Generator().manual_seed(seed)
-        self.unreached: set[nn.Module] = set()
+        self._reached: set[nn.Module] = set()
+        self._cut_off: set[nn.Module] = set()
+
+    @property
+    def unreached(self) -> set[nn.Module]:
+        """Layers that ran where no gradient reached, on any rows so far, and those where none but zeros did, on all."""
+        return self._cut_off | (set(self._layers) - self._reached)
 
     def run(
         self, batch: Any, target: Any, scores: Scores, reference: Tensor | None = None
@@ -141,28 +147,31 @@ class Recorder:
         seen: list[Recorded] = []
 
         def visit(one: Call) -> None:
-            seen.append(Recorded(one))
-            calls[one.layer].append(seen[-1])
+            seen.extend(Recorded(one, place) for place in range(len(one.outputs)))
 
         with at_rest(self._model), watching(calls, visit), torch.enable_grad():
             output = call(self._model, batch)
-            outputs = [one.call.output for one in seen]
+            outputs = [one.output for one in seen]
             losses = list(self._losses(output, target, batch, scores))
             if reference is not None and self._calibration.loss is None:
-                losses.append(_divergence(first_tensor(output), reference))
+                losses.append(_divergence(_numbers(output), reference))
             reached: set[int] = set()
             for i, loss in enumerate(losses):
-                found = _gradients(loss, outputs, last=i + 1 == len(losses))
+                found = _gradients(loss, outputs, last=i + 1 == len(losses)) if self._layers else {}
                 reached |= found.keys()
                 for one in seen:
-                    gradient = found.get(id(one.call.output), torch.zeros_like(one.call.output))
+                    gradient = found.get(id(one.output), torch.zeros_like(one.output))
                     if i < self._draws:
                         one.drawn.append(gradient)
                     if reference is not None and i + 1 == len(losses):
                         one.slope = gradient
-        self.unreached |= {one.call.layer for one in seen if id(one.call.output) not in reached}
+        alive = {id(one.call) for one in seen if id(one.output) in reached}
+        self._cut_off |= {one.call.layer for one in seen if id(one.call) not in alive}
         for one in seen:
-            one.settle(rows_of(batch))
+            if id(one.output) in reached or id(one.call) not in alive:  # of several outputs those that matter
+                one.settle(rows_of(batch))
+                calls[one.call.layer].append(one)
+                self._reached |= {one.call.layer} if one.squares.any() else set()
         return calls
 
     def _losses(self, output: Any, target: Any, batch: Any, scores: Scores) -> Iterator[Tensor]:
@@ -174,7 +183,7 @@ class Recorder:
             scores.labels += rows
             yield loss
             return
-        logits = _logits(first_tensor(output))
+        logits = _logits(_numbers(output))
         scores.labels += len(logits)
         if logits.shape[1] == 1:  # a number a row, with noise of variance one; of which signs will do
             for _ in range(self._draws):
@@ -199,10 +208,11 @@ def add_fisher(calls: Sequence[Recorded], unit: Unit, scores: Scores) -> None:
         change = one.change()
         samples, draws, _ = one.gradients.shape
         diagonal += float(torch.dot(one.squares, change.square().flatten()))
-        product = torch.bmm(change.unsqueeze(1), one.gradients.transpose(1, 2)).squeeze(1)  # the fast way round
+        with torch.autocast(change.device.type, enabled=False):  # whatever the search runs under
+            product = torch.bmm(change.unsqueeze(1), one.gradients.transpose(1, 2)).squeeze(1)  # the fast way round
         along[samples] = along[samples] + product if samples in along else product
         if one.slope is not None:
-            first_order += float((one.slope.reshape(change.shape) * change).sum())
+            first_order += float((one.slope * change).sum())
     directional = sum(float(products.square().sum()) for products in along.values())
     scores.add("diagonal", unit, 0.5 * diagonal / draws + first_order)
     scores.add("directional", unit, 0.5 * directional / draws + first_order)
@@ -210,12 +220,12 @@ def add_fisher(calls: Sequence[Recorded], unit: Unit, scores: Scores) -> None:
 
 def divergence(output: Any, reference: Any) -> float:
     """Of one output from another, summed over labels: KL of logits; half the squared error of numbers."""
-    return float(_divergence(first_tensor(output).double(), first_tensor(reference).double()))
+    return float(_divergence(_numbers(output).double(), _numbers(reference).double()))
 
 
 def labels_of(output: Any) -> int:
     """How many labels an output is about."""
-    return len(_logits(first_tensor(output)))
+    return len(_logits(_numbers(output)))
 
 
 def slices(calibration: Calibration, rows: int) -> Iterator[tuple[Any, Any]]:
@@ -230,7 +240,28 @@ def slices(calibration: Calibration, rows: int) -> Iterator[tuple[Any, Any]]:
             yield batch, target
 
 
+def _by_sample(x: Tensor, rows: int) -> Tensor:
+    """A tensor as `(samples, elements)`: rows come first, or at another axis (one sample where nowhere)."""
+    x = computed(x)
+    if x.ndim and len(x) % rows == 0:
+        return x.reshape(rows, -1)
+    axis = next((axis for axis, size in enumerate(x.shape) if size == rows), None)
+    return x.reshape(1, -1) if axis is None else x.movedim(axis, 0).reshape(rows, -1)
+
+
+def _numbers(output: Any) -> Tensor:
+    """What a model gives: its first tensor, if that can be more or less wrong."""
+    tensor = first_tensor(output)
+    if not tensor.is_floating_point():
+        problem = "scores need an output of floating-point numbers, which can be more or less wrong"
+        raise BadInput(problem, key="loss", found=str(tensor.dtype))
+    return computed(tensor)
+
+
 def _divergence(output: Tensor, reference: Tensor) -> Tensor:
+    if output.shape != reference.shape:
+        shapes = [tuple(reference.shape), tuple(output.shape)]
+        raise BadInput("the shape of the output depends on what the layers give", key="loss", found=shapes)
     there, here = _logits(reference), _logits(output)
     if there.shape[1] == 1:
         return 0.5 * (here - there).square().sum()

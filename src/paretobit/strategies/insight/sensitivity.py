@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from paretobit.errors import BadInput
+from paretobit.errors import BadInput, first_line
 from paretobit.formats import MXFP4, Format, ScaledInteger, make
 from paretobit.graph import Example, ModelGraph, at_rest
-from paretobit.nn.copies import copy_of
+from paretobit.graph.copies import copy_of
 from paretobit.passes.layers.selection import By
 from paretobit.passes.streaming import Decibels, call, first_tensor, rows_of
 from paretobit.strategies.insight.alone import Call, Runs, watching
@@ -128,10 +128,13 @@ def sensitivity(
             samples += rows
             for trial in trials:
                 if trial.name not in skipped:
-                    with trial.change.applied() if trial.change.layer in called else nullcontext():
-                        result = run(batch)
-                    trial.model_noise.add(reference, first_tensor(result))
-                    trial.loss += _mean_loss(loss, result, target, reference) * rows
+                    try:
+                        with trial.change.applied() if trial.change.layer in called else nullcontext():
+                            result = run(batch)
+                        trial.model_noise.add(reference, first_tensor(result))
+                        trial.loss += _mean_loss(loss, result, target, reference) * rows
+                    except Exception as error:  # or a shape of the output that depends on data
+                        skipped[trial.name] = _words(error)
     skipped |= {trial.name: "it did not run on this data" for trial in trials if not trial.called}
     found = [_row(trial, base, samples) for trial in trials if trial.name not in skipped]
     return SensitivityReport(tuple(sorted(found, key=_fragility)), _named(base / samples), samples, skipped)
@@ -160,9 +163,9 @@ def _local_noise(model: nn.Module, batch: Example, trials: Sequence[Trial], skip
             trial.called = True
             try:
                 with trial.change.applied():
-                    trial.layer_noise.add(one.output, one.now())
-            except BadInput as error:
-                skipped[trial.name] = str(error)
+                    trial.layer_noise.add(one.outputs[0], one.now()[0])
+            except Exception as error:  # whatever somebody's layer raises under another format
+                skipped[trial.name] = _words(error)
 
     with watching(of_layer, visit):
         call(model, batch)
@@ -179,6 +182,10 @@ def _row(trial: Trial, base: float, samples: int) -> SensitivityRow:
         model_sqnr=trial.model_noise.ratio,
         loss_change=_named(trial.loss / samples - base / samples),
     )
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, BadInput) else first_line(error)
 
 
 def _named(loss: float) -> Loss:

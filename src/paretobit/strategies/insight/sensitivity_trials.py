@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from paretobit.errors import BadInput
 from paretobit.formats import FULL, Format, ScaledInteger
@@ -80,7 +80,7 @@ def make_trials(
             settings = _settings(graph, node, candidate, which)
             if settings not in distinct:
                 distinct.append(settings)
-                layer = instrument_at(model, path_of(node), cache, function_name)
+                layer = instrument_at(model, path_of(node), cache, function_name, node.place)
                 trials.append(Trial(node, Change(layer, settings), candidate))
         if len(distinct) == 1:
             skipped[node.name] = f"a {node.op} has no such slot"
@@ -125,6 +125,4 @@ def _settings(graph: ModelGraph, node: Node, candidate: Format, which: Slots) ->
 
 def _is_stored(graph: ModelGraph, node: Node, slot: str) -> bool:
     """Whether a parameter goes through a slot, not what the model computed."""
-    if node.kind == "call_module":
-        return isinstance(getattr(graph.module(node), slot, None), Tensor)
-    return any(use.slot == slot for use in parameter_uses(graph).at(node.site))
+    return any(use.slot == slot for use in parameter_uses(graph).at(path_of(node)))

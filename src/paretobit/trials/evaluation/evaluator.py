@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from paretobit.graph import ModelGraph, at_rest
-from paretobit.graph.trace import undone
+from paretobit.graph.contents import unchanged
 from paretobit.training.evaluate import Batches, Evaluation, evaluate_batches, run_on_view
 from paretobit.trials.evaluation.plain_code import is_plain
 from paretobit.trials.evaluation.purity import leaves_no_trace
@@ -47,6 +47,7 @@ class Evaluator:
         layout = layout_of(graph, x)
         few = self._laid_out(x[:_FEW_ROWS], layout)
         by_operations = stepwise_of(graph, graph.model, few, Kept(0)) is not None
+        self._quiet = by_operations or _is_quiet(graph.model, few)
         self.path = {"layout": layout, "run": "operations" if by_operations else "whole"}
 
     def __reduce__(self) -> tuple[type[Evaluator], tuple[Any, ...]]:
@@ -59,11 +60,18 @@ class Evaluator:
         batches = self._batches
         stepwise = None if model.training else self._steps(model, batches.inputs[0])
         if stepwise is None:
-            return evaluate_batches(lambda batch, _: run_on_view(model, batch), batches)
-        stepwise.begin((id(batches), batches.inputs[0]._version))
-        result = evaluate_batches(stepwise.run, batches)
-        stepwise.finish()
+            quiet = self._quiet and not model.training
+            return evaluate_batches(lambda batch, _: run_on_view(model, batch), batches, quiet)
+        with unchanged():
+            stepwise.begin((id(batches), batches.inputs[0]._version))
+            result = evaluate_batches(stepwise.run, batches)
+            stepwise.finish()
         return result
+
+    def leaves_as_is(self, model: nn.Module) -> bool:
+        """Whether it is certain, from the operations of a model, that a run changes nothing in it."""
+        steps = self._stepwise.get(model)
+        return steps is not None and steps.leaves_model
 
     @staticmethod
     def _laid_out(x: Tensor, layout: str) -> Tensor:
@@ -95,13 +103,22 @@ def stepwise_of(graph: ModelGraph, model: nn.Module, batch: Tensor, kept: Kept) 
         return None
     few = batch[:_FEW_ROWS]
     try:
-        with at_rest(model), undone(model):
+        with at_rest(model):
             if not leaves_no_trace(model, lambda: model(few.clone())):
                 return None
             stepwise = Stepwise.of(graph, model, few, kept)
             return stepwise if stepwise is not None and stepwise.agrees(model, few) else None
     except Exception:  # whatever operations of the user's raise, one by one
         return None
+
+
+def _is_quiet(model: nn.Module, few: Tensor) -> bool:
+    """Whether a run writes nothing that the model holds."""
+    try:
+        with at_rest(model):
+            return leaves_no_trace(model, lambda: model(few.clone()))
+    except Exception:  # whatever a model's forward raises
+        return False
 
 
 def layout_of(graph: ModelGraph, x: Tensor) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from paretobit.formats import FULL, Format
+from paretobit.graph.contents import Content, content_of
 from paretobit.graph.executable import Instruction, Result, results_in
 from paretobit.graph.model_graph import filled
 from paretobit.nn import Quantized, QuantizedFunction, layer_at
@@ -51,7 +52,6 @@ class Operation:
         inputs: Numbers of the operations whose results it takes.
         compute: Its result, from the results of all before.
         state: What the result depends on besides the inputs; None where nobody can say.
-        alive: Objects that the state names by address.
         pure: False: it runs whether or not its result is needed.
         in_place: It writes into its first input.
         fresh: Nothing else refers to the memory of its result.
@@ -68,7 +68,6 @@ class Operation:
     inputs: tuple[int, ...]
     compute: Callable[[Values], Any]
     state: Callable[[], Hashable | None]
-    alive: Callable[[], Iterable[object]] = tuple
     pure: bool = True
     in_place: bool = False
     fresh: bool = False
@@ -123,10 +122,12 @@ def _attribute(model: nn.Module, path: str) -> Operation:
     def value() -> Any:
         return getattr(owner(), name)
 
-    def state() -> Hashable | None:
-        return _version(value()) if isinstance(value(), Tensor) else None
+    kept: list[Content] = []
 
-    return Operation((), lambda _: value(), state, lambda: (value(),))
+    def state() -> Hashable | None:
+        return _numbers([value()], kept) if isinstance(value(), Tensor) else None
+
+    return Operation((), lambda _: value(), state)
 
 
 def _quantisation(layer: Any, source: int, formats: Formats) -> Operation:
@@ -151,7 +152,7 @@ def _layer(
         call = _narrow(layer, args[0].step)
     pure, parts = is_pure_layer(layer), tuple(layer.modules())
     slotted = tuple(part for part in parts if isinstance(part, Quantized))
-    skipped = "data_in" if quantized_before else ""
+    skipped, kept = "data_in" if quantized_before else "", list[Content]()
 
     def compute(values: Values) -> Any:
         slots = slotted[0].slots
@@ -163,14 +164,10 @@ def _layer(
             slots["data_in"] = own
 
     def state() -> Hashable | None:
-        found: list[Hashable] = []
-        for part in parts:
-            if part.training:
-                return None
-            for tensors in (part._parameters, part._buffers):
-                for tensor in tensors.values():
-                    if tensor is not None:
-                        found += (id(tensor), tensor._version, tensor.data_ptr())
+        if any(part.training for part in parts):
+            return None
+        held = [t for part in parts for own in (part._parameters, part._buffers) for t in own.values()]
+        found: list[Hashable] = [*_numbers(held, kept)]
         for part in slotted:
             for slot, number_format in part.slots.items():
                 if slot != skipped:
@@ -180,14 +177,10 @@ def _layer(
                     found.append(number)
         return tuple(found)
 
-    def alive() -> Iterable[object]:
-        return [t for part in parts for t in (*part._parameters.values(), *part._buffers.values())]
-
     return Operation(
         tuple(results_in((args, kwargs))),
         compute if quantized_before else call,
         state if pure else _unknown,
-        alive,
         pure=pure,
         in_place=in_place,
         fresh=isinstance(layer, _FRESH),
@@ -257,8 +250,10 @@ def _filler(value: Any) -> Callable[[Values], Any]:
     return lambda values: filled(value, Result, lambda result: values[result.step])
 
 
-def _version(tensor: Tensor) -> Hashable:
-    return id(tensor), tensor._version, tensor.data_ptr()
+def _numbers(tensors: Iterable[Tensor | None], kept: list[Content]) -> tuple[int, ...]:
+    """What tensors hold, in numbers; noted in `kept`, so that it is the same as long as they hold it."""
+    kept[:] = [content_of(tensor) for tensor in tensors if tensor is not None]
+    return tuple([content.number for content in kept])
 
 
 def _unknown() -> None:

@@ -12,11 +12,10 @@ from torch.nn import functional as F
 
 from paretobit.graph import op_of
 from paretobit.graph.operations import OPERATIONS, row_of
+from paretobit.graph.restore import Restorer
 
 _PLACES = (torch, F, torch.functional, torch._C._nn, operator, math, builtins)
 _OUR_MODULES = ("torch.nn.modules.", "paretobit.nn.", "transformers.pytorch_utils")
-_COMPARABLE = (int, float, str, bool, tuple, list, dict, set)
-_INTERNAL = frozenset(vars(nn.Module())) - {"training"}
 
 
 def is_pure_function(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
@@ -52,38 +51,16 @@ def has_strange_hooks(module: nn.Module) -> bool:
 
 
 def leaves_no_trace(model: nn.Module, run: Callable[[], Any]) -> bool:
-    """Whether a run leaves attributes, parameters and buffers of a model, and torch's random numbers, alone."""
+    """Whether a run leaves all that a model holds, and torch's random numbers, alone; undone if not."""
     if any(has_strange_hooks(module) for module in model.modules()):
         return False
-    before = [(module, _attributes(module)) for module in model.modules()]
-    tensors = [(t, t._version) for t in (*model.parameters(), *model.buffers())]
-    state = torch.get_rng_state()
-    with torch.no_grad():
-        run()
-    drew = not torch.equal(state, torch.get_rng_state())
-    torch.set_rng_state(state)
-    same = all(_same(_attributes(module), own) for module, own in before)
-    return same and not drew and all(tensor._version == version for tensor, version in tensors)
-
-
-def _attributes(module: nn.Module) -> dict[str, Any]:
-    """What a module holds, its containers one level deep."""
-    own = {name: value for name, value in vars(module).items() if name not in _INTERNAL}
-    copies = {name: type(v)(v) for name, v in own.items() if type(v) in (list, dict, set)}
-    return {**own, **copies}
-
-
-def _same(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
-    if now.keys() != before.keys():
-        return False
-    for name, value in now.items():
-        if value is before[name]:
-            continue
-        if type(value) is not type(before[name]) or type(value) not in _COMPARABLE:
-            return False
-        try:
-            if value != before[name]:
-                return False
-        except Exception:  # whatever holds tensors or the user's own objects
-            return False
-    return True
+    restorer, state = Restorer(model), torch.get_rng_state()
+    restorer.see()
+    try:
+        with torch.no_grad():
+            run()
+        drew = not torch.equal(state, torch.get_rng_state())
+    finally:
+        torch.set_rng_state(state)
+        changed = restorer.restore()
+    return not changed and not drew

@@ -1,7 +1,7 @@
 """Results that will be needed again, within a budget of bytes: the ones that save most are kept."""
 
 import heapq
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -39,7 +39,6 @@ class Kept:
         self.budget = budget
         self.used = 0
         self._numbers: dict[Hashable, int] = {}
-        self._alive: dict[int, object] = {}
         self._entries: dict[int, _Entry] = {}
         self._reserved: dict[int, tuple[int, float]] = {}
         self._heap: list[tuple[float, int]] = []
@@ -57,24 +56,14 @@ class Kept:
         if len(self._numbers) < _KEYS:
             return False
         self._numbers.clear()
-        self._alive.clear()
         self._entries.clear()
         self._heap.clear()
         self.used = 0
         return True
 
-    def number(self, key: Hashable, alive: Callable[[], Iterable[object]] = tuple) -> int:
-        """The number of a key; equal keys have the same.
-
-        Args:
-            key: What tells a result apart from all others.
-            alive: What the key names by address: it is kept from being freed.
-        """
-        known = self._numbers.get(key)
-        if known is None:
-            known = self._numbers[key] = len(self._numbers)
-            self._alive.update((id(thing), thing) for thing in alive())
-        return known
+    def number(self, key: Hashable) -> int:
+        """The number of a key, which tells a result apart from all others; equal keys have the same."""
+        return self._numbers.setdefault(key, len(self._numbers))
 
     def holds(self, key: int) -> bool:
         """Whether the results of a key are there."""

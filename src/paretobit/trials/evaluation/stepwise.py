@@ -1,6 +1,6 @@
 """A model run operation by operation: what is the same as in an earlier run is taken from there.
 
-A result is known by its key: the operation, the formats and the versions of the parameters it works
+A result is known by its key: the operation, the formats and the contents of the parameters it works
 with, and the keys of its arguments. Two runs that give an operation the same key give it the same
 bits. One that cannot promise that (random numbers, functions and hooks of the user's) has no key and
 always runs, and nothing that depends on it is kept.
@@ -69,6 +69,14 @@ class Stepwise:
         self._schedule: _Schedule | None = None
         self._runs = 0
         self._turns: dict[Hashable, list[_Turn]] = {}
+
+    @property
+    def leaves_model(self) -> bool:
+        """Whether a run can write into nothing that the model holds: only pure operations, on activations."""
+        operations = self._operations
+        holds_more = any(not operation.inputs for operation in operations[1:])
+        in_place = any(operation.in_place for operation in operations)
+        return all(operation.pure for operation in operations) and not (in_place and holds_more)
 
     @classmethod
     def of(cls, graph: ModelGraph, model: nn.Module, batch: Tensor, kept: Kept) -> Stepwise | None:
@@ -226,7 +234,7 @@ class Stepwise:
                 key = None
                 if state is not None and None not in inputs:
                     which = -1 if operation.quantizes is not None else i
-                    key = number((self._own, which, state, *inputs), operation.alive)
+                    key = number((self._own, which, state, *inputs))
                 operation.key, operation.taken = key, inputs
             keys.append(key)
             real.append(i if key is None else first.setdefault(key, i))

@@ -10,7 +10,8 @@ from torch import nn
 from paretobit.errors import BadInput
 from paretobit.formats import ScaledInteger
 from paretobit.graph import ModelGraph
-from paretobit.nn.copies import copy_of
+from paretobit.graph.copies import copy_of
+from paretobit.graph.restore import undone
 from paretobit.nn.quantized import formats_of
 from paretobit.passes.layers.assignment import Assignment
 from paretobit.passes.transform.batch_norm import reestimate_batch_norm
@@ -39,7 +40,6 @@ class Made:
         metrics: What was measured; only the last known ones where it was ended.
         curve: Every epoch, of all steps that train.
         ended: Whether it fell behind and was ended.
-        sparsity: Path of a layer to the fraction of its weights that is zero.
         graph: Of the model in full precision, with the weights that it trained.
     """
 
@@ -47,7 +47,6 @@ class Made:
     metrics: Mapping[str, float]
     curve: tuple[Epoch, ...]
     ended: bool
-    sparsity: Mapping[str, float]
     graph: ModelGraph
 
 
@@ -104,7 +103,6 @@ class _Making:
     stages: dict[str, float] = field(default_factory=dict)
     ended: bool = False
     formats: Assignment = field(default_factory=dict)
-    sparsity: Mapping[str, float] = field(default_factory=dict)
     uncompressed: nn.Module | None = None
     learned: bool = False
     applied: list[Space] = field(default_factory=list)
@@ -133,7 +131,7 @@ class _Making:
                 self._note(step, self.model)
         metrics = self._last_known() if self.ended else self._measured(self.pipeline.runners, self.model)
         graph = self.graph.with_model(self._as_float())
-        return Made(self.model.eval(), metrics, tuple(self.curve), self.ended, self.sparsity, graph)
+        return Made(self.model.eval(), metrics, tuple(self.curve), self.ended, graph)
 
     # Steps
 
@@ -205,7 +203,6 @@ class _Making:
             self.model = part.apply(self.model, self.config)
             self.applied.append(space)
             self.formats = {**self.formats, **part.formats(self.config)}
-            self.sparsity = {**self.sparsity, **part.sparsity(self.config)}
 
     def _calibrate(self) -> None:
         """Statistics and fixed scales from the calibration rows; or the correction that the space chooses."""
@@ -241,7 +238,7 @@ class _Making:
     def _as_float(self) -> nn.Module:
         """The model without formats and masks, with the weights that it has now."""
         plain = copy_of(self.graph.model)
-        now = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        now = {**dict(self.model.named_buffers()), **self.model.state_dict()}  # masks settle what is taken
         with torch.no_grad():
             for name, tensor in (*plain.named_parameters(), *plain.named_buffers()):
                 if name in now:
@@ -262,12 +259,12 @@ class _Making:
 
     def _measured(self, runners: Sequence[Runner], model: nn.Module, with_stages: bool = True) -> dict[str, float]:
         stages = {**self.stages, EPOCHS: float(len(self.curve))} if with_stages else {}
-        candidate = Candidate(self.formats, model.eval(), self.seed, self.sparsity, stages)
+        candidate = Candidate(self.formats, model.eval(), self.seed, stages=stages)
         found: dict[str, float] = {}
         for runner in runners:
             seed_everything(derive_seed(self.seed, "measure"))
-            seen = replace(candidate, model=copy_of(model)) if runner.may_change_model else candidate
-            found |= runner.measure_once(seen)
+            with undone(model):
+                found |= runner.measure_once(candidate)
         return found
 
     def _last_known(self) -> dict[str, float]:

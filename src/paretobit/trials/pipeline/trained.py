@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from paretobit.models import SavedModel
+from paretobit.passes.layers.assignment import carried_formats
 from paretobit.spaces.knobs import Config
 from paretobit.trials.halving import Bar
 from paretobit.trials.outcome import Measured, measure
@@ -31,6 +32,7 @@ class Trained:
         made = self._pipeline.run(config, seed, cheap, bar, lambda metrics: judge(metrics).losses)
         if made.ended:
             return Measured(made.metrics, made.curve, ended=True)
-        of_trained = replace(known, sparsity=made.sparsity)  # some costs count the zeros of weights
+        carried = carried_formats(made.graph.with_model(made.model))
+        of_trained = replace(known, carried=carried, look=dict)  # what was pruned is zero in the graph's weights
         costs = measure([runner.on(made.graph) for runner in self._cheap], of_trained)
         return Measured({**costs, **made.metrics}, made.curve, saved=SavedModel.of(made.model))

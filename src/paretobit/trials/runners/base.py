@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +14,7 @@ from torch import nn
 from paretobit.graph import ModelGraph
 from paretobit.passes.layers.assignment import Assignment
 from paretobit.registry import Registry
+from paretobit.spaces.base import Weights
 from paretobit.trials.evidence import Evidence
 from paretobit.wanted.metric import Metric
 
@@ -25,15 +27,27 @@ class Candidate:
         formats: Formats of the varied layers; empty for the baseline.
         model: The model with this configuration applied; None while only cheap runners run.
         seed: For runners that draw random numbers.
-        sparsity: Path of a layer to the fraction of its weights that the configuration makes zero.
+        look: Says what the configuration makes of weights; it may take as long as applying it.
+        carried: The formats that a trained model ended with, scales fixed or learned; None: `formats`.
         stages: What was measured before the last step of a trial that trains.
     """
 
     formats: Assignment
     model: nn.Module | None
     seed: int = 0
-    sparsity: Mapping[str, float] = field(default_factory=dict)
+    look: Callable[[], Weights] = dict
+    carried: Assignment | None = None
     stages: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def delivered(self) -> Assignment:
+        """The formats that decide which weights are zero."""
+        return self.formats if self.carried is None else self.carried
+
+    @cached_property
+    def weights(self) -> Weights:
+        """The parameters whose values are not those of the graph, before their formats."""
+        return self.look()
 
     @property
     def applied(self) -> nn.Module:
@@ -88,6 +102,10 @@ class Runner(abc.ABC):
     def measure_once(self, candidate: Candidate) -> dict[str, float]:
         """`measure`, of a model with weights of its own: nothing of other runs can be taken over."""
         return self.measure(candidate)
+
+    def leaves_as_is(self, model: nn.Module) -> bool:
+        """Whether it is certain that `measure` changes nothing in a model, whatever the model does in a run."""
+        return False
 
     def on(self, graph: ModelGraph) -> Runner:
         """The same runner for a model of another shape."""

@@ -61,7 +61,7 @@ class ModelSize(Runner):
 def _sum_of_bits(evidence: Evidence) -> LayerSum:
     """The numbers of `LayerBits`, in their order, over everything that has bits."""
     found = owners(evidence.graph)
-    return LayerSum([owner.path for owner in found], lambda index, slots: astuple(found[index].bits(slots)))
+    return LayerSum([owner.path for owner in found], lambda index, slots, _: astuple(found[index].bits(slots)))
 
 
 def _ratio(bits: float, elements: float) -> float:

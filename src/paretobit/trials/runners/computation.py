@@ -11,7 +11,7 @@ from paretobit.passes.analysis.cost import Convention, NodeCost, Slots, node_cos
 from paretobit.passes.layers.selection import path_of
 from paretobit.trials.evidence import Evidence
 from paretobit.trials.runners.base import RUNNERS, Candidate, Runner, RunnerSettings
-from paretobit.trials.runners.per_layer import LayerSum
+from paretobit.trials.runners.per_layer import LayerSum, Values
 from paretobit.wanted.metric import Metric
 
 
@@ -38,7 +38,7 @@ class BasicComputation(Runner):
         super().__init__(evidence, settings)
         nodes = operations(evidence, "basic_computation")
 
-        def count(index: int, slots: Slots) -> tuple[int, int]:
+        def count(index: int, slots: Slots, _: Values) -> tuple[int, int]:
             row = _cost(evidence, nodes[index], slots, settings.convention, settings.batch_size)
             return row.forward_flops, row.forward_bitops
 
@@ -52,12 +52,16 @@ class BasicComputation(Runner):
 class BopsSettings(RunnerSettings):
     """Settings of `bops`."""
 
-    skip_zeros: bool = Field(True, description="leave out weights that are zero in their format")
+    skip_zeros: bool = Field(True, description="leave out weights that are zero, once pruned and in their format")
 
 
 @RUNNERS.register("bops")
 class Bops(Runner):
-    """BOPs of Hawks et al. 2021: bit operations with those of additions, without those of zero weights."""
+    """BOPs of Hawks et al. 2021: bit operations with those of additions, without those of zero weights.
+
+    Zero are the weights that are zero in the model of the trial: pruned, then in their format. Zeros in
+    data, which pruned inputs have at run time, count like other values.
+    """
 
     Settings: ClassVar[type[RunnerSettings]] = BopsSettings
     kind = "hardware"
@@ -65,23 +69,20 @@ class Bops(Runner):
 
     def __init__(self, evidence: Evidence, settings: Any) -> None:
         super().__init__(evidence, settings)
-        self._nodes = nodes = operations(evidence, "bops")
+        nodes, graph = operations(evidence, "bops"), evidence.graph
+        reads = [parameter_uses(graph).at(path_of(node)) for node in nodes]
 
-        def count(index: int, slots: Slots) -> tuple[float]:
-            return (_cost(evidence, nodes[index], slots, skip_zeros=settings.skip_zeros).bops,)
+        def count(index: int, slots: Slots, values: Values) -> tuple[float]:
+            zeros = zero_fraction(reads[index], slots, values) if settings.skip_zeros else None
+            return (_cost(evidence, nodes[index], slots, zeros=zeros).bops,)
 
-        self._sum = LayerSum([path_of(node) for node in nodes], count)
+        parameters = [[use.parameter for use in uses] for uses in reads]
+        self._sum = LayerSum([path_of(node) for node in nodes], count, parameters, graph.model)
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
-        """Sum over the operations; zeros that the configuration makes count where zeros are left out."""
-        if not candidate.sparsity or not self.settings.skip_zeros:
-            (total,) = self._sum(candidate.formats)
-            return {"bops": total}
-        rows = []
-        for node in self._nodes:
-            slots, zeros = candidate.formats.get(path_of(node), {}), candidate.sparsity.get(path_of(node))
-            rows.append(_cost(self.evidence, node, slots, skip_zeros=True, zeros=zeros))
-        return {"bops": sum(row.bops for row in rows)}
+        weights = candidate.weights if self.settings.skip_zeros else None
+        (total,) = self._sum(candidate.delivered, weights)
+        return {"bops": total}
 
 
 def operations(evidence: Evidence, runner: str) -> list[Node]:
@@ -101,10 +102,7 @@ def _cost(
     slots: Slots,
     convention: Convention = "standard",
     batch: int = 1,
-    skip_zeros: bool = False,
     zeros: float | None = None,
 ) -> NodeCost:
     module = evidence.graph.module(node) if node.kind == "call_module" else None
-    if zeros is None and skip_zeros:
-        zeros = zero_fraction(parameter_uses(evidence.graph).at(path_of(node)), slots)
     return node_cost(node, module, slots, convention, batch, sparsity=zeros)

@@ -14,7 +14,7 @@ from paretobit.passes.analysis.roofline import Device, Roofline
 from paretobit.trials.evidence import Evidence
 from paretobit.trials.runners.base import RUNNERS, Candidate, Runner, RunnerSettings
 from paretobit.trials.runners.computation import operations
-from paretobit.trials.runners.per_layer import LayerSum
+from paretobit.trials.runners.per_layer import LayerSum, Values
 from paretobit.wanted.metric import Metric
 
 
@@ -98,7 +98,7 @@ class TableCosts(Runner):
         if not nodes:
             raise BadInput("the model has no operation with MACs", key="cost_table")
 
-        def count(index: int, slots: Slots) -> tuple[float, ...]:
+        def count(index: int, slots: Slots, values: Values) -> tuple[float, ...]:
             op, _, macs = nodes[index]
             costs = table.per_mac(op, slots.get("data_in", FULL), slots.get("weight", FULL))
             return tuple(macs * costs[name] for name in table.quantities)

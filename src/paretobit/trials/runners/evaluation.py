@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 from pydantic import Field
+from torch import nn
 
 from paretobit.data.text import by_length
 from paretobit.graph import at_rest
@@ -58,6 +59,9 @@ class BasicEvaluation(Runner):
     def split(self) -> str:
         """The split whose rows they are."""
         return str(self.settings.split)
+
+    def leaves_as_is(self, model: nn.Module) -> bool:
+        return self._evaluate.leaves_as_is(model)
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
         result = self._evaluate(candidate.applied)

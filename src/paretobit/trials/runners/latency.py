@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field
 
+from paretobit.graph.contents import unchanged
 from paretobit.training.evaluate import run_on_view
 from paretobit.trials.evidence import Evidence
 from paretobit.trials.runners.base import RUNNERS, Candidate, Runner, RunnerSettings
@@ -27,7 +28,7 @@ class Latency(Runner):
 
     Settings: ClassVar[type[RunnerSettings]] = LatencySettings
     kind = "hardware"
-    metrics = (Metric("latency", "minimize", "ms per batch, emulated"),)
+    metrics = (Metric("latency", "minimize", "ms per batch, emulated", repeats=False),)
 
     def __init__(self, evidence: Evidence, settings: Any) -> None:
         super().__init__(evidence, settings)
@@ -36,7 +37,7 @@ class Latency(Runner):
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
         times = []
-        with torch.no_grad():
+        with torch.no_grad(), unchanged():
             for i in range(self.settings.warmup + self.settings.repeats):
                 start = time.perf_counter()
                 run_on_view(candidate.applied, self._x)

@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from paretobit.formats import Format
-from paretobit.nn import Stored
-from paretobit.passes.analysis.cost import NO_FORMATS, Slots, zero_fraction
+from paretobit.passes.analysis.cost import Slots
 from paretobit.passes.analysis.layer_bits import owners
 from paretobit.trials.evidence import Evidence
 from paretobit.trials.runners.base import RUNNERS, Candidate, Runner, RunnerSettings
+from paretobit.trials.runners.per_layer import LayerSum, Values
 from paretobit.wanted.metric import Metric
 
 
@@ -26,8 +26,9 @@ class StoredBytes(Runner):
 
     A tensor takes the bits of its elements in their format, with what blocks share and with scales,
     rounded up to whole bytes. A weight of two axes or more may instead be a bitmap of one bit per
-    element and the elements that are not zero. What has no format, and running statistics, count 32
-    bits an element. Names and shapes, which cost the same whatever the formats, are left out.
+    element and the elements that are not zero in the model of the trial: pruned, then in their format.
+    What has no format, and running statistics, count 32 bits an element. Names and shapes, which cost
+    the same whatever the formats, are left out.
     `model_size` adds up the bits of the elements, zeros as well, without rounding.
     """
 
@@ -38,47 +39,33 @@ class StoredBytes(Runner):
     def __init__(self, evidence: Evidence, settings: Any) -> None:
         super().__init__(evidence, settings)
         self._owners = owners(evidence.graph)
-        self._at: dict[str, list[int]] = {}
-        for index, owner in enumerate(self._owners):
-            self._at.setdefault(owner.path, []).append(index)
-        self._plain = [self._bytes(i, NO_FORMATS, None) for i in range(len(self._owners))]
-        self._known: dict[tuple[object, ...], int] = {}
+        reads = [[p for stored in owner.stored for p in stored.parameters] for owner in self._owners]
+        self._sum = LayerSum([owner.path for owner in self._owners], self._bytes, reads, evidence.graph.model)
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
-        """Sum over the tensors; zeros that the configuration makes count, or those of the format if more."""
-        total = sum(self._plain)
-        for path in dict.fromkeys((*candidate.formats, *candidate.sparsity)):
-            slots, zeros = candidate.formats.get(path, NO_FORMATS), candidate.sparsity.get(path)
-            key = (path, tuple(slots.items()), zeros)
-            if key not in self._known:
-                self._known[key] = sum(self._bytes(i, slots, zeros) - self._plain[i] for i in self._at.get(path, ()))
-            total += self._known[key]
+        weights = candidate.weights if self.settings.skip_zeros else None
+        (total,) = self._sum(candidate.delivered, weights)
         return {"stored_bytes": float(total)}
 
-    def _bytes(self, index: int, slots: Slots, zeros: float | None) -> int:
+    def _bytes(self, index: int, slots: Slots, values: Values) -> tuple[int]:
         """Of the tensors that count at one layer or function."""
-        owner, total = self._owners[index], 0
+        owner = self._owners[index]
+        total = owner.statistics_bits // 8
         for stored in owner.stored:
-            share = 0.0
-            if any(use.slot == "weight" and len(use.shape) > 1 for use in stored.uses):
-                share = self._zeros(stored, slots, zeros)
-            total += sum(packed_bytes(f, shape, share) for f, shape in stored.parts(slots))
-        return total + owner.statistics_bits // 8
-
-    def _zeros(self, stored: Stored, slots: Slots, made: float | None) -> float:
-        if not self.settings.skip_zeros:
-            return 0.0
-        return max(made or 0.0, zero_fraction(stored.uses[:1], slots) or 0.0)
+            parts = stored.parts(slots)
+            zeros = [0] * len(parts)
+            if self.settings.skip_zeros and any(use.slot == "weight" and len(use.shape) > 1 for use in stored.uses):
+                zeros = stored.zeros(slots, values.get(id(stored.parameters[0])))
+            total += sum(packed_bytes(f, shape, z) for (f, shape), z in zip(parts, zeros, strict=False))
+        return (total,)
 
 
-def packed_bytes(number_format: Format, shape: tuple[int, ...], zeros: float) -> int:
-    """Whole bytes of one tensor; behind a bitmap where that is smaller.
+def packed_bytes(number_format: Format, shape: tuple[int, ...], zeros: int) -> int:
+    """Whole bytes of one tensor with so many zeros; behind a bitmap where that is smaller.
 
     >>> from paretobit.formats import Integer
-    >>> packed_bytes(Integer(4), (10, 10), 0.0), packed_bytes(Integer(4), (10, 10), 0.9)
+    >>> packed_bytes(Integer(4), (10, 10), 0), packed_bytes(Integer(4), (10, 10), 90)
     (50, 18)
     """
     dense = number_format.bits(shape)
-    elements = math.prod(shape)
-    skipped = round(zeros * elements) * number_format.element_bits
-    return -(-min(dense, elements + dense - skipped) // 8)
+    return -(-min(dense, math.prod(shape) + dense - zeros * number_format.element_bits) // 8)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph, Node
@@ -29,6 +29,7 @@ from paretobit.passes.layers.assignment import Assignment, carried_formats
 from paretobit.passes.layers.selection import path_of
 
 Sparsity = Mapping[str, float] | Literal["weights"]
+NO_VALUES: Mapping[int, Tensor] = {}
 _NO_SUM = ("node", "op", "counted", "bits", "sparsity")
 _SUMMED = [column.name for column in fields(NodeCost) if column.name not in _NO_SUM]
 
@@ -175,7 +176,7 @@ def node_cost(
     )
 
 
-def zero_fraction(uses: Iterable[ParameterUse], slots: Slots) -> float | None:
+def zero_fraction(uses: Iterable[ParameterUse], slots: Slots, values: Mapping[int, Tensor] = NO_VALUES) -> float | None:
     """Fraction of the weights that an operation reads which is exactly zero in its formats; None without any.
 
     Weights have two axes or more and go through the slot `weight`, or where none does through no slot.
@@ -183,13 +184,14 @@ def zero_fraction(uses: Iterable[ParameterUse], slots: Slots) -> float | None:
     Args:
         uses: What the operation reads.
         slots: Assignment of its slots.
+        values: Of parameters by their `id`, for those that are to have others than they have.
     """
     large = [use for use in uses if len(use.shape) > 1]
     weights = [use for use in large if use.slot == "weight"] or [use for use in large if not use.slot]
     total = zeros = 0
     with torch.no_grad():
         for use in weights:
-            read = use.quantised(slots)
+            read = use.quantised(slots, values.get(id(use.parameter)))
             if read is None:
                 return None
             total, zeros = total + read.numel(), zeros + int((read == 0).sum())

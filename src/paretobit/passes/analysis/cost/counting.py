@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from paretobit.errors import BadInput
 from paretobit.graph import Node, Shape
 from paretobit.graph.operations import OPERATIONS, row_of
-from paretobit.passes.analysis.cost.operands import Operands, rows_of
+from paretobit.passes.analysis.cost.operands import Operand, Operands, rows_of
 
 
 @dataclass(frozen=True)
@@ -182,33 +182,28 @@ def _bilinear(node: Node, module: nn.Module | None, operands: Operands) -> Produ
     return MatrixProduct(outputs * first * second, first), MatrixProduct(outputs * second, second)
 
 
-_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
-
-
 def _recurrent(node: Node, module: nn.Module | None, operands: Operands) -> Products | None:
-    """Each step: every gate of every layer and direction takes the input and the last state."""
-    assert isinstance(module, nn.RNNBase)
-    if node.input_elements is None or operands.shape(0, "input") is None:
-        return None  # packed sequences have no one length
-    steps = node.input_elements // module.input_size
-    directions = 2 if module.bidirectional else 1
-    gates, hidden = _GATES[module.mode.partition("_")[0]] * module.hidden_size, module.hidden_size
-    state, width = module.proj_size or hidden, module.input_size
-    result: list[MatrixProduct] = []
-    for _ in range(module.num_layers):
-        for _ in range(directions):
-            result += [MatrixProduct(steps * gates * width, width), MatrixProduct(steps * gates * state, state)]
-            if module.proj_size:
-                result.append(MatrixProduct(steps * hidden * state, hidden))
-        width = state * directions
-    return tuple(result)
+    """Each step meets every weight of every layer and direction, of the input, the state and the projection.
+
+    Of packed sequences, as many steps as the example has in the mean.
+    """
+    weights = _recurrent_weights(module, operands)
+    if not weights or node.input_elements is None or not node.input_shape:
+        return None
+    lengths = operands.get(1, "batch_sizes")  # of the function; the layer is given all in one
+    of_function = module is None and isinstance(lengths, Operand) and len(lengths.shape or ()) == 1
+    packed = of_function or operands.shape(0, "input") is None
+    steps, rows = (node.input_shape[0], node.batch or 1) if packed else (node.input_elements // weights[0][1], 1)
+    return tuple(MatrixProduct(steps * outputs * terms // rows, terms) for outputs, terms in weights)
 
 
-def _recurrent_cell(node: Node, module: nn.Module | None, operands: Operands) -> Products | None:
-    assert isinstance(module, nn.RNNCellBase)
-    steps = (node.output_elements or 0) // module.hidden_size
-    gates = module.weight_ih.shape[0]
-    return tuple(MatrixProduct(steps * gates * width, width) for width in (module.input_size, module.hidden_size))
+def _recurrent_weights(module: nn.Module | None, operands: Operands) -> list[Shape]:
+    """Shapes of the matrices of a recurrent layer, cell or function."""
+    if isinstance(module, nn.RNNCellBase):
+        return [tuple(module.weight_ih.shape), tuple(module.weight_hh.shape)]
+    if isinstance(module, nn.RNNBase):
+        return [tuple(weight.shape) for own in module.all_weights for weight in own if weight.dim() == 2]
+    return [one.shape for one in operands.rest(2) if one.shape is not None and len(one.shape) == 2]
 
 
 PRODUCTS: dict[str, _Count] = {
@@ -224,7 +219,6 @@ PRODUCTS: dict[str, _Count] = {
     "attention": _attention_product,
     "attention layer": _multihead_attention,
     "recurrent": _recurrent,
-    "recurrent cell": _recurrent_cell,
 }
 """How products are counted, by the word that a row of the table of operations says."""
 

@@ -10,9 +10,9 @@ from torch.nn.utils import parametrize
 
 import paretobit as pb
 from paretobit.formats import FULL, make
+from paretobit.graph.restore import Restorer
 from paretobit.nn import TensorCache, instrument
 from paretobit.nn.masks import masks_in, set_mask
-from paretobit.trials.evaluation.restore import Restorer
 
 
 class Failure(Exception):
@@ -215,7 +215,7 @@ def test_only_what_differs_from_the_callers_model_is_copied(caller):
     restorer = Restorer(model, caller)
     restorer.see()
     theirs = {t.data_ptr() for t in (*caller.parameters(), *caller.buffers())}
-    copied = [k.tensor for k in restorer._tensors.values() if k._content.data_ptr() not in theirs]
+    copied = [k.tensor for k in restorer._tensors.values() if k._content.copy.data_ptr() not in theirs]
     assert {id(t) for t in copied} == {id(model.last.bias), id(model.plain)}
 
 
