@@ -252,7 +252,9 @@ def _filler(value: Any) -> Callable[[Values], Any]:
 
 def _numbers(tensors: Iterable[Tensor | None], kept: list[Content]) -> tuple[int, ...]:
     """What tensors hold, in numbers; noted in `kept`, so that it is the same as long as they hold it."""
-    kept[:] = [content_of(tensor) for tensor in tensors if tensor is not None]
+    present = [tensor for tensor in tensors if tensor is not None]
+    if len(kept) != len(present) or not all(c.is_of(t) and c.is_in(t) for t, c in zip(present, kept, strict=True)):
+        kept[:] = [content_of(tensor) for tensor in present]
     return tuple([content.number for content in kept])
 
 

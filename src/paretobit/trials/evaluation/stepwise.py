@@ -12,6 +12,7 @@ import itertools
 import time
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -70,7 +71,7 @@ class Stepwise:
         self._runs = 0
         self._turns: dict[Hashable, list[_Turn]] = {}
 
-    @property
+    @cached_property
     def leaves_model(self) -> bool:
         """Whether a run can write into nothing that the model holds: only pure operations, on activations."""
         operations = self._operations
