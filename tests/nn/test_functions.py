@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from paretobit.errors import BadInput
 from paretobit.formats import Integer, ScaledInteger, make
 from paretobit.graph import trace
-from paretobit.graph.operations import OPERATIONS
+from paretobit.graph.operations import OPERATIONS, Operand
 from paretobit.nn import QuantizedFunction, TensorCache, add_site, function_slots, layer_at
 from paretobit.nn.functions import function_terms, read_site
 from paretobit.passes.layers.quantizable import function_name
@@ -87,6 +87,29 @@ CALLS = {  # function: the call, shapes of what it takes, and the slot of each
     "conv1d": (lambda x, w, b: F.conv1d(x, w, b, 2, 1), [(2, 3, 8), (4, 3, 3), (4,)], [D, W, B]),
     "conv2d": (lambda x, w, b: F.conv2d(x, weight=w, bias=b), [(2, 3, 5, 6), (4, 3, 2, 3), (4,)], [D, W, B]),
     "conv3d": (F.conv3d, [(2, 3, 4, 4, 4), (4, 3, 2, 2, 2), (4,)], [D, W, B]),
+    "dot": (torch.dot, [(9,), (9,)], [D, W]),
+    "vdot": (torch.vdot, [(9,), (9,)], [D, W]),
+    "inner": (torch.inner, [(3, 4), (5, 4)], [D, W]),
+    "einsum": (lambda x, w: torch.einsum("b...d, hdk -> b...hk", x, w), [(2, 3, 4), (2, 4, 5)], [D, W]),
+    "tensordot": (lambda x, w: torch.tensordot(x, w, 2), [(2, 3, 4), (3, 4, 5)], [D, W]),
+    "bilinear": (F.bilinear, [(3, 4), (3, 5), (2, 4, 5), (2,)], [D, D, W, B]),
+    "grouped_mm": (
+        lambda x, w: F.grouped_mm(x, w, offs=torch.tensor([1, 6], dtype=torch.int32)),
+        [(6, 8), (2, 8, 4)],
+        [D, W],
+    ),
+    "conv_transpose1d": (lambda x, w, b: F.conv_transpose1d(x, w, b, 2), [(2, 3, 8), (3, 4, 3), (4,)], [D, W, B]),
+    "conv_transpose2d": (lambda x, w: F.conv_transpose2d(x, w, groups=2), [(2, 4, 5, 6), (4, 3, 2, 3)], [D, W]),
+    "conv_transpose3d": (F.conv_transpose3d, [(2, 3, 4, 4, 4), (3, 4, 2, 2, 2), (4,)], [D, W, B]),
+    "addmv": (torch.addmv, [(3,), (3, 4), (4,)], [B, D, W]),
+    "addbmm": (torch.addbmm, [(5,), (2, 3, 4), (2, 4, 5)], [B, D, W]),
+    "multi_head_attention_forward": (
+        lambda x, w, b, o, c: F.multi_head_attention_forward(
+            x, x, x, 4, 2, w, b, None, None, False, 0.0, o, c, training=False
+        )[0],
+        [(5, 2, 4), (12, 4), (12,), (4, 4), (4,)],
+        [D, W, B, W, B],
+    ),
     "addmm": (torch.addmm, [(5,), (3, 4), (4, 5)], [B, D, W]),
     "baddbmm": (torch.baddbmm, [(5,), (2, 3, 4), (2, 4, 5)], [B, D, W]),
     "prelu": (F.prelu, [(3, 4), (4,)], [D, W]),
@@ -199,9 +222,10 @@ def test_a_division_is_of_quantised_numbers():
 def test_operands_that_are_parameters_are_quantised_once():
     layer, site = nn.Linear(3, 2), QuantizedFunction("linear", 0, "", TensorCache())
     site.set_slots({W: WEIGHT})
-    assert site.operand(W, layer.weight) is site.operand(W, layer.weight)
+    weight = Operand(W, 1, ())
+    assert site.operand(weight, layer.weight) is site.operand(weight, layer.weight)
     layer.weight.fill_(0.7)
-    assert site.operand(W, layer.weight).unique().tolist() == [0.6875]
+    assert site.operand(weight, layer.weight).unique().tolist() == [0.6875]
 
 
 IN_PLACE = {

@@ -420,7 +420,10 @@ def test_a_layer_that_is_shared_stays_shared():
 
 def test_a_type_without_a_quantised_layer_is_refused():
     class Mine(nn.Linear):
-        """A subclass may compute something else."""
+        """A subclass that computes something else."""
+
+        def forward(self, x):
+            return super().forward(x) + 1
 
     for module in (nn.Flatten(), nn.Unfold(2), Mine(2, 2)):
         with pytest.raises(BadInput, match=rf"cannot be quantised: found '{type(module).__name__}'; allowed: Linear"):

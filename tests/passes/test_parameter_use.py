@@ -1,5 +1,6 @@
 """Where a parameter is read, and in which layout: sizes and zeros are those of what the model computes with."""
 
+import copy
 import random
 
 import pytest
@@ -16,6 +17,7 @@ from paretobit.passes.analysis import cost, owners
 from paretobit.passes.layers.assignment import apply_assignment
 from paretobit.passes.layers.quantizable import slots_at
 from paretobit.passes.layers.selection import candidates, path_of
+from paretobit.spaces import Quantize
 from paretobit.spaces.ties import shared_parameters
 
 WIDTH = 8
@@ -36,6 +38,11 @@ class Reads(nn.Module):
 def _packed(x, w):
     q, k, v = w.chunk(3)
     return F.linear(x, q) + F.linear(x, k) * F.linear(x, v)
+
+
+def _experts(x, w):
+    rows = x.flatten(0, 1)
+    return F.grouped_mm(rows, w, offs=torch.tensor([3, 10], dtype=torch.int32)).view_as(x)
 
 
 def _in_place(x, w):
@@ -72,6 +79,20 @@ BLOCKS = {
     "cast": lambda: Reads(lambda x, w: F.linear(x, w.to(x.dtype).contiguous())),
     "packed": lambda: Reads(_packed, 3 * WIDTH, WIDTH),
     "conv1d": lambda: Reads(lambda x, w: F.conv1d(x.mT, w, padding=1).mT, WIDTH, WIDTH, 3),
+    "first": lambda: Reads(lambda x, w: torch.matmul(w, x.mT).mT),
+    "first of t": lambda: Reads(lambda x, w: (w.t() @ x.mT).mT),
+    "batched first": lambda: Reads(lambda x, w: torch.bmm(w, x.mT).mT, 2, WIDTH, WIDTH),
+    "expanded": lambda: Reads(lambda x, w: torch.bmm(x, w.expand(2, WIDTH, WIDTH))),
+    "mm": lambda: Reads(lambda x, w: torch.mm(x.flatten(0, 1), w.mT).view_as(x)),
+    "einsum": lambda: Reads(lambda x, w: torch.einsum("bld,vd->blv", x, w)),
+    "einsum first": lambda: Reads(lambda x, w: torch.einsum("h d k, ...d -> ...hk", w, x).flatten(2), 2, WIDTH, 4),
+    "tensordot": lambda: Reads(lambda x, w: torch.tensordot(x, w, ([2], [1])).flatten(2), 2, WIDTH, 4),
+    "inner": lambda: Reads(lambda x, w: torch.inner(x, w)),
+    "bilinear": lambda: Reads(lambda x, w: F.bilinear(x, x, w), WIDTH, WIDTH, WIDTH),
+    "experts": lambda: Reads(_experts, 2, WIDTH, WIDTH),
+    "experts of t": lambda: Reads(lambda x, w: _experts(x, w.transpose(-2, -1)), 2, WIDTH, WIDTH),
+    "transposed conv1d": lambda: Reads(lambda x, w: F.conv_transpose1d(x.mT, w, groups=2).mT, WIDTH, 4, 1),
+    "sliced": lambda: Reads(lambda x, w: F.linear(x, w[:WIDTH]) + x @ w[WIDTH:].T, 2 * WIDTH, WIDTH),
     "gain": lambda: Reads(lambda x, w: x * w, WIDTH),
     "in place": lambda: Reads(_in_place),
 }
@@ -95,6 +116,8 @@ class Model(nn.Module):
             x = block(x)
         if self.tied == "linear":
             return F.linear(x, self.first.weight)
+        if self.tied == "einsum":
+            return torch.einsum("btd,vd->btv", x, self.first.weight)
         return x @ self.first.weight.T if self.tied == "T" else x
 
 
@@ -154,7 +177,7 @@ def test_sizes_and_zeros_are_those_of_a_plain_recount_of_a_run(seed, monkeypatch
         read = [y for use in own if use.slot == "weight" for x, y in seen if holds(use.parameter.detach(), x)]
         read = [y for y in read if y.shape == own[0].shape] if own else []
         read = [y for y in read if y.dim() > 1]
-        if read and len({y.numel() for y in read}) == 1 and "packed" not in names:
+        if read and len({y.numel() for y in read}) == 1 and not {"packed", "sliced"} & set(names):
             assert row.sparsity == pytest.approx((read[0] == 0).double().mean().item()), (names, node.name)
 
 
@@ -172,11 +195,20 @@ def test_a_graph_of_one_run_tells_the_same_readings_as_one_of_symbols(name):
     assert one == other
 
 
-@pytest.mark.parametrize("tied", ["linear", "T"])
-def test_a_tied_weight_is_one_tie_however_it_is_read(tied):
-    graph = trace(Model(["linear layer"], tied), torch.zeros(2, 5, WIDTH))
+@pytest.mark.parametrize(("tied", "site"), [("linear", "linear"), ("T", "matmul"), ("einsum", "einsum")])
+def test_a_tied_weight_is_one_tie_however_it_is_read(tied, site):
+    torch.manual_seed(0)
+    model, x = Model(["linear layer"], tied).eval(), torch.randn(2, 5, WIDTH)
+    graph = trace(model, x)
     (places,) = shared_parameters(graph)
-    assert list(places) == [("first", "weight"), ("linear" if tied == "linear" else "matmul", "weight")]
+    assert list(places) == [("first", "weight"), (site, "weight")]
+    bound = Quantize(by="name", seed={"first": {"weight": ["scaled_integer(width=2, per=channel)"]}}).bind(graph)
+    formats = bound.formats(bound.tree.at(0))
+    once = copy.deepcopy(model)
+    once.first.weight.data = formats["first"]["weight"].quantize(once.first.weight.data)
+    with torch.no_grad():
+        assert torch.equal(bound.apply(bound.prepare(), bound.tree.at(0))(x), once(x))
+    assert cost(graph, formats=formats).total("stored_bytes") == (64 * 2 + 8 * 32 + 8 * 32 + 72 * 32) / 8
 
 
 def test_readings_that_do_not_agree_on_a_format_leave_the_stored_tensor_in_float():
@@ -197,19 +229,20 @@ class Odd(nn.Module):
 
     def forward(self, ids):
         x = self.attend(*[self.table(ids)] * 3)[0]
-        x = torch.einsum("btd,edf->btf", x, self.experts)
-        return torch.einsum("btd,vd->btv", x, self.table.weight), self.conv(x.mT)
+        x = torch.linalg.multi_dot([x.flatten(0, 1), self.experts[0], self.experts[1]]).view_as(x)
+        return torch.linalg.multi_dot([x[0], self.table.weight.T]), self.conv(x.mT)
 
 
 def test_what_no_format_reaches_is_said_by_name_and_counts_as_float():
     graph = trace(Odd(), torch.zeros(2, 3, dtype=torch.long))
     why = {stored.path: stored.why_float for stored in parameter_uses(graph).stored}
-    assert why["table.weight"] == why["experts"] == "the function einsum has no slot for it"
+    assert why["table.weight"] == why["experts"] == "the function linalg_multi_dot has no slot for it"
     assert why["attend.bias_k"] == "MultiheadAttention has no slot for its bias_k"
-    assert why["conv.parametrizations.weight.original1"] == "the function weight_norm has no slot for it"
-    assert why["conv.bias"] is None
+    assert why["conv.parametrizations.weight.original1"] is why["conv.bias"] is None
     few = {"table": {"weight": parse("integer(width=4, frac_width=2)")}}
-    assert cost(graph, formats=few).total("stored_bytes") == 4 * sum(p.numel() for p in graph.model.parameters())
+    norms = graph.model.conv.parametrizations.weight.original0  # stored in the weight that is computed
+    elements = sum(p.numel() for p in graph.model.parameters()) - norms.numel()
+    assert cost(graph, formats=few).total("stored_bytes") == 4 * elements
 
 
 def test_a_layer_that_is_not_called_does_not_decide_for_the_function_that_reads_its_weight():

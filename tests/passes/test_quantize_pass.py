@@ -320,9 +320,9 @@ def test_an_unset_bias_of_a_function_follows_its_accumulator(net):
     assert new.model.get_submodule("linear").slots["bias"] == accumulator(Integer(8, 4), Integer(4, 3), 3)
 
 
-def test_the_default_is_for_layers_and_never_for_functions(net):
+def test_the_default_is_for_layers_and_for_functions_that_read_weights_as_layers_do(net):
     assert set(carried(net, QuantizeSettings("type", default={"data_in_width": 8}))) == {
-        *("conv", "norm", "act", "middle", "head")
+        *("conv", "norm", "act", "middle", "head", "linear")
     }
 
 
@@ -381,7 +381,7 @@ def test_the_first_and_the_last_layer_with_weights_have_entries_of_their_own(net
     assert widths(net, **everything, first=WIDE, last=WIDE)["head"] == 8
     assert widths(net, first=WIDE) == {"conv": 8}
     assert widths(traced("jsc-custom"), first=WIDE) == {"seq_blocks.2": 8}  # not the BatchNorm before it
-    assert widths(net, default=NARROW, last={"name": "NA"}) == {"conv": 4, "norm": 4, "middle": 4}
+    assert widths(net, default=NARROW, last={"name": "NA"}) == {"conv": 4, "norm": 4, "middle": 4, "linear": 4}
 
 
 def test_what_is_skipped_stays_float_whatever_is_said(net):

@@ -133,13 +133,13 @@ def _eight_bits(architecture: Architecture, figures: dict[str, Any]) -> str:
     changed.model(**architecture.draw(2))
     formats = dict(pb_formats(changed.model).items())
     stored = parameter_uses(changed).stored
-    total = sum(one.parameter.numel() for one in stored)
+    total = sum(one.elements for one in stored)
     reasons: dict[str, int] = {}
     for one in stored:
         slots = one.agreed(formats)
         left = sum(math.prod(shape) for f, shape in one.parts(slots) if f.element_bits == 32)
         if left:
-            reason = one.why_float or _UNSAID
+            reason = one.why_float_in(slots) or _UNSAID
             reasons[reason] = reasons.get(reason, 0) + left
     share = sum(reasons.values()) / total
     figures |= {"float share": round(share, 4), "float": reasons}

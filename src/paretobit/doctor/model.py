@@ -4,7 +4,6 @@ Each check runs a copy of the model on rows of the data and compares it with ano
 happened to. What the search copes with is a warning, what makes its numbers wrong is a failure.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from paretobit.doctor.base import Finding, Patient
 from paretobit.graph import Example, called_in_turn
+from paretobit.graph.copies import copy_of
 from paretobit.runtime import seeded
 
 _ROWS = 3
@@ -128,7 +128,7 @@ def _copied(value: Any) -> Any:
 
 
 def _fresh(patient: Patient) -> nn.Module:
-    return copy.deepcopy(patient.evidence.graph.model).eval()
+    return copy_of(patient.evidence.graph.model).eval()
 
 
 def _run(model: nn.Module, batch: Example) -> list[Any]:

@@ -1,12 +1,12 @@
 """Functions that some runs of a model call and others do not: branches on padding, rows, or the first call."""
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import nn
 
+from paretobit.graph.copies import copy_of
 from paretobit.graph.model_graph import ModelGraph, Node
 from paretobit.graph.places import Call, uncounted, watching
 from paretobit.graph.trace import Example, _arguments, _without_sites
@@ -54,7 +54,7 @@ def _code(node: Node) -> tuple[str, str]:
 
 def called_in_turn(model: nn.Module, examples: Sequence[Example]) -> Iterator[frozenset[Call] | Exception]:
     """The calls of one run after the other on one copy of the model, or why a run failed."""
-    model = copy.deepcopy(model).eval()
+    model = copy_of(model).eval()
     with _without_sites(model), torch.no_grad(), torch.random.fork_rng():
         for example in examples:
             args, kwargs = _arguments(example)

@@ -53,13 +53,13 @@ def is_leaf(module: nn.Module) -> bool:
     """Whether a module is one operation: a layer of torch's, or one of ours.
 
     Modules of others are looked into, whether or not they have children, and so are torch's layers
-    with another `forward`.
+    with another `forward`. A layer whose weight is parametrised is one all the same.
     """
     if hasattr(module, "slot_names") or isinstance(module, nn.MultiheadAttention):
         return True
     if OPERATIONS.word_of_layer(module) is not None:
         return True
-    if any(True for _ in module.children()):
+    if any(name != "parametrizations" for name, _ in module.named_children()):
         return False
     layer = _torch_class(module)
     known = f"{layer.__module__}.{layer.__name__}".startswith(_WHOLE)

@@ -1,14 +1,17 @@
 """Where the graph reads its parameters: from each parameter through views to the operation that takes it."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from paretobit.graph.computed import computed_weights, passes_on
 from paretobit.graph.model_graph import ModelGraph, Node, Ref, filled
-from paretobit.graph.operations import OPERATIONS, row_of
+from paretobit.graph.operations import Operand, row_of
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,8 @@ class Reading:
         views: What stands between the two, first to last.
         output: Which of the results of the last view; None where it has one.
         why: Why no format reaches it; None where one does.
+        computed: What is read is not the parameter: what this node computes from it, and from others.
+        operand: The operand; None where no slot takes it, or a layer does.
     """
 
     path: str
@@ -30,26 +35,86 @@ class Reading:
     views: tuple[Node, ...] = ()
     output: int | None = None
     why: str | None = None
+    computed: Node | None = None
+    operand: Operand | None = None
 
 
 def readings(graph: ModelGraph) -> tuple[Reading, ...]:
-    """Every operation that takes a parameter directly or through views, in order of execution."""
-    parameters = dict(graph.model.named_parameters(remove_duplicate=False))
-    shown: dict[str, tuple[str, tuple[Node, ...]]] = {}  # node to the parameter that it gives, and the views
+    """Every operation that takes a parameter, or what is computed from some, directly or through views.
+
+    In order of execution.
+    """
     found: list[Reading] = []
+    for node, source, given in _followed(graph).taken:
+        found += _taken(graph, node, source, given)
+    return tuple(found)
+
+
+def operands_at(graph: ModelGraph, node: Node) -> tuple[Operand, ...]:
+    """What of a function's call goes through a format; nothing where it has no site."""
+    if not node.site or node.kind == "call_module":
+        return ()
+    return row_of(node.op).given(node.args, node.kwargs, partial(_shows_parameter, graph))
+
+
+@dataclass(frozen=True)
+class _Followed:
+    """Where parameters go.
+
+    Attributes:
+        shown: Node to the parameter, or what is computed from some, that it gives, and the views.
+        taken: The node that takes one, the node that gives it, and what that is.
+    """
+
+    shown: dict[str, Reading] = field(default_factory=dict)
+    taken: list[tuple[Node, str, Reading]] = field(default_factory=list)
+
+
+def _followed(graph: ModelGraph) -> _Followed:
+    known: _Followed | None = vars(graph).get("_followed")
+    if known is None:
+        known = vars(graph)["_followed"] = _Followed()
+        _follow(graph, known)
+    return known
+
+
+def _follow(graph: ModelGraph, found: _Followed) -> None:
+    parameters = dict(graph.model.named_parameters(remove_duplicate=False))
+    weights = computed_weights(graph)
     for node in graph:
         if node.kind == "get_attr" and node.owner in parameters:
-            shown[node.name] = (node.owner, ())
+            found.shown[node.name] = Reading(node.owner, node, "")
             continue
-        taken = dict.fromkeys(source for source in node.inputs if source in shown)
-        passed = _passes_on(graph, node, taken)
+        if node.name in weights.roots:
+            largest = max(weights.roots[node.name], key=lambda path: parameters[path].numel())
+            found.shown[node.name] = Reading(largest, node, "", computed=node)
+        if node.name in weights.steps:
+            continue
+        taken = dict.fromkeys(source for source in node.inputs if source in found.shown)
+        passed = passes_on(graph, node, taken)
         for source in taken:
-            path, views = shown[source]
+            given = found.shown[source]
             if passed:
-                shown[node.name] = (path, (*views, node))
+                found.shown[node.name] = replace(given, views=(*given.views, node))
             elif not (node.is_call and row_of(node.op).kind in ("question", "make")):  # these read no value
-                found += _taken(node, source, path, views)
-    return tuple(found)
+                found.taken.append((node, source, given))
+
+
+_CASTS = {"float": torch.float32, "half": torch.float16, "double": torch.float64, "bfloat16": torch.bfloat16}
+
+
+def _shows_parameter(graph: ModelGraph, value: Any) -> bool:
+    """Whether an argument will be a parameter, or a view of one, when the model runs."""
+    given = _followed(graph).shown.get(value.node) if isinstance(value, Ref) else None
+    if given is None or given.computed is not None:
+        return False
+    parameter = graph.model.get_parameter(given.path)
+    for view in given.views:
+        types = [_CASTS.get(view.op), *(leaf for leaf in view.args if isinstance(leaf, torch.dtype))]
+        if view.op == "clone" or any(t not in (None, parameter.dtype) for t in types):
+            return False
+    seen = replayed(given.views, parameter, value.output)
+    return seen is not None and (seen is parameter or seen._base is parameter)
 
 
 def replayed(views: tuple[Node, ...], value: Tensor, output: int | None = None) -> Tensor | None:
@@ -72,32 +137,19 @@ def replayed(views: tuple[Node, ...], value: Tensor, output: int | None = None) 
     return result if isinstance(result, Tensor) else None
 
 
-def _passes_on(graph: ModelGraph, node: Node, taken: Mapping[str, None]) -> bool:
-    """Whether the result is the parameter in another shape, order or part, and nothing else."""
-    if len(taken) != 1 or not node.is_call:
-        return False
-    if any(graph[source].output_shapes for source in node.inputs if source not in taken):
-        return False
-    row = row_of(node.op)
-    return (row.is_view or row.casts) and row.writes is False
-
-
-def _taken(node: Node, source: str, path: str, views: tuple[Node, ...]) -> Iterator[Reading]:
-    given = [leaf for leaf in tree_leaves((node.args, dict(node.kwargs))) if isinstance(leaf, Ref)]
-    for ref in dict.fromkeys(ref for ref in given if ref.node == source):
-        slots = ["data_in"] if node.kind == "call_module" else _slots(node, ref)
-        for slot in slots:
-            yield Reading(path, node, slot, views, ref.output)
-        if not slots:
+def _taken(graph: ModelGraph, node: Node, source: str, given: Reading) -> Iterator[Reading]:
+    refs = [leaf for leaf in tree_leaves((node.args, dict(node.kwargs))) if isinstance(leaf, Ref)]
+    for ref in dict.fromkeys(ref for ref in refs if ref.node == source):
+        if node.kind == "call_module":
+            yield replace(given, node=node, slot="data_in", output=ref.output)
+            continue
+        operands = {o.slot: o for o in operands_at(graph, node) if o.find(node.args, node.kwargs) == ref}
+        for slot, operand in operands.items():
+            yield replace(given, node=node, slot=slot, output=ref.output, operand=operand)
+        if not operands:
             output = node.kind == "output"
             why = "it is an output of the model" if output else f"the function {node.op} has no slot for it"
-            yield Reading(path, node, "", views, ref.output, why)
-
-
-def _slots(node: Node, source: Ref) -> list[str]:
-    operands = OPERATIONS.operands(node.op) if node.site else ()
-    given = ((o.slot, o.find(node.args, node.kwargs)) for o in operands)
-    return list(dict.fromkeys(slot for slot, value in given if value == source))
+            yield replace(given, node=node, output=ref.output, why=why)
 
 
 def _filled(value: Any, result: Any) -> Any:

@@ -1,6 +1,5 @@
 """A model with other sizes of its tensors: a copy with new tensors, and with the attributes that keep sizes."""
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from paretobit.graph.axes import Axis
 from paretobit.graph.axes_walk import Tensors
+from paretobit.graph.copies import copy_of
 
 Size = Callable[[Axis], int]
 """The new size of an axis."""
@@ -37,7 +37,7 @@ def resized(
         fresh[id(known.tensor)] = empty = _empty(known, size)
         if fill is not None:
             fill(known.tensor.detach(), empty.detach())
-    new = copy.deepcopy(model, fresh)
+    new = copy_of(model, fresh)
     for (path, name), axes in attributes.items():
         module = new.get_submodule(path)
         sizes = tuple(map(size, axes))

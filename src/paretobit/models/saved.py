@@ -7,7 +7,6 @@ best/
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from paretobit.errors import BadInput
 from paretobit.formats import FULL, parse
 from paretobit.graph import ModelGraph, trace, width_groups
+from paretobit.graph.copies import copy_of
 from paretobit.models.checkpoint import load_state, read_state, save_weights
 from paretobit.models.huggingface import example_input
 from paretobit.models.source import build_again
@@ -164,7 +164,7 @@ class SavedModel:
             BadInput: The source is a model that was given from Python.
         """
         if model is not None:
-            built = copy.deepcopy(model)
+            built = copy_of(model)
         elif self.page["source"] is not None:
             built = build_again(self.page["source"])
         else:

@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from paretobit.errors import BadInput
 from paretobit.formats import FULL, Format
 from paretobit.graph.faithful import works_in_place
-from paretobit.graph.operations import OPERATIONS, row_of
+from paretobit.graph.operations import OPERATIONS, Operand, row_of
 from paretobit.nn.cache import TensorCache
-from paretobit.nn.quantized import Quantized
+from paretobit.nn.quantized import Quantized, swap_channels
 
 ATTENTION = "scaled_dot_product_attention"
 
@@ -32,7 +32,7 @@ def possible_function_slots(op: str) -> tuple[str, ...]:
 def function_slots(op: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, ...]:
     """Slots of one call: no `bias` where the call gives none."""
     row = row_of(op)
-    used = {o.slot for o in row.operands if o.find(args, kwargs) is not None}
+    used = {o.slot for o in row.given(args, kwargs, shows_parameter) if o.find(args, kwargs) is not None}
     return tuple(slot for slot in row.slots if slot in used)
 
 
@@ -49,10 +49,49 @@ def function_terms(op: str, shapes: Mapping[str, Sequence[int]]) -> int | None:
     return None
 
 
-def outputs_first(op: str, slot: str, value: Tensor) -> Tensor:
-    """An operand of a function in the layout in which it is quantised; twice, and it is as before."""
-    last = any(o.outputs == -1 for o in OPERATIONS.operands(op) if o.slot == slot)
-    return value.transpose(-1, -2) if last and value.dim() > 1 else value
+def shows_parameter(value: Any) -> bool:
+    """Whether an argument is a parameter, or a view of one."""
+    return isinstance(value, nn.Parameter) or (isinstance(value, Tensor) and isinstance(value._base, nn.Parameter))
+
+
+def shown_once(value: Tensor) -> Tensor:
+    """A tensor without what `expand` repeats; itself where nothing is repeated."""
+    for axis, size in enumerate(value.shape):
+        if value.stride(axis) == 0 and size > 1:
+            value = value.narrow(axis, 0, 1)
+    return value
+
+
+def laid_out(operand: Operand | None, value: Tensor) -> Tensor:
+    """An operand of a function in the layout in which its format sees it: of a weight `(outputs, terms)`.
+
+    What a layer would have as its weight, in its own layout, lies as it does there.
+    """
+    if operand is None or operand.slot != "weight":
+        return value
+    if operand.groups is not None:
+        return swap_channels(value, operand.groups)
+    if operand.terms is None:
+        return value
+    outputs, terms = _sides(operand.terms, value.dim())
+    return value.permute(*outputs, *terms).reshape(math.prod(value.shape[i] for i in outputs), -1)
+
+
+def put_back(operand: Operand, value: Tensor, shape: Sequence[int]) -> Tensor:
+    """What `laid_out` gave, in the layout of the call, of this shape."""
+    if operand.slot != "weight" or (operand.groups is None and operand.terms is None):
+        return value
+    if operand.groups is not None or operand.terms is None:
+        return swap_channels(value, operand.groups or 1)
+    outputs, terms = _sides(operand.terms, len(shape))
+    order = (*outputs, *terms)
+    return value.reshape([shape[i] for i in order]).permute([order.index(i) for i in range(len(order))])
+
+
+def _sides(terms: Sequence[int], axes: int) -> tuple[list[int], list[int]]:
+    """The axes of the outputs and those of the terms; a vector has only terms."""
+    inside = {i % axes for i in terms if -axes <= i < axes} or set(range(axes))
+    return [i for i in range(axes) if i not in inside], sorted(inside)
 
 
 class QuantizedFunction(Quantized):
@@ -88,43 +127,44 @@ class QuantizedFunction(Quantized):
         super().set_slots(formats)
         self.active = any(f is not FULL for f in self.slots.values())
 
-    def operand(self, slot: str, value: Any) -> Any:
+    def operand(self, operand: Operand, value: Any) -> Any:
         """An operand through the format of its slot; a parameter, or a view of one, from the cache."""
         if not isinstance(value, Tensor) or not value.is_floating_point():
             return value
+        slot = operand.slot
         number_format, source = self.slots[slot], value if value._base is None else value._base
         if number_format is FULL:
             return value
-        if slot == "data_in" or not isinstance(source, nn.Parameter):
-            return self._laid_out(slot, number_format.quantize(self._laid_out(slot, value)))
-        quantize = self._quantizer(slot)
+        once = shown_once(value) if slot == "weight" else value
+        if once is not value:
+            return self.operand(operand, once).expand(value.shape)
+        stored = slot != "data_in" and isinstance(source, nn.Parameter)
+
+        def quantize(x: Tensor) -> Tensor:
+            change = number_format.quantize_latent if stored and self.training else number_format.quantize
+            if number_format.traits.scale == "none":  # nothing is shared between elements
+                return change(x)
+            return put_back(operand, change(laid_out(operand, x)), x.shape)
+
+        if not stored:
+            return quantize(value)
         if not number_format.traits.deterministic or (is_grad_enabled() and value.requires_grad):
             return quantize(value)
-        place = (value.shape, value.stride(), value.storage_offset())
+        place = (operand.terms, operand.groups, value.shape, value.stride(), value.storage_offset())
         key = (id(self), slot, place, number_format, self.training)
         return self._cache.get(key, source, lambda _: quantize(value.detach()))
-
-    def _quantizer(self, slot: str) -> Callable[[Tensor], Tensor]:
-        quantize = super()._quantizer(slot)
-        return lambda value: self._laid_out(slot, quantize(self._laid_out(slot, value)))
-
-    def _laid_out(self, slot: str, value: Tensor) -> Tensor:
-        """An operand with its outputs first, where its format shares something between elements."""
-        if self.slots[slot].traits.scale == "none":
-            return value
-        return outputs_first(self.op, slot, value)
 
     def forward(self, *args: Any, function: Callable[..., Any], **kwargs: Any) -> Any:
         """What `function` computes on quantised operands; where it works in place, this does."""
         if self.op == ATTENTION:
             return _attention(self, *args, **kwargs)
         given, named = list(args), dict(kwargs)
-        for operand in OPERATIONS.operands(self.op):
+        for operand in row_of(self.op).given(args, kwargs, shows_parameter):
             if operand.position < len(given):
-                given[operand.position] = self.operand(operand.slot, given[operand.position])
+                given[operand.position] = self.operand(operand, given[operand.position])
             for name in operand.names:
                 if name in named:
-                    named[name] = self.operand(operand.slot, named[name])
+                    named[name] = self.operand(operand, named[name])
         before: Any = args[0] if args else kwargs.get("input")
         after: Any = given[0] if given else named.get("input")
         if after is before or not works_in_place(function, given, named):
@@ -163,7 +203,8 @@ def _attention(
         scale: 1 / √width unless told.
         enable_gqa: Each head of keys and values serves several heads of queries.
     """
-    q, k, v = site.operand("data_in", query), site.operand("weight", key), site.operand("weight", value)
+    data, weight = Operand("data_in", 0, ()), Operand("weight", 1, ())
+    q, k, v = site.operand(data, query), site.operand(weight, key), site.operand(weight, value)
     if enable_gqa:
         k = k.repeat_interleave(q.size(-3) // k.size(-3), -3)
         v = v.repeat_interleave(q.size(-3) // v.size(-3), -3)
@@ -180,7 +221,7 @@ def _attention(
     probabilities = torch.softmax(scores.masked_fill(masked, 0), -1).masked_fill(masked, 0)
     if dropout_p:
         probabilities = F.dropout(probabilities, dropout_p)
-    result: Tensor = site.operand("data_in", probabilities) @ v
+    result: Tensor = site.operand(data, probabilities) @ v
     return result
 
 

@@ -20,6 +20,7 @@ from paretobit.nn.linear import QuantizedBilinear, QuantizedLinear, is_conv1d, q
 from paretobit.nn.normalization import NORMALIZATIONS
 from paretobit.nn.quantized import Quantized, present_slots, stands_for, swap_channels
 from paretobit.nn.recurrent import RECURRENT
+from paretobit.nn.subclass import quantized_subclass
 from paretobit.registry import Registry
 
 
@@ -71,7 +72,11 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def layer_for(kind: type[nn.Module]) -> type[Quantized] | None:
-    """The class that quantises layers of exactly this type; None where there is none."""
+    """The class that quantises layers of this type, or of a type whose `forward` it keeps; None without any."""
+    return _exactly(kind) or quantized_subclass(kind, _exactly)
+
+
+def _exactly(kind: type[nn.Module]) -> type[Quantized] | None:
     return quantized_conv1d(kind) if is_conv1d(kind) else LAYERS.of_type(kind)
 
 
@@ -143,7 +148,7 @@ def instrument(module: nn.Module, cache: TensorCache) -> Quantized:
     Parameters, buffers, hooks and identity stay: shared layers remain shared.
 
     Raises:
-        BadInput: No quantised layer exists for this exact type.
+        BadInput: No quantised layer exists for this type.
     """
     if isinstance(module, Quantized):
         return module

@@ -4,14 +4,13 @@ A block of 32 weights of one output is 32 bytes of elements and one byte of scal
 plus 127), as in section 5 of the OCP Microscaling Formats Specification 1.0: 8.25 bits a weight.
 """
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from paretobit.errors import BadInput
 from paretobit.formats import FULL, MXINT8, Format
+from paretobit.graph.copies import copy_of
 from paretobit.nn.linear import QuantizedLinear
 from paretobit.nn.quantized import Quantized
 
@@ -110,7 +109,7 @@ def pack_linears(model: nn.Module) -> tuple[nn.Module, tuple[str, ...], dict[str
         The copy; the paths of the layers that are packed; the paths of the linear layers that are not, with
         the reason.
     """
-    copied = copy.deepcopy(model)
+    copied = copy_of(model)
     made: dict[int, PackedLinear] = {}
     packed, left = [], {}
     for path, module in list(copied.named_modules(remove_duplicate=False)):

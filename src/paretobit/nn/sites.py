@@ -24,6 +24,7 @@ from paretobit.nn.cache import TensorCache
 from paretobit.nn.functions import QuantizedFunction, read_site
 from paretobit.nn.layers import instrument
 from paretobit.nn.quantized import Quantized
+from paretobit.nn.subclass import is_ordinary
 
 NameOf = Callable[[Any], str]
 """From a torch function, as a mode sees it, to the name of its operation. Must survive pickling."""
@@ -194,7 +195,7 @@ def why_no_site(model: nn.Module, site: str) -> str | None:
     if isinstance(caller, nn.Sequential | nn.ModuleList | nn.ModuleDict):
         return f"its caller is a {type(caller).__name__}, whose modules have a meaning"
     for module in (model, caller):
-        if not _is_ordinary(module):
+        if not is_ordinary(module._site_kind if isinstance(module, Caller) else type(module)):
             return f"a {type(module).__name__} copies itself in its own way, without its sites"
     return None
 
@@ -277,13 +278,6 @@ def _become_caller(module: nn.Module, path: str, sites: Sites) -> Sites:
         assert isinstance(module, Caller)
         module._site_calls, module._site_path = sites, path
     return module._site_calls
-
-
-def _is_ordinary(module: nn.Module) -> bool:
-    """Whether copies and pickles of a module are made by its dictionary, as those of most."""
-    kind = module._site_kind if isinstance(module, Caller) else type(module)
-    same = kind.__reduce__ is object.__reduce__ and kind.__reduce_ex__ is object.__reduce_ex__
-    return same and not hasattr(kind, "__deepcopy__")
 
 
 def _within(path: str, outer: str) -> bool:

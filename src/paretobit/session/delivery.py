@@ -1,6 +1,5 @@
 """The models of configurations, as a search hands them over."""
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from paretobit.graph import ModelGraph
+from paretobit.graph.copies import copy_of
 from paretobit.models import SavedModel
 from paretobit.spaces import BoundSpace
 from paretobit.spaces.knobs import Config
@@ -38,10 +38,10 @@ class Delivery:
     def build(self, config: Config | None) -> nn.Module:
         """A copy of the model with a configuration applied; None leaves it in full precision."""
         if config is None:
-            return copy.deepcopy(self.model).eval()
+            return copy_of(self.model).eval()
         prepared = self.space.prepare()
         model = self.space.apply(prepared, config)
-        return model if model is prepared else copy.deepcopy(model)
+        return model if model is prepared else copy_of(model)
 
     def of_trial(self, study: Study, trial: Trial) -> nn.Module:
         """The model of a trial: with the weights that it trained, where trials train.
@@ -52,7 +52,7 @@ class Delivery:
         if not self.trains:
             return self.build(trial.config)
         number = trial.number if trial.duplicate_of is None else trial.duplicate_of
-        model = copy.deepcopy(self.space.graph(trial.config).model)
+        model = copy_of(self.space.graph(trial.config).model)
         return study.models.get(number).put_into(model, f"trial {number}")
 
     def of_baseline(self, study: Study) -> nn.Module:

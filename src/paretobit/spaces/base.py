@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import copy
 from collections.abc import Callable, Collection, Container, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, TypeVar
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from paretobit.data.calibration import Calibration
 from paretobit.graph import ModelGraph
+from paretobit.graph.copies import copy_of
 from paretobit.models import resized
 from paretobit.passes.layers.assignment import Assignment
 from paretobit.registry import Registry
@@ -220,7 +220,7 @@ _LOOKED_AT: WeakKeyDictionary[BoundSpace, nn.Module] = WeakKeyDictionary()
 
 def copied(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode, without gradients."""
-    model = copy.deepcopy(model)
+    model = copy_of(model)
     for parameter in model.parameters():
         parameter.grad = None
     return model.eval()

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from paretobit.data.calibration import Calibration
 from paretobit.errors import BadInput, under
 from paretobit.graph import Example, ModelGraph, Node
-from paretobit.nn import parameter_uses
+from paretobit.nn import dot_terms, parameter_uses
 from paretobit.nn.masks import masks_in, place_masks, set_mask
 from paretobit.passes.layers.selection import By, select
 from paretobit.passes.transform.prune_activation import check_sparsity
-from paretobit.passes.transform.prune_layers import Choice, input_norms, prunable
+from paretobit.passes.transform.prune_layers import Choice, input_norms, only_prunable, prunable, why_not_prunable
 from paretobit.passes.transform.prune_scores import parse_pattern
 from paretobit.passes.transform.prune_settings import WeightPruning
 from paretobit.passes.transform.prune_weights import weight_masks
@@ -126,7 +126,7 @@ class BoundPrune(BoundSpace):
         order = sorted(targets, key=lambda t: graph.layers.index(t.layers[0]))
         found = list(_without_repeats(graph, order))
         self._targets = [target for target in found if isinstance(target, _Target)]
-        self.dropped = tuple(dropped for dropped in found if isinstance(dropped, Dropped))
+        self.dropped = (*(dropped for dropped in found if isinstance(dropped, Dropped)), *_left_out(space, graph))
         if not self._targets:
             raise BadInput("the model has no layer that can be pruned", key="seed.default")
         knobs = {target.prefix: _knobs(target) for target in self._targets}
@@ -261,11 +261,8 @@ def _targets(space: Prune, graph: ModelGraph) -> Iterator[_Target]:
         if key == "default":
             continue
         with under(f"seed.{key}"):
-            layers = select(graph, space.by, key)
+            layers = only_prunable(graph, select(graph, space.by, key), space.by)
             for node in layers:
-                if not prunable(graph.module(node)):
-                    kind = graph.original_type(node)
-                    raise BadInput(f"layer '{node.name}' is a {kind}, which cannot be pruned")
                 if node.owner in chosen:
                     raise BadInput(f"layer '{node.name}' is chosen twice", found=[chosen[node.owner], key])
                 chosen[node.owner] = key
@@ -274,6 +271,15 @@ def _targets(space: Prune, graph: ModelGraph) -> Iterator[_Target]:
         rest = tuple(n for n in graph.layers if n.owner not in chosen and prunable(graph.module(n)))
         with under("seed.default"):
             yield from _shared(space, "default", rest, _entry(space.seed["default"]))
+
+
+def _left_out(space: Prune, graph: ModelGraph) -> Iterator[Dropped]:
+    """The layers that a key means and that cannot be pruned."""
+    for key in space.seed:
+        for node in graph.layers if key == "default" else select(graph, space.by, key):
+            reason = why_not_prunable(graph.module(node))
+            if reason is not None and (key != "default" or dot_terms(graph.module(node)) is not None):
+                yield Dropped(f"{node.name}.sparsity", reason)
 
 
 def _shared(space: Prune, key: str, layers: tuple[Node, ...], entry: Mapping[str, Any]) -> Iterator[_Target]:

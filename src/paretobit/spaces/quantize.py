@@ -194,7 +194,8 @@ class BoundQuantize(BoundSpace):
             raise BadInput("the model has no layer that can be quantised", key="seed.default")
         self._decoded: dict[tuple[int, tuple[Value, ...]], tuple[dict[str, Format], ...]] = {}
         self.tree = Tree(tuple(knob for target in self._targets for knob in target.knobs))
-        self.dropped = tuple(self._dropped)
+        unable = {name: reason for name, reason in choice.left.items() if not slots_at(graph, graph[name])}
+        self.dropped = (*self._dropped, *(Dropped(name, reason) for name, reason in unable.items()))
         chosen = {node.name for target in self._targets for node in target.layers}
         self.matched = tuple(node.name for node in graph if node.name in chosen)
         self.unmatched = tuple(node.name for node in graph.layers if node.name not in chosen)

@@ -6,7 +6,8 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph, Node, Ref
-from paretobit.graph.operations import OPERATIONS, row_of
+from paretobit.graph.operations import row_of
+from paretobit.graph.readings import operands_at
 from paretobit.nn import parameter_uses
 from paretobit.passes.layers.choice import meant
 from paretobit.passes.layers.quantizable import slots_at
@@ -136,7 +137,7 @@ def shared_inputs(graph: ModelGraph) -> list[dict[Place, Node]]:
     def tensors(node: Node, slot: str) -> set[Hashable]:
         if node.kind == "call_module":
             return {same.of(source) for call in calls[path_of(node)] for source in call.inputs}
-        operands = (o.find(node.args, node.kwargs) for o in OPERATIONS.operands(node.op) if o.slot == slot)
+        operands = (o.find(node.args, node.kwargs) for o in operands_at(graph, node) if o.slot == slot)
         return {same.of(ref.node) for ref in operands if isinstance(ref, Ref)}
 
     nodes = candidates(graph, functions=True)

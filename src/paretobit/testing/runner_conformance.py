@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from paretobit.graph.copies import copy_of
 from paretobit.spaces import Quantize
 from paretobit.testing.inputs import asked_for
 from paretobit.trials.outcome import measure
@@ -45,7 +46,7 @@ class RunnerConformance:
         configs = [space.tree.at(0), space.tree.at(space.tree.size - 1)]
         models = [space.apply(space.prepare(), config) for config in configs]
         formats = [space.formats(config) for config in configs]
-        float_model = Candidate({}, copy.deepcopy(graph.model).eval())
+        float_model = Candidate({}, copy_of(graph.model).eval())
         return [float_model, *(Candidate(f, m) for f, m in zip(formats, models, strict=True))]
 
     def test_what_is_declared_is_delivered_and_nothing_else(self, runner: Runner, candidates: Candidates) -> None:

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from paretobit.data.calibration import Calibration
 from paretobit.graph import ModelGraph
+from paretobit.graph.copies import copy_of
 from paretobit.spaces import BoundSpace, Space
 from paretobit.spaces.knobs import Config, Knob
 from paretobit.testing.inputs import asked_for
@@ -70,7 +71,7 @@ class SpaceConformance:
         used = bound.prepare()
         for config in [None, *self._configs(bound), None, *reversed(self._configs(bound)), None]:
             _same(_seen(bound, used, config, inputs), _seen(bound, bound.prepare(), config, inputs))
-        _same(_outputs(used, inputs), _outputs(copy.deepcopy(graph.model).eval(), inputs))
+        _same(_outputs(used, inputs), _outputs(copy_of(graph.model).eval(), inputs))
         _same(graph.model.state_dict(), given)
 
     def test_every_knob_acts(self, bound: BoundSpace, inputs: Any) -> None:

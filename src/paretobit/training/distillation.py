@@ -1,13 +1,12 @@
 """Learning from a teacher: the distillation of Hinton et al. 2015, arXiv 1503.02531."""
 
-import copy
-
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from paretobit.errors import BadInput
+from paretobit.graph.copies import copy_of
 from paretobit.training.evaluate import run_on_view
 
 
@@ -51,7 +50,7 @@ class Teacher:
 
     def __init__(self, model: nn.Module, settings: Distillation, place: torch.device) -> None:
         self.settings = settings
-        self._model = copy.deepcopy(model).to(place).eval()
+        self._model = copy_of(model).to(place).eval()
 
     def logits(self, x: Tensor) -> Tensor:
         """`(rows, classes)` of a batch, which is left as it is."""

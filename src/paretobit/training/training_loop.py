@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paretobit.errors import BadInput, ParetoBitError
+from paretobit.graph.copies import copy_of
 from paretobit.graph.restore import undone
 from paretobit.nn.learned_scale import fix_scales, forget_scales, is_scale, learn_scales
 from paretobit.runtime import derive_seed, device, seeded
@@ -126,7 +126,7 @@ def check_fit(model: nn.Module, train: Split, val: Split | None, settings: Train
     Raises:
         BadInput: Data, settings and model do not fit together.
     """
-    private = copy.deepcopy(model)
+    private = copy_of(model)
     if settings.learned_scales:
         learn_scales(private)
     _Trainer(private, train, val, settings, None, None, _Lesson(None, None))

@@ -1,6 +1,5 @@
 """The bench: turns a configuration into metrics, and knows nothing of what is wanted."""
 
-import copy
 import traceback
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -9,6 +8,7 @@ from functools import partial
 
 from paretobit.errors import BadInput, MetricError, ParetoBitError
 from paretobit.graph import ModelGraph
+from paretobit.graph.copies import copy_of
 from paretobit.runtime import derive_seed
 from paretobit.spaces import BoundSpace
 from paretobit.spaces.knobs import Config
@@ -92,7 +92,7 @@ class Bench:
         for runner in self._expensive:
             if runner.metrics_from_running:
                 with _of_the_unmodified_model():
-                    runner.measure(Candidate({}, copy.deepcopy(runner.evidence.graph.model).eval()))
+                    runner.measure(Candidate({}, copy_of(runner.evidence.graph.model).eval()))
 
     def cheap_metrics(self, config: Config | None) -> dict[str, float]:
         """The metrics that need no model; None: those of the unmodified one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import statistics
@@ -17,6 +16,7 @@ from torch.utils.benchmark import timer
 from paretobit.errors import BadInput, ParetoBitError
 from paretobit.graph import two_rows
 from paretobit.graph.contents import unchanged
+from paretobit.graph.copies import copy_of
 from paretobit.models import build, input_dtype, read_manifest
 from paretobit.report.benchmark import Benchmark, Timing
 from paretobit.runtime import device as device_named
@@ -172,7 +172,7 @@ def benchmark(
     if len(x) == 0:
         raise BadInput("no rows to run")
     place = wanted.place
-    model = copy.deepcopy(model).eval().to(place)
+    model = copy_of(model).eval().to(place)
     timings: list[Timing] = []
     skipped: dict[str, str] = {}
     with one_thread(), torch.no_grad(), seeded(wanted.seed):

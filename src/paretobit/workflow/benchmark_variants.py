@@ -1,6 +1,5 @@
 """The ways in which one model can be run: eager, compiled, with another attention, with packed weights."""
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from paretobit.graph import two_rows
+from paretobit.graph.copies import copy_of
 from paretobit.nn import QuantizedFunction
 from paretobit.nn.packed import pack_linears
 from paretobit.runtime import cpp_compiler
@@ -46,7 +46,7 @@ class Variant:
 def _compiled(model: nn.Module, x: Tensor) -> Variant:
     if x.device.type == "cpu" and cpp_compiler() is None:
         raise NotOffered("torch.compile needs a C++ compiler, and none was found: set CXX to one")
-    copied = copy.deepcopy(model)
+    copied = copy_of(model)
     # Isolated: else all cells share one limit of recompilations, and beyond it torch quietly runs eagerly.
     compiled: Any = torch.compile(copied, dynamic=False, isolate_recompiles=True)  # type: ignore[call-overload]
     return Variant(copied, lambda batch: run_on_view(compiled, batch))
@@ -73,7 +73,7 @@ def _packed(model: nn.Module, x: Tensor) -> Variant:
 
 
 VARIANTS: dict[str, Callable[[nn.Module, Tensor], Variant]] = {
-    EAGER: lambda model, x: _plainly(copy.deepcopy(model)),
+    EAGER: lambda model, x: _plainly(copy_of(model)),
     "compile": _compiled,
     "fused_attention": _fused,
     "plain_attention": _plain,
@@ -90,7 +90,7 @@ def _with_attention(model: nn.Module, x: Tensor, wanted: str, look: bool = True)
     """A copy with an implementation of attention, where it lets itself be told; `look`: a fused kernel runs."""
     if any(isinstance(part, QuantizedFunction) and part.active for part in model.modules()):
         raise NotOffered("functions of the model carry formats: another attention would run other functions")
-    copied = copy.deepcopy(model)
+    copied = copy_of(model)
     tell = getattr(copied, "set_attn_implementation", None)
     if tell is not None:
         try:

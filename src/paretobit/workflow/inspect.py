@@ -1,6 +1,5 @@
 """A look at a model: graph, quantised types, costs."""
 
-import copy
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from paretobit.data.text import typical_rows
 from paretobit.errors import BadInput
 from paretobit.graph import WidthGroups, trace, width_groups
+from paretobit.graph.copies import copy_of
 from paretobit.models import build, read_manifest
 from paretobit.models.huggingface import example_input
 from paretobit.nn import Quantized
@@ -98,7 +98,7 @@ def beside_float(
 ) -> tuple[tuple[TypeSummary, ...], tuple[LayerComparison, ...]]:
     """A saved model (as in `load_saved`) beside its float model: types changed, and layer by layer."""
     quantised, source = load_saved(path, model)
-    plain = copy.deepcopy(quantised)
+    plain = copy_of(quantised)
     after = trace(quantised, example_input(quantised, tuple(source["input_shape"])))
     for module in plain.modules():
         if isinstance(module, Quantized):

@@ -1,11 +1,11 @@
 """The steps of a search's trials, from settings."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paretobit.document import Document, validate
 from paretobit.errors import BadInput, located, under
+from paretobit.graph.copies import copy_of
 from paretobit.runtime import seeded
 from paretobit.spaces import BoundSpace, Space
 from paretobit.strategies.optuna_samplers import SAMPLERS
@@ -96,7 +96,7 @@ def _trainable(settings: PipelineSettings, evidence: Evidence) -> dict[str, Trai
     """The steps that train; that the model and the data allow them is seen to."""
     if settings.trains and "train" not in evidence.splits:
         raise BadInput("trials that train need rows to train on", key="train", allowed="train=(x, y)")
-    model = copy.deepcopy(evidence.graph.model)
+    model = copy_of(evidence.graph.model)
     if settings.weights == "scratch":
         draw_anew(model, 0)
     steps: dict[str, TrainingStep] = {s: getattr(settings, s) for s in settings.steps if s in TRAINS}

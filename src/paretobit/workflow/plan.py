@@ -1,10 +1,10 @@
 """What a search would do, without doing it."""
 
-import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from paretobit.graph.copies import copy_of
 from paretobit.passes.analysis import cost
 from paretobit.runtime import one_thread, seeded
 from paretobit.session.session import Session
@@ -106,7 +106,7 @@ def seconds_of_training(pipeline: Pipeline) -> float:
         rows = min(len(x), _BATCHES * settings.batch_size)
         short = settings.plain.model_copy(update={"max_epochs": 1, "early_stopping": None, "learned_scales": False})
         start = time.perf_counter()
-        fit(copy.deepcopy(pipeline.evidence.graph.model), (x[:rows], y[:rows]), val, short, loss=loss)
+        fit(copy_of(pipeline.evidence.graph.model), (x[:rows], y[:rows]), val, short, loss=loss)
         seconds += (time.perf_counter() - start) * settings.max_epochs * len(x) / rows
     return seconds
 

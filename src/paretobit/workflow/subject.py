@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from paretobit.data import Data
 from paretobit.data.calibration import Loss
 from paretobit.graph import Example
+from paretobit.graph.copies import copy_of
 from paretobit.spaces import Space
 from paretobit.trials.runners.function import Evaluate
 from paretobit.workflow.assemble import Pair, Rows, build_model, splits_from
@@ -106,4 +106,4 @@ def _page(given: Given, splits: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str
 def _of_ordinary_tensors(model: nn.Module) -> nn.Module:
     """The model; a copy where it was made in inference mode, whose tensors neither train nor tell of changes."""
     tensors = (*model.parameters(), *model.buffers())
-    return copy.deepcopy(model) if any(tensor.is_inference() for tensor in tensors) else model
+    return copy_of(model) if any(tensor.is_inference() for tensor in tensors) else model

@@ -73,7 +73,8 @@ rows(
 rows("elementwise", "grid_sample affine_grid cdist", cost="unknown", widths=None)
 
 # --- norms and softmax ------------------------------------------------------------------------------
-_TRAINING, _STATISTICS = Switch(5, ("training",)), Switch(5, ("use_input_stats",), True)
+_TRAINING = Switch(5, ("training",), changed=(1, "running_mean"))
+_STATISTICS = Switch(5, ("use_input_stats",), True, changed=(1, "running_mean"))
 _CHANNELS = operands(FIRST, ("weight", 3, "weight"), ("bias", 4, "bias"))
 _LAST = operands(FIRST, ("weight", 2, "weight"), ("bias", 3, "bias"))
 rows("norm", "batch_norm", _CHANNELS, widths="channel_norm", writes=_TRAINING)

@@ -1,5 +1,7 @@
 """Rows of what computes nothing: views, copies, what makes data, and questions; and of comparisons."""
 
+from torch.nn.utils.parametrize import ParametrizationList
+
 from paretobit.graph.operations.row import Operand, Switch
 from paretobit.graph.operations.write import rows
 
@@ -30,6 +32,9 @@ rows("view", "expand expand_as broadcast_to", widths="expand", order="other")
 # --- copies: the values of the arguments in memory of their own -------------------------------------
 rows("copy", "clone to type float half double bfloat16 cpu cuda", widths="elementwise", casts=True)
 rows("copy", "type_as", widths="like", casts=True)
+PARAMETRIZATION = "parametrization"
+"""Of a parameter of a module of one's own, by `torch.nn.utils.parametrize`: what it makes of its originals."""
+rows("copy", PARAMETRIZATION, layer=ParametrizationList)
 rows("copy", "long int bool", widths="elementwise")
 rows("copy", "short char byte chalf cfloat cdouble copy masked_scatter")
 rows("copy", "where masked_fill", widths="elementwise")

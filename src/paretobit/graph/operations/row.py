@@ -1,7 +1,7 @@
 """What is known of one operation, and the registry of all that are known."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from torch import nn
@@ -31,14 +31,16 @@ class Operand:
         slot: `data_in`, `weight` or `bias`.
         position: Among the positional arguments.
         names: By which it can be given.
-        outputs: For the second operand of a product: its axis along which the outputs lie, where a
-            format shares its scales; the terms of a sum lie along the others.
+        terms: Of a product: its axes along which the terms of a sum lie; the outputs, for which a format has
+            scales of their own, lie along the others. None: the outputs lie first, as in a layer's weight.
+        groups: Of the weight of a transposed convolution, `(in, out / groups, ...)`: its groups.
     """
 
     slot: str
     position: int
     names: tuple[str, ...]
-    outputs: int = 0
+    terms: tuple[int, ...] | None = None
+    groups: int | None = None
 
     def find(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """What a call gives for it; None where it gives nothing."""
@@ -49,14 +51,26 @@ class Operand:
 
 @dataclass(frozen=True)
 class Switch:
-    """An argument on which a side effect depends: it happens where the argument is true."""
+    """An argument on which a side effect depends: it happens where the argument is true.
+
+    Attributes:
+        position: Of the argument.
+        names: Of the argument.
+        default: What it is where it is not given.
+        changed: Position and name of the argument that the effect is on: without it there is none.
+    """
 
     position: int
     names: tuple[str, ...]
     default: bool = False
+    changed: tuple[int, str] | None = None
 
     def is_on(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
         """Whether a call has the effect; what is not known to be off counts as on."""
+        if self.changed is not None:
+            place, name = self.changed
+            if (args[place] if place < len(args) else kwargs.get(name)) is None:
+                return False
         if self.position < len(args):
             return bool(args[self.position])
         return bool(next((kwargs[name] for name in self.names if name in kwargs), self.default))
@@ -82,6 +96,9 @@ class Operation:
     Attributes:
         kind: What it does with its data.
         operands: What of a call goes through a format; none where the function cannot be quantised.
+        arrange: For a function whose arguments tell: `(args, kwargs) -> operands` of one call.
+        either_way: Whether its first operand may be the weight as well: it is where it shows a parameter,
+            and the second does not.
         aliases: Other names of the same function: torch's, Python's, reflected.
         cost: How its operations are counted: a word of `paretobit.passes.analysis.cost`, or
             `(node, module, operands) -> products`; by its kind unless told, `unknown` where nobody knows.
@@ -99,6 +116,8 @@ class Operation:
 
     kind: Kind
     operands: tuple[Operand, ...] = ()
+    arrange: Callable[[Sequence[Any], Mapping[str, Any]], tuple[Operand, ...]] | None = None
+    either_way: bool = False
     aliases: tuple[str, ...] = ()
     cost: Rule = ""
     widths: Rule | None = ""
@@ -122,6 +141,26 @@ class Operation:
         """Slots of its operands, in the order in which slots are listed."""
         used = {operand.slot for operand in self.operands}
         return tuple(slot for slot in SLOT_ORDER if slot in used)
+
+    def given(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], stored: Callable[[Any], bool]
+    ) -> tuple[Operand, ...]:
+        """What of one call goes through a format.
+
+        Args:
+            args: Positional arguments.
+            kwargs: Named arguments.
+            stored: Whether an argument is a parameter, or shows one.
+        """
+        operands = self.operands if self.arrange is None else self.arrange(args, kwargs)
+        if not self.either_way:
+            return operands
+        two_sided = [o for o in operands if o.slot != "bias"]
+        parameters = {o for o in two_sided if stored(o.find(args, kwargs))}
+        if not parameters or two_sided[0] not in parameters or parameters.issuperset(two_sided):
+            return operands
+        slots = {o: "weight" if o in parameters else "data_in" for o in two_sided}
+        return tuple(replace(o, slot=slots.get(o, o.slot)) for o in operands)
 
     @property
     def is_view(self) -> bool:

@@ -118,10 +118,10 @@ def _left(graph: ModelGraph, reached: Reached, skipped: Collection[str]) -> dict
 
     calls = {path_of(node): node for node in reversed(graph.nodes) if node.is_call}
     stored = parameter_uses(graph).stored
-    elements = max(1, sum(one.parameter.numel() for one in stored))
+    elements = max(1, sum(one.elements for one in stored))
     for one in stored:
         name = one.home if one.home and one.home not in reached else one.path
-        add(_why_stored(graph, one, calls, reached, skipped), name, one.parameter.numel() / elements)
+        add(_why_stored(graph, one, calls, reached, skipped), name, one.elements / elements)
     if graph.batch is not None:
         macs = [(node, sum(p.macs for p in _products(graph, node))) for node in graph if node.is_call]
         total = max(1, sum(count for _, count in macs))

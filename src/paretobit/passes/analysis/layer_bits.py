@@ -75,7 +75,7 @@ class Owner:
     def bits(self, slots: Mapping[str, Format]) -> LayerBits:
         """Elements and bits under these formats; what is missing counts 32 bits an element."""
         data_bits = self.data_elements * slots.get("data_in", FULL).element_bits
-        elements = sum(stored.parameter.numel() for stored in self.stored)
+        elements = sum(stored.elements for stored in self.stored)
         bits = sum(stored.bits(slots) for stored in self.stored)
         return LayerBits(elements, bits, self.statistics_bits, self.data_elements, data_bits)
 

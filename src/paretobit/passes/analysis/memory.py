@@ -52,7 +52,7 @@ class Lifetimes:
     def __init__(self, graph: ModelGraph) -> None:
         if graph.batch is None:
             raise BadInput("activation memory needs shapes: give example inputs", key="peak_memory")
-        self.kept: list[Activation] = []
+        self._graph, self.kept = graph, list[Activation]()
         self.of: dict[str, Activation] = {}
         self._reordered: set[str] = set()
         for position, node in enumerate(graph):
@@ -75,7 +75,7 @@ class Lifetimes:
         if row.kind in ("make", "question") and node.is_call:
             return  # only the shape is read
         result = self.of.get(node.name) if row.passes_on else None
-        for operand, slot in reads(node):
+        for operand, slot in reads(self._graph, node):
             memory = self.of.get(operand.node)
             if memory is None or memory is result:
                 continue

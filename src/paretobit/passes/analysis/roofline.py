@@ -179,7 +179,7 @@ class Roofline:
         module = self._graph.module(node) if node.kind == "call_module" else None
         gathered = (node.output_elements or 0) if row_of(node.op).looks_up else 0
         moved, stored = [], []
-        for operand, slot in reads(node.of_one_row):
+        for operand, slot in reads(self._graph, node.of_one_row):
             if operand.shape is None:
                 continue
             elements = math.prod(operand.shape)

@@ -4,7 +4,14 @@ from collections.abc import Iterable, Sequence
 
 from paretobit.errors import BadInput
 from paretobit.graph import ModelGraph, Node
-from paretobit.passes.layers.quantizable import check_slots, has_weights, possible_slots_at, slots_at
+from paretobit.passes.layers.quantizable import (
+    check_slots,
+    has_weights,
+    possible_slots_at,
+    reads_weights,
+    slots_at,
+    why_not,
+)
 from paretobit.passes.layers.selection import By, candidates, compiled, path_of, select
 
 FIRST, LAST = "first", "last"
@@ -31,7 +38,7 @@ class LayerChoice:
     def __init__(self, graph: ModelGraph, by: By, skip: Sequence[str] = (), ends: Iterable[str] = ()) -> None:
         self._graph, self._by = graph, by
         self._taken: dict[str, str] = {}
-        self._skipped = {path_of(node): text for text in skip for node in meant(graph, text, "skip")}
+        self._skipped = {path_of(node): text for text in skip for node in _skipped(graph, text)}
         self.left: dict[str, str] = {}
         self._ends = {path_of(self._end(end)): end for end in ends}
 
@@ -61,20 +68,20 @@ class LayerChoice:
         nodes = select(self._graph, self._by, key, functions=True)
         if self._by != "name":
             nodes = self._always_called(nodes)
-        if self._by == "regex":
-            nodes = self._able(nodes, written)
-        for node in nodes:
-            check_slots(self._graph, node, written)
         kept = tuple(node for node in nodes if self._is_free(node))
         if not kept:
             raise BadInput("everything this key means is skipped, or is first or last", found=key)
+        if self._by != "name":
+            kept = self._able(kept, written)
         for node in kept:
+            check_slots(self._graph, node, written)
             self._take(node, key)
         return kept
 
     def rest(self) -> tuple[Node, ...]:
-        """The layers that can be quantised and that nothing else chose; functions are chosen by a key only."""
-        free = (n for n in self._graph.layers if slots_at(self._graph, n))
+        """What can be quantised and nothing else chose: layers, and functions that read weights as layers do."""
+        able = (n for n in candidates(self._graph, functions=True) if slots_at(self._graph, n))
+        free = (n for n in able if n.kind == "call_module" or reads_weights(self._graph, n))
         return tuple(n for n in free if path_of(n) not in {*self._taken, *self._skipped, *self._ends})
 
     def _is_free(self, node: Node) -> bool:
@@ -100,16 +107,20 @@ class LayerChoice:
         return kept or nodes
 
     def _able(self, nodes: tuple[Node, ...], written: tuple[str, ...]) -> tuple[Node, ...]:
-        """Those that can be quantised, and of functions those that have the slots; all where none can."""
-        able = []
+        """Those that can be quantised, and of a pattern's functions those with the slots; all where none can."""
+        able: list[Node] = []
+        left: dict[str, str] = {}
         for node in nodes:
             absent = [slot for slot in written if slot not in possible_slots_at(self._graph, node)]
+            reason = why_not(self._graph, node)
             if not slots_at(self._graph, node):
-                continue  # among what is unsupported
-            if absent and node.kind != "call_module":
-                self.left[node.name] = f"the function {node.op} has no slot '{absent[0]}'"
+                left |= {node.name: reason} if reason is not None else {}
+            elif absent and node.kind != "call_module" and self._by == "regex":
+                left[node.name] = f"the function {node.op} has no slot '{absent[0]}'"
             else:
                 able.append(node)
+        if able:
+            self.left |= left
         return tuple(able) or nodes
 
     def _end(self, end: str) -> Node:
@@ -122,6 +133,18 @@ class LayerChoice:
     def skipped(self) -> frozenset[str]:
         """Paths of what stays float whatever a key says."""
         return frozenset(self._skipped)
+
+
+def _skipped(graph: ModelGraph, text: str) -> tuple[Node, ...]:
+    """What a text leaves out: nothing where it is a module that calls nothing which could be quantised."""
+    others = {name for node in graph if node.is_call for name in (node.name, path_of(node))}
+    modules = {path for path, _ in graph.model.named_modules(remove_duplicate=False) if path}
+    try:
+        return meant(graph, text, "skip")
+    except BadInput:
+        if text in others | modules:
+            return ()
+        raise
 
 
 REGEX = "regex:"

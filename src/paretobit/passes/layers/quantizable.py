@@ -6,12 +6,14 @@ from typing import Any
 from paretobit.errors import BadInput
 from paretobit.formats import FULL, Format, accumulator
 from paretobit.graph import ModelGraph, Node, Ref, Shape
+from paretobit.graph.computed import computed_weights
 from paretobit.graph.operations import OPERATIONS, row_of
 from paretobit.graph.ops import function_op
 from paretobit.nn import (
     dot_terms,
     function_slots,
     function_terms,
+    parameter_uses,
     possible_function_slots,
     possible_slots,
     slots_of,
@@ -33,7 +35,9 @@ def slots_at(graph: ModelGraph, node: Node) -> tuple[str, ...]:
     """Slots that a node has; empty where it cannot be quantised."""
     if node.kind == "call_module":
         return slots_of(graph.module(node))
-    if not is_function(node) or node.site in graph.conditional or why_no_site(graph.model, node.site) is not None:
+    if not is_function(node) or node.site in graph.conditional or _is_step(graph, node):
+        return ()
+    if why_no_site(graph.model, node.site) is not None:
         return ()
     return function_slots(node.op, node.args, node.kwargs)
 
@@ -62,22 +66,35 @@ def has_weights(graph: ModelGraph, node: Node) -> bool:
     return row_of(node.op).is_product or row_of(node.op).looks_up
 
 
+def reads_weights(graph: ModelGraph, node: Node) -> bool:
+    """Whether a function multiplies by a parameter of the model, or looks one up: other functions read data only."""
+    row = row_of(node.op)
+    uses = parameter_uses(graph).at(node.site) if row.is_product or row.looks_up else ()
+    return any(use.slot == "weight" for use in uses)
+
+
 def why_not(graph: ModelGraph, node: Node) -> str | None:
     """Why an operation cannot be quantised; None where it can, or where there is nothing to quantise."""
     if not node.is_call or row_of(node.op).nothing_to_quantize:
         return None
     if node.kind == "call_module":
-        return None if slots_at(graph, node) else f"{graph.original_type(node)} has no quantised layer"
+        return None if slots_at(graph, node) else f"{type(graph.module(node)).__name__} has no quantised layer"
     if not OPERATIONS.operands(node.op):
         return f"the function {node.op} cannot be quantised"
+    if _is_step(graph, node):
+        return "it computes a weight: that is quantised where it is read"
     if not node.site:
         return "the graph does not know its site: trace the model with example inputs"
     return graph.conditional.get(node.site) or why_no_site(graph.model, node.site)
 
 
+def _is_step(graph: ModelGraph, node: Node) -> bool:
+    return node.name in computed_weights(graph).steps
+
+
 def unsupported(graph: ModelGraph) -> dict[str, str]:
     """Name of every operation that cannot be quantised, and why."""
-    reasons = {node.name: why_not(graph, node) for node in graph}
+    reasons = {node.name: why_not(graph, node) for node in graph if not _is_step(graph, node)}
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
@@ -97,7 +114,8 @@ def check_slots(graph: ModelGraph, node: Node, slots: Iterable[str]) -> None:
     """Refuse a node that cannot be quantised, and slots that its operation never has."""
     if not slots_at(graph, node):
         if node.kind == "call_module":
-            raise BadInput(f"layer '{node.name}' is a {graph.original_type(node)}, which cannot be quantised")
+            kind = type(graph.module(node)).__name__
+            raise BadInput(f"layer '{node.name}' is a {kind}, which cannot be quantised")
         raise BadInput(f"'{node.name}' cannot be quantised: {why_not(graph, node)}")
     possible = possible_slots_at(graph, node)
     for slot in slots:

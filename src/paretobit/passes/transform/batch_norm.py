@@ -1,6 +1,5 @@
 """BatchNorm: folded into the layer before it, and its statistics estimated again."""
 
-import copy
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from paretobit.errors import BadInput
 from paretobit.formats import FULL
 from paretobit.graph import Example, ModelGraph, Node, at_rest
+from paretobit.graph.copies import copy_of
 from paretobit.nn import LAYERS, Quantized
 from paretobit.nn.masks import masks_in
 from paretobit.passes.layers.selection import select
@@ -72,7 +72,7 @@ def fold_batch_norm(graph: ModelGraph, settings: Mapping[str, Any]) -> tuple[Mod
         BadInput: An unknown key, or a name in `skip` that is no BatchNorm of the model.
     """
     skip = _skipped(graph, settings)
-    model = copy.deepcopy(graph.model)
+    model = copy_of(graph.model)
     folded: dict[str, str] = {}
     refused: dict[str, str] = {}
     changed: dict[str, Node] = {}
@@ -145,7 +145,7 @@ def recalibrate_batch_norm(graph: ModelGraph, batches: Iterable[Example]) -> tup
     Raises:
         BadInput: There is no batch, or one with a single value a channel.
     """
-    model = copy.deepcopy(graph.model)
+    model = copy_of(graph.model)
     return graph.with_model(model), reestimate_batch_norm(model, batches)
 
 

@@ -1,6 +1,5 @@
 """Bias correction: the mean error that quantisation leaves in a layer's output, taken off its bias."""
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from paretobit.errors import BadInput
 from paretobit.graph import Example, ModelGraph, at_rest
+from paretobit.graph.copies import copy_of
 from paretobit.nn import Quantized
 from paretobit.passes.registry import PASSES
 from paretobit.passes.streaming import Moments, call
@@ -120,7 +120,7 @@ def correct_bias_pass(
 ) -> tuple[ModelGraph, dict[str, Any]]:
     """`correct_biases` as a pass: the float model is the graph's own without its formats; no keys."""
     rows = list(batches)
-    plain, model = copy.deepcopy(graph.model), copy.deepcopy(graph.model)
+    plain, model = copy_of(graph.model), copy_of(graph.model)
     for module in plain.modules():
         if isinstance(module, Quantized):
             module.set_slots({})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ from paretobit.formats import Format, Integer, ScaledInteger
 from paretobit.formats.integer import MAX_FRAC_WIDTH
 from paretobit.formats.scaled_integer import CLIPPINGS
 from paretobit.graph import Example, ModelGraph, at_rest
+from paretobit.graph.copies import copy_of
 from paretobit.graph.operations import OPERATIONS
 from paretobit.nn import Quantized
 from paretobit.nn.functions import read_site
@@ -55,7 +55,7 @@ def calibrate(
         BadInput: No such layer or slot, no batch, a layer that did not run, or scales that data
             cannot fix: per row of a batch, or per group.
     """
-    model = copy.deepcopy(graph.model if isinstance(graph, ModelGraph) else graph)
+    model = copy_of(graph.model if isinstance(graph, ModelGraph) else graph)
     layers = _layers(model, candidates, graph.places if isinstance(graph, ModelGraph) else NOT_KNOWN)
     streams: dict[tuple[str, str], dict[_Layout, _Stream]] = {}
     found: Calibrated = {}
@@ -94,7 +94,7 @@ def freeze_scales(graph: ModelGraph, batches: Iterable[Example]) -> tuple[ModelG
         for path, slots in carried.items()
     }
     fixed = calibrate(graph, batches, {path: slots for path, slots in candidates.items() if slots})
-    model = copy.deepcopy(graph.model)
+    model = copy_of(graph.model)
     frozen = {
         path: {**carried[path], **{slot: of[carried[path][slot]] for slot, of in slots.items()}}
         for path, slots in fixed.items()
@@ -360,7 +360,7 @@ class Observed:
         return self._seen[layout][path, slot].fit(number_format)
 
     def _watched(self, layout: _Layout) -> dict[tuple[str, str], _Stream]:
-        model = copy.deepcopy(self._graph.model)
+        model = copy_of(self._graph.model)
         slots = {path: dict.fromkeys(slots, ()) for path, slots in self._slots.items()}
         layers = _layers(model, slots, self._graph.places)
         streams = {(p, s): _Stream(layout, f"{p}.{s}") for p, slots in self._slots.items() for s in slots}

@@ -1,6 +1,5 @@
 """Prune: weights that become zero and stay so, and inputs that become zero at run time."""
 
-import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ from torch import nn
 
 from paretobit.errors import BadInput, under
 from paretobit.graph import Example, ModelGraph
+from paretobit.graph.copies import copy_of
 from paretobit.nn.masks import masks_in, set_mask, zeros_in
 from paretobit.passes.registry import PASSES
 from paretobit.passes.taking import takes
@@ -37,7 +37,7 @@ def prune(
         BadInput: Nothing matches, or what is asked for cannot be.
     """
     chosen = Chosen({})
-    model = copy.deepcopy(graph.model)
+    model = copy_of(graph.model)
     inputs: dict[str, InputPruning] = {}
     if settings.weight is not None:
         with under("weight"):

@@ -42,13 +42,10 @@ class Choice:
             chosen = {n.owner for key in self.layers for n in _named("layers", graph, self.by, key)}
             found = [node for node in graph.layers if node.owner in chosen]
         found = [node for node in found if node.owner not in skipped]
-        for node in found:
-            if not prunable(graph.module(node)):
-                kind = graph.original_type(node)
-                raise BadInput(f"layer '{node.name}' is a {kind}, which cannot be pruned", key="layers")
         if not found:
             raise BadInput("no layer of the model is left to prune", key="layers")
-        return tuple(found)
+        with located(key="layers"):
+            return only_prunable(graph, found, self.by)
 
 
 def _named(key: str, graph: ModelGraph, by: By, name: str) -> tuple[Node, ...]:
@@ -59,6 +56,30 @@ def _named(key: str, graph: ModelGraph, by: By, name: str) -> tuple[Node, ...]:
 def prunable(module: nn.Module) -> bool:
     """Whether a layer has a matrix or kernel whose weights can go: linear, convolution, transposed ones."""
     return dot_terms(module) is not None and "weight" in module._parameters
+
+
+def why_not_prunable(module: nn.Module) -> str | None:
+    """Why a layer cannot be pruned; None where it can."""
+    if prunable(module):
+        return None
+    made = dot_terms(module) is not None
+    return "its weight is computed from other parameters" if made else f"a {class_name(module)} cannot be pruned"
+
+
+def only_prunable(graph: ModelGraph, nodes: Sequence[Node], by: By) -> tuple[Node, ...]:
+    """Those of the layers that can be pruned, at least one; of layers that are named, all.
+
+    Raises:
+        BadInput: A named layer cannot be pruned, or none can.
+    """
+    kept = tuple(node for node in nodes if prunable(graph.module(node)))
+    refused = [node for node in nodes if node not in kept]
+    if refused and (by == "name" or not kept):
+        name, kind = refused[0].name, graph.original_type(refused[0])
+        made = dot_terms(graph.module(refused[0])) is not None
+        reason = f": {why_not_prunable(graph.module(refused[0]))}" if made else ""
+        raise BadInput(f"layer '{name}' is a {kind}, which cannot be pruned{reason}")
+    return kept
 
 
 def output_axis(module: nn.Module) -> int:
@@ -83,7 +104,7 @@ def untouched(graph: ModelGraph, paths: Set[str]) -> dict[str, str]:
         if all(id(p) in masked for p in large):
             reasons[node.name] = "its weight is that of a pruned layer"
         else:
-            reasons[node.name] = "not chosen" if prunable(module) else f"a {class_name(module)} cannot be pruned"
+            reasons[node.name] = why_not_prunable(module) or "not chosen"
     for use in parameter_uses(graph):
         if use.layer is None and use.slot == "weight" and use.node and id(use.parameter) not in masked:
             reasons[use.node.name] = f"'{use.path}' belongs to no layer: a function reads it"

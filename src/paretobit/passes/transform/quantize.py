@@ -1,6 +1,5 @@
 """Quantise layers and functions: choose them by type, name or pattern, and set a format in each slot."""
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
@@ -10,6 +9,7 @@ from pydantic import BaseModel
 from paretobit.errors import BadInput, under
 from paretobit.formats import Format
 from paretobit.graph import ModelGraph, Node
+from paretobit.graph.copies import copy_of
 from paretobit.graph.operations import row_of
 from paretobit.passes.layers.assignment import apply_assignment
 from paretobit.passes.layers.choice import FIRST, LAST, LayerChoice
@@ -29,8 +29,8 @@ class QuantizeSettings:
     Attributes:
         by: How the keys of `entries` choose layers.
         entries: Key to entry, in the reports' words: `{"linear": {"name": "integer", "data_in_width": 8}}`.
-        default: Entry for every layer that can be quantised and that no key chooses; functions are
-            chosen by a key only.
+        default: Entry for every layer that can be quantised and that no key chooses; of functions for
+            those that read a parameter of the model as a layer does, others are chosen by a key only.
         skip: Names, paths or patterns of layers that stay float whatever else is said; the path of
             a module means all within it.
         first: Entry for the first layer with weights that are multiplied or looked up, in place of
@@ -72,7 +72,7 @@ def quantize(graph: ModelGraph, settings: QuantizeSettings) -> tuple[ModelGraph,
     """
     choice = _choice(graph, settings)
     assignment = _resolve(graph, settings, choice)
-    model = copy.deepcopy(graph.model)
+    model = copy_of(graph.model)
     apply_assignment(model, assignment, graph.places)
     text = {path: {slot: str(f) for slot, f in slots.items()} for path, slots in assignment.items()}
     return graph.with_model(model), {"assignment": text, "unsupported": unsupported(graph) | choice.left}

@@ -1,6 +1,5 @@
 """Which layer is fragile: each layer quantised alone, and what that does to its output and the model's."""
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 from paretobit.errors import BadInput, first_line
 from paretobit.formats import MXFP4, Format, ScaledInteger, make
 from paretobit.graph import Example, ModelGraph, at_rest
+from paretobit.graph.copies import copy_of
 from paretobit.passes.analysis import coverage, reachable
 from paretobit.passes.layers.selection import By
 from paretobit.passes.streaming import Decibels, call, first_tensor, rows_of
@@ -119,7 +119,7 @@ def sensitivity(
     given = [None] * len(inputs) if targets is None else list(targets)
     if len(given) != len(inputs):
         raise BadInput("batches and targets differ in number", key="targets", found=[len(inputs), len(given)])
-    model = copy.deepcopy(graph.model)
+    model = copy_of(graph.model)
     with at_rest(model), torch.no_grad():
         trials, skipped = make_trials(graph, model, formats, slots, by, keys)
         run, base, samples = Runs(graph, model), 0.0, 0

@@ -1,6 +1,5 @@
 """From a configuration to a trained model: the steps of a trial, one after the other."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,6 +10,7 @@ from torch import nn
 from paretobit.errors import BadInput
 from paretobit.formats import ScaledInteger
 from paretobit.graph import ModelGraph
+from paretobit.graph.copies import copy_of
 from paretobit.graph.restore import undone
 from paretobit.nn.quantized import formats_of
 from paretobit.passes.layers.assignment import Assignment
@@ -110,7 +110,7 @@ class _Making:
     def __post_init__(self) -> None:
         evidence, bound = self.pipeline.evidence, self.pipeline.bound
         self.graph = evidence.graph if self.config is None else bound.graph(self.config)
-        self.model = copy.deepcopy(self.graph.model).eval()
+        self.model = copy_of(self.graph.model).eval()
         self.trained = self.pipeline.settings.weights != "scratch"
         if not self.trained:
             draw_anew(self.model, derive_seed(self.seed, "weights"))
@@ -140,7 +140,7 @@ class _Making:
         settings = self.pipeline.training_settings(step, self.config)
         teacher = self._teacher(settings)
         if step == "finetune" and self.pipeline.settings.control and self.uncompressed is not None:
-            control = copy.deepcopy(self.uncompressed)
+            control = copy_of(self.uncompressed)
             self._fit(control, settings, step, teacher, lambda _: None)
             self._note(CONTROL, control)
         self._fit(self.model, settings, step, teacher, self._after_epoch)
@@ -196,7 +196,7 @@ class _Making:
         spaces = [space for space in self.pipeline.spaces if space.acts_at().stage == "compress"]
         for space in (space for space in spaces if space.acts_at().word == step):
             if self.uncompressed is None:
-                self.uncompressed = copy.deepcopy(self.model)
+                self.uncompressed = copy_of(self.model)
             if self.config is None or (part := self._bound_now(space, self.config)) is None:
                 continue
             part.instrument(self.model)
@@ -237,7 +237,7 @@ class _Making:
 
     def _as_float(self) -> nn.Module:
         """The model without formats and masks, with the weights that it has now."""
-        plain = copy.deepcopy(self.graph.model)
+        plain = copy_of(self.graph.model)
         now = {**dict(self.model.named_buffers()), **self.model.state_dict()}  # masks settle what is taken
         with torch.no_grad():
             for name, tensor in (*plain.named_parameters(), *plain.named_buffers()):
@@ -249,7 +249,7 @@ class _Making:
         if settings.teacher is False:
             return None
         known = self.pipeline.evidence.graph.model if self.uncompressed is None else self.uncompressed
-        return copy.deepcopy(known).eval()
+        return copy_of(known).eval()
 
     # Figures
 

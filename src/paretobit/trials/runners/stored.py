@@ -39,7 +39,7 @@ class StoredBytes(Runner):
     def __init__(self, evidence: Evidence, settings: Any) -> None:
         super().__init__(evidence, settings)
         self._owners = owners(evidence.graph)
-        reads = [[stored.parameter for stored in owner.stored] for owner in self._owners]
+        reads = [[p for stored in owner.stored for p in stored.parameters] for owner in self._owners]
         self._sum = LayerSum([owner.path for owner in self._owners], self._bytes, reads, evidence.graph.model)
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
@@ -55,7 +55,7 @@ class StoredBytes(Runner):
             parts = stored.parts(slots)
             zeros = [0] * len(parts)
             if self.settings.skip_zeros and any(use.slot == "weight" and len(use.shape) > 1 for use in stored.uses):
-                zeros = stored.zeros(slots, values.get(id(stored.parameter)))
+                zeros = stored.zeros(slots, values.get(id(stored.parameters[0])))
             total += sum(packed_bytes(f, shape, z) for (f, shape), z in zip(parts, zeros, strict=False))
         return (total,)
 

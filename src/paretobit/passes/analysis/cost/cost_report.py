@@ -192,6 +192,8 @@ def zero_fraction(uses: Iterable[ParameterUse], slots: Slots, values: Mapping[in
     with torch.no_grad():
         for use in weights:
             read = use.quantised(slots, values.get(id(use.parameter)))
+            if read is None:
+                return None
             total, zeros = total + read.numel(), zeros + int((read == 0).sum())
     return zeros / total if total else None
 
@@ -212,7 +214,7 @@ class _Tally:
         self.uses = parameter_uses(graph)
         self.counted: set[int] = set()
         self._formats = formats
-        self._stored = {id(one.parameter): one for one in self.uses.stored}
+        self._stored = {id(p): one for one in self.uses.stored for p in one.parameters}
         self._attributes = dict(graph.model.named_parameters(remove_duplicate=False))
 
     def at(self, node: Node, module: nn.Module | None) -> LayerBits:
@@ -220,9 +222,9 @@ class _Tally:
         own = list(module.parameters()) if module is not None else []
         if node.kind == "get_attr" and node.owner in self._attributes:
             own = [self._attributes[node.owner]]
-        new = [self._stored[id(p)] for p in own if id(p) not in self.counted]
-        self.counted.update(id(one.parameter) for one in new)
-        elements = sum(one.parameter.numel() for one in new)
+        new = list({id(self._stored[id(p)]): self._stored[id(p)] for p in own if id(p) not in self.counted}.values())
+        self.counted.update(id(p) for one in new for p in one.parameters)
+        elements = sum(one.elements for one in new)
         bits = sum(one.bits(one.agreed(self._formats)) for one in new)
         parts = module.modules() if module is not None else ()
         return LayerBits(elements, bits, sum(statistics_bits(part) for part in parts))

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from paretobit.graph import Node, Ref, Shape
+from paretobit.graph import ModelGraph, Node, Ref, Shape
 from paretobit.graph.model_graph import filled
-from paretobit.graph.operations import OPERATIONS
+from paretobit.graph.readings import operands_at
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,12 @@ class Operands:
         return tuple(_leaves(self.args[index:]))
 
 
-def reads(node: Node) -> tuple[tuple[Operand, str | None], ...]:
+def reads(graph: ModelGraph, node: Node) -> tuple[tuple[Operand, str | None], ...]:
     """The tensor arguments of a node, each with the slot it goes through; None where it has none."""
     operands = Operands(node)
     if node.kind == "call_module":
         return tuple((operand, "data_in") for operand in operands.all())
-    places = OPERATIONS.operands(node.op)
-    slots = {id(place.find(operands.args, operands.kwargs)): place.slot for place in places}
+    slots = {id(o.find(operands.args, operands.kwargs)): o.slot for o in operands_at(graph, node)}
     return tuple((operand, slots.get(id(operand))) for operand in operands.all())
 
 
