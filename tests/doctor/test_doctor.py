@@ -499,10 +499,10 @@ def test_what_no_format_reaches_and_nobody_counts_is_a_warning(patient_of):
     class Odd(nn.Module):
         def __init__(self):
             super().__init__()
-            self.linear, self.rnn = nn.Linear(6, 3), nn.LSTM(3, 3, batch_first=True)
+            self.linear, self.rates = nn.Linear(6, 3), nn.Parameter(torch.ones(3))
 
         def forward(self, x):
-            y = self.rnn(self.linear(x).unsqueeze(1))[0].squeeze(1)
+            y = self.linear(x) + self.rates[x.argmax(1) % 3].unsqueeze(1)
             return y + torch.cdist(y.unsqueeze(1), y.unsqueeze(1)).flatten(1)
 
     patient = patient_of(model=Odd().eval())
@@ -511,7 +511,7 @@ def test_what_no_format_reaches_and_nobody_counts_is_a_warning(patient_of):
         for check in ("formats reach the model", "costs hold all operations", "the number of rows changes nothing")
     )
     assert (reached.state, counted.state, rows.state) == ("warn", "warn", "ok")
-    assert "rnn (LSTM" in reached.said
+    assert "rates (the function getitem" in reached.said
     assert (counted.said, counted.evidence) == ("not counted in the costs: cdist (1)", {"uncounted": {"cdist": 1}})
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from paretobit.graph import places_called, trace, with_conditional
+from paretobit.graph.trace import trace_once
 
 X = torch.randn(2, 4)
 
@@ -117,9 +118,12 @@ def test_what_two_runs_call_differently_is_told():
 def test_functions_that_not_every_run_calls_are_known_with_the_run(first):
     example = {"x": X, "attention_mask": first}
     runs = {"the first call": example, "a later call": example, "a call without padding": {"x": X}}
-    graph = with_conditional(trace(Masked(), example), runs)
+    graph = with_conditional(trace_once(Masked(), example), runs)
     always = [node.place for node in graph if node.place and node.site not in graph.conditional]
     assert [place.split()[1] for place in always] == ["3:12-3:25", "6:15-6:20"]
     said = set(graph.conditional.values())
     assert "it is called only in some runs, not in a later call" in said
     assert ("it is called only in some runs, not in a call without padding" in said) == (first is PADDED)
+    later = trace(Masked(), example)
+    assert "relu" not in {node.op for node in later}
+    assert later.notices[0].startswith("only its first call calls relu")

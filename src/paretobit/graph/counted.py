@@ -15,7 +15,7 @@ T = TypeVar("T")
 def needs_counter(op: str) -> bool:
     """Whether torch's counter is asked: the operation is not known, or its rule may give no count."""
     row = row_of(op)
-    return row.cost == "unknown" or (row.is_product and not row.operands)
+    return row.cost in ("unknown", "einsum") or (row.is_product and not row.operands)
 
 
 def counted(run: Callable[[], T]) -> tuple[T, int | None]:

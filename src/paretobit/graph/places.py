@@ -33,6 +33,7 @@ _TORCH = os.path.dirname(torch.__file__) + os.sep
 _LAYERS = os.path.join(_TORCH, "nn", "modules") + os.sep
 _CALL_OF_A_MODULE = _LAYERS + "module.py"
 _TRACER = os.path.join(_TORCH, "fx", "_symbolic_trace.py")
+_HERE = os.path.dirname(__file__) + os.sep
 _STANDARD = sysconfig.get_path("stdlib") + os.sep
 _COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>")  # frames of their own before Python 3.12
 
@@ -65,7 +66,7 @@ def _role(file: str, name: str) -> int:
     packages = "site-packages" in file or "dist-packages" in file
     if file.startswith(_TORCH):
         return _KEPT if file.startswith(_LAYERS) and file != _CALL_OF_A_MODULE else _LEFT_OUT
-    if name == "__torch_function__" or (file.startswith(_STANDARD) and not packages):
+    if file.startswith(_HERE) or name == "__torch_function__" or (file.startswith(_STANDARD) and not packages):
         return _LEFT_OUT
     return _INLINE if name in _COMPREHENSIONS else _KEPT
 

@@ -149,10 +149,14 @@ class Restorer:
 
 
 @contextmanager
-def undone(model: nn.Module) -> Iterator[None]:
-    """What a run leaves in the model is undone after the block."""
-    with Restorer(model).kept():
-        yield
+def undone(model: nn.Module) -> Iterator[list[bool]]:
+    """What a run leaves in the model is undone after the block; whether it left anything is then in the list."""
+    restorer, left = Restorer(model), list[bool]()
+    restorer.see()
+    try:
+        yield left
+    finally:
+        left.append(restorer.restore())
 
 
 class _Remembered:

@@ -59,20 +59,16 @@ def beside_one_row(graph: ModelGraph, example: Any, run: Run) -> ModelGraph:
     one, said = tried([0]), list[str]()
     if isinstance(one, str):
         said.append(f"the model does not run on one row: {one}")
-    elif not _alike(graph, one):
-        again = tried(range(rows))
-        if isinstance(again, ModelGraph) and _alike(again, one):  # the first call differs, whatever the rows
-            first = f"only its first call calls {_named(_besides(graph, again))}: the graph is that of later ones"
-            return beside_one_row(replace(again, notices=(*graph.notices, first)), example, run)
+    elif not alike(graph, one):
         same = tried([0] * rows)  # other rows may call other operations
-        said += _difference(graph, one, rows) if isinstance(same, str) or not _alike(same, one) else []
+        said += _difference(graph, one, rows) if isinstance(same, str) or not alike(same, one) else []
     elif _proportional(graph, one):
         return _with_rows(graph, map(_of_one, graph, one), ())
     many = tried([*range(rows)] * 2)
     if isinstance(many, str):
         return _with_rows(graph, _by_flow(graph, rows), said)
     if isinstance(one, ModelGraph):
-        if _alike(graph, one):
+        if alike(graph, one):
             return _with_rows(graph, map(_of_one, graph, one), _uneven(graph, many))
         if _besides(many, graph) and not _besides(graph, many) and not _besides(one, graph):
             anew = f"every row calls {_named(_besides(graph, one))} anew: the graph is that of one row"
@@ -81,9 +77,15 @@ def beside_one_row(graph: ModelGraph, example: Any, run: Run) -> ModelGraph:
     return _with_rows(graph, _from_two(graph, many, rows), said)
 
 
+def of_later_calls(first: ModelGraph, later: ModelGraph) -> ModelGraph:
+    """The graph of later calls, with a notice of what only the first one does."""
+    only = f"only its first call calls {_named(_besides(first, later))}: the graph is that of later ones"
+    return replace(later, notices=(*later.notices, only))
+
+
 def _from_two(graph: ModelGraph, many: ModelGraph, rows: int) -> Iterator[Node]:
     """Nodes with their shapes for one row as a run of twice the rows lets infer."""
-    if not _alike(graph, many):
+    if not alike(graph, many):
         return _by_flow(graph, rows)
     return (_inferred(node, other, rows) for node, other in zip(graph, many, strict=True))
 
@@ -107,7 +109,7 @@ def _picked(arguments: Any, rows: int, places: Sequence[int]) -> Any:
     return tree_map(pick, arguments)
 
 
-def _alike(left: ModelGraph, right: ModelGraph) -> bool:
+def alike(left: ModelGraph, right: ModelGraph) -> bool:
     """Whether two runs call the same."""
     ours, theirs = ([(n.kind, n.op, n.owner, len(n.output_shapes)) for n in graph] for graph in (left, right))
     return ours == theirs
@@ -144,7 +146,7 @@ def depending(graph: ModelGraph) -> set[str]:
 
 def _uneven(graph: ModelGraph, many: ModelGraph) -> list[str]:
     """A notice where costs are neither proportional to the number of rows nor independent of it."""
-    if not _alike(graph, many):
+    if not alike(graph, many):
         return _difference(many, graph, graph.batch)
     uneven = [
         node for node, other in zip(graph, many, strict=True)
@@ -201,7 +203,7 @@ def _axes(node: Node) -> list[int]:
 
 def _rounded(graph: ModelGraph, many: ModelGraph) -> list[str]:
     """A notice where the data decides how many rows an operation takes, so that one row takes a part of one."""
-    if not _alike(graph, many):
+    if not alike(graph, many):
         return []
     broken = [
         node for node, other in zip(graph, many, strict=True)

@@ -25,7 +25,7 @@ from paretobit.graph.places import Call, place_of
 from paretobit.graph.proxies import TensorProxy
 from paretobit.graph.record import record
 from paretobit.graph.restore import undone
-from paretobit.graph.rows import beside_one_row
+from paretobit.graph.rows import alike, beside_one_row, of_later_calls
 
 Example = Tensor | Sequence[Any] | Mapping[str, Any]
 Shapes = dict[str, tuple[Shape, ...]]
@@ -48,11 +48,30 @@ def trace(model: nn.Module, example: Example | None = None) -> ModelGraph:
     >>> [(node.name, node.op, node.output_shape) for node in graph.layers]
     [('0', 'linear', (1, 2)), ('1', 'relu', (1, 2))]
     """
-    return beside_one_row(trace_once(model, example), example, lambda rows: trace_once(model, rows))
+    graph, leaves_something = _traced(model, example)
+    if leaves_something and example is not None:
+        later = _later_call(model, example, example)
+        if not alike(graph, later):
+            again = of_later_calls(graph, later)
+            return beside_one_row(again, example, lambda rows: _later_call(model, example, rows))
+    return beside_one_row(graph, example, lambda rows: trace_once(model, rows))
+
+
+def _later_call(model: nn.Module, first: Example, example: Example) -> ModelGraph:
+    """The graph of a call that comes after another one."""
+    args, kwargs = _arguments(first)
+    with at_rest(model), _without_sites(model), torch.no_grad():
+        model(*args, **kwargs)
+        return trace_once(model, example)
 
 
 def trace_once(model: nn.Module, example: Example | None = None) -> ModelGraph:
-    """The graph of a model as `trace` gives it, not compared with that of one row."""
+    """The graph of a model as `trace` gives it: of its first call, and not compared with that of one row."""
+    return _traced(model, example)[0]
+
+
+def _traced(model: nn.Module, example: Example | None) -> tuple[ModelGraph, bool]:
+    """The graph, and whether the run left something in the model, where it was put back."""
     exported = "ExportedProgram." in model.eval.__qualname__
     if exported or isinstance(model, torch.jit.ScriptModule):
         what = "a scripted or exported program has no layers to change: give the module that it was made of"
@@ -60,20 +79,21 @@ def trace_once(model: nn.Module, example: Example | None = None) -> ModelGraph:
     if any(is_lazy(parameter) for parameter in model.parameters()):
         raise BadInput("the model has lazy parameters without shapes: run it on its data once")
     if _is_one_layer(model) and isinstance(example, Tensor | None):
-        return _of_one_layer(model, example)
+        return _of_one_layer(model, example), False
     with at_rest(model), _without_sites(model):
         try:
-            with undone(model):
+            with undone(model) as left:
                 if "forward" in vars(model):
                     raise NotFaithful("it traces the forward of a class, which this model has replaced")
                 traced = _Tracer(_fixed_arguments(model, example)).trace(model)
                 shapes, macs = _shapes(model, traced, example)
         except Exception as error:  # whatever a model's forward raises on proxies
             reason = f"torch.fx cannot trace it: {type(error).__name__}: {_first_line(error)}"
-            with undone(model):
-                return _on_example(model, example, reason)
+            with undone(model) as left:
+                graph = _on_example(model, example, reason)
+            return graph, any(left)
     graph = _from_fx(model, traced, shapes, macs, _batch(example))
-    return graph if example is None else replace(graph, example=_arguments(example))
+    return graph if example is None else replace(graph, example=_arguments(example)), any(left)
 
 
 def _is_one_layer(model: nn.Module) -> bool:
