@@ -511,7 +511,7 @@ def test_what_no_format_reaches_and_nobody_counts_is_a_warning(patient_of):
         for check in ("formats reach the model", "costs hold all operations", "the number of rows changes nothing")
     )
     assert (reached.state, counted.state, rows.state) == ("warn", "warn", "ok")
-    assert "rates (the function getitem" in reached.said
+    assert "getitem (the function getitem" in reached.said
     assert (counted.said, counted.evidence) == ("not counted in the costs: cdist (1)", {"uncounted": {"cdist": 1}})
 
 
