@@ -70,6 +70,7 @@ FUNCTIONS = {
     "addmm": (lambda x, w: torch.addmm(w[0], x[:, 1], w), (8, 4), (X,)),
     "baddbmm": (lambda x, y, w: torch.baddbmm(w, x, y), (2, 3, 5), (X, Y)),
     "einsum": (lambda x, y, w: torch.einsum("bij, bjk -> bik", x, y) * w, (5,), (X, Y)),
+    "einsum that adds nothing up": (lambda x, w: torch.einsum("bij,kl->bijkl", x, w), (4, 2), (X,)),
     "einsum with weights": (lambda x, w: torch.einsum("...j,jk->...k", x, w), (8, 4), (X,)),
     "tensordot": (lambda x, w: torch.tensordot(x, w, dims=2), (3, 8, 6), (X,)),
     "attention": (lambda x, w: F.scaled_dot_product_attention(x, x[:, :2], w), (2, 2, 4), (X,)),

@@ -18,12 +18,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import paretobit as pb
 from paretobit.graph import ModelGraph, width_groups, with_conditional
-from paretobit.nn import parameter_uses
-from paretobit.passes.analysis import cost
+from paretobit.nn import formats_of, parameter_uses
+from paretobit.passes.analysis import cost, coverage
+from paretobit.passes.analysis.coverage import reached_by
 from paretobit.passes.layers.quantizable import slots_at
 from paretobit.passes.transform import QuantizeSettings, quantize, resize
 
-_UNSAID = "no reason"
+_FULL_BITS = 32
 EIGHT = {"name": "scaled_integer", "width": 8}
 
 
@@ -81,7 +82,13 @@ def _costs(architecture: Architecture, figures: dict[str, Any]) -> str:
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten._grouped_mm: _grouped})
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
-    with counter, sdpa_kernel(SDPBackend.MATH), torch.enable_grad():  # the counter follows modules by their gradients
+    plain = torch.backends.mkldnn.flags(enabled=False)  # its recurrent layers are not counted, and modules without gradients
+    with (
+        plain,
+        counter,
+        sdpa_kernel(SDPBackend.MATH),
+        torch.enable_grad(),
+    ):
         model(**architecture.draw(1))
     torch.backends.mha.set_fastpath_enabled(fast)
     report = cost(pb.trace(architecture.build(), architecture.draw(2)))
@@ -131,29 +138,18 @@ def _eight_bits(architecture: Architecture, figures: dict[str, Any]) -> str:
     graph = _graph(architecture)
     changed, _ = quantize(graph, QuantizeSettings(by="type", entries=_everywhere(graph)))
     changed.model(**architecture.draw(2))
-    formats = dict(pb_formats(changed.model).items())
+    formats = formats_of(changed.model, every_path=True)
     stored = parameter_uses(changed).stored
-    total = sum(one.elements for one in stored)
-    reasons: dict[str, int] = {}
+    left = 0
     for one in stored:
-        slots = one.agreed(formats)
-        left = sum(math.prod(shape) for f, shape in one.parts(slots) if f.element_bits == 32)
-        if left:
-            reason = one.why_float_in(slots) or _UNSAID
-            reasons[reason] = reasons.get(reason, 0) + left
-    share = sum(reasons.values()) / total
-    figures |= {"float share": round(share, 4), "float": reasons}
-    if not share:
-        return "ok"
-    most = max(reasons, key=lambda reason: reasons[reason])
-    return f"{'wrong' if _UNSAID in reasons else 'said'}: {share:.1%} float: {most}"
-
-
-def pb_formats(model: nn.Module) -> Any:
-    """The formats that a model carries."""
-    from paretobit.nn import formats_of
-
-    return formats_of(model, every_path=True)
+        parts = one.parts(one.agreed(formats))
+        left += sum(math.prod(shape) for number_format, shape in parts if number_format.element_bits == _FULL_BITS)
+    share = left / sum(one.elements for one in stored)
+    said = coverage(changed, reached_by(formats)).left
+    figures |= {"float share": round(share, 4), "float": {one.why: round(one.parameters, 4) for one in said}}
+    if abs(share - sum(one.parameters for one in said)) > 1e-6:
+        return f"wrong: {share:.1%} float, {sum(one.parameters for one in said):.1%} said"
+    return f"said: {share:.1%} float: {said[0].why}" if share else "ok"
 
 
 def _saved(architecture: Architecture, figures: dict[str, Any]) -> str:

@@ -180,8 +180,13 @@ class Stored:
         number_format = self.format(slots)
         if number_format is FULL:
             return [(FULL, self.shape)]
-        unread = self._pieces.unread
-        return [(number_format, shape) for shape in self._pieces.shapes] + ([(FULL, (unread,))] if unread else [])
+        rest = [(FULL, (self.unread,))] if self.unread else []
+        return [*((number_format, shape) for shape in self._pieces.shapes), *rest]
+
+    @property
+    def unread(self) -> int:
+        """Elements that nobody reads: they are stored in float where a format decides for the others."""
+        return self._pieces.unread if self.uses else 0
 
     def zeros(self, slots: Mapping[str, Format], value: Tensor | None = None) -> list[int]:
         """Of each of `parts`, how many elements are exactly zero once stored; of this value of the parameter.

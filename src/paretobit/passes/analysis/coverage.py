@@ -121,7 +121,10 @@ def _left(graph: ModelGraph, reached: Reached, skipped: Collection[str]) -> dict
     elements = max(1, sum(one.elements for one in stored))
     for one in stored:
         name = one.home if one.home and one.home not in reached else one.path
-        add(_why_stored(graph, one, calls, reached, skipped), name, one.elements / elements)
+        why = _why_stored(graph, one, calls, reached, skipped)
+        add(why, name, one.elements / elements)
+        if why is None and one.unread:
+            add(("no run reads this part", False), one.path, one.unread / elements)
     if graph.batch is not None:
         macs = [(node, sum(p.macs for p in _products(graph, node))) for node in graph if node.is_call]
         total = max(1, sum(count for _, count in macs))

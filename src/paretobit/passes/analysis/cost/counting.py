@@ -140,7 +140,8 @@ def _einsum(node: Node, module: nn.Module | None, operands: Operands) -> Product
     for indices, tensor in zip(letters, tensors, strict=True):
         _take_sizes(sizes, indices, tensor.shape or ())
     total, result = math.prod(sizes.values()), math.prod(node.output_shape or ())
-    return _one(node, total // max(1, result))
+    terms = total // max(1, result)
+    return _one(node, terms) if terms > 1 else ()  # an outer product adds nothing up
 
 
 def _take_sizes(sizes: dict[str, int], indices: str, shape: Shape) -> None:
