@@ -42,7 +42,7 @@ $(LOWEST)/.installed: pyproject.toml .ci/lowest.py src/paretobit/_version.py
 
 # Every architecture of tests/zoo, before and now; the tests take a sample of them.
 zoo: setup
-	$(BIN)/python tests/zoo/table.py --before tests/zoo/before.json
+	$(BIN)/python tests/zoo/table.py --before tests/zoo/before.json --page docs/zoo.md
 
 lint: setup
 	$(BIN)/ruff check .
