@@ -48,7 +48,7 @@ class Forked:
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
-    def wait(self, timeout: float) -> int:
+    def wait(self, timeout: float | None = None) -> int:
         """Its exit code, once it has ended.
 
         Raises:
@@ -56,7 +56,7 @@ class Forked:
         """
         self._process.join(timeout)
         if self._process.exitcode is None:
-            raise subprocess.TimeoutExpired("paretobit", timeout)
+            raise subprocess.TimeoutExpired("paretobit", timeout or 0.0)
         return self._process.exitcode
 
     def communicate(self, timeout: float = 120.0) -> tuple[str, str]:
