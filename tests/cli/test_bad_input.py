@@ -627,7 +627,7 @@ def layers(by: str, seed: str) -> tuple[str, ...]:
         ),
         pytest.param(("test", "trained", "--split", "tset"), ("(split)", "did you mean 'test'"), id="split"),
         pytest.param(
-            ("test", "trained", "npz:good.npz"), ("does not run on this data", "(1, 16)"), id="test on other data"
+            ("test", "trained", "npz:good.npz"), ("does not run on this data", "(2, 16)"), id="test on other data"
         ),
         pytest.param(
             ("test", "trained", "--load", "tiny.safetensors"), ("(--load)", "weights of its own"), id="weights twice"
@@ -717,7 +717,7 @@ def test_bad_data_is_refused_before_training(here: Path, name: str, words: tuple
         ("models.py:nonsense", ("models.py:nonsense", "found 'int'", "nn.Module")),
         ("models.py:needs", ("models.py:needs", "['depth']", "input_shape, in_features, num_classes")),
         ("models.py:raise", ("models.py", "no such name", "did you mean 'raises'")),
-        ("models.py:narrow", ("the model does not run on", "shapes cannot be multiplied", "(1, 1, 8, 8)")),
+        ("models.py:narrow", ("the model does not run on", "shapes cannot be multiplied", "(2, 1, 8, 8)")),
         ("models.py:few_classes", ("labels outside the model's classes", "0 to 9", "0 to 2")),
         ("models.py:Pair", ("needs a classifier", "found 'tuple'", "logits of shape (rows, classes)")),
         ("gone.py:make", ("no such file", "'gone.py'")),
@@ -818,7 +818,7 @@ def measuring(result: Any) -> dict[str, Any]:
         pytest.param({"val": X}, ("val", "not a pair", "'Tensor'"), id="no labels"),
         pytest.param({"val": (X, ["a"] * 30)}, ("val", "not numbers"), id="labels of text"),
         pytest.param({"val": (1, 2)}, ("val", "no rows"), id="no rows"),
-        pytest.param({"val": (torch.rand(30, 7), Y)}, ("does not run", "(1, 7)"), id="shape"),
+        pytest.param({"val": (torch.rand(30, 7), Y)}, ("does not run", "(2, 7)"), id="shape"),
         pytest.param({"val": None}, ("nothing to measure with", "evaluate=function"), id="nothing to measure"),
         pytest.param({"model": 3}, ("model", "found 3", "nn.Module"), id="no model"),
         pytest.param({"maximize": ()}, ("no objective",), id="no objective"),

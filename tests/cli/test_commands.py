@@ -207,7 +207,8 @@ def test_what_the_strategy_noted_is_shown(here: Path) -> None:
     assert note in " ".join(ok("search", "-c", "search.toml", "-o", "run", *more).split())
     assert note in " ".join(ok("show", "run").split())
     again = ("search", "-c", "search.toml", "-o", "run", *more, "--resume", "--json")
-    assert json.loads(ok(*again))["notes"] == [note]
+    left = "left in float as asked: 16% of the parameters (chosen by no key: seq_blocks.0)"
+    assert json.loads(ok(*again))["notes"] == [left, note]
     assert f"- {note}\n" in page(Runs([Run.open("run")]), [], {})
 
 
