@@ -1,6 +1,6 @@
 """The whole zoo, checked: `make zoo` prints one table, by family and check, and what stands behind it.
 
-python tests/zoo/table.py [NAME ...] [--json FILE] [--before FILE]
+python tests/zoo/table.py [NAME ...] [--json FILE] [--before FILE] [--page FILE]
 """
 
 from __future__ import annotations
