@@ -17,12 +17,12 @@ def run(name, *arguments):
 
 @pytest.mark.slow
 def test_a_study_is_small_and_opens_at_once():
-    done = run("study_size.py", "--trials", "3000")
+    done = run("study_size.py", "--trials", "1200")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["trials"] == 3000
+    assert found["trials"] == 1200
     assert int(found["configurations"]) > 10**25
-    assert found["study_mb"] < 3
+    assert found["study_mb"] < 1.5
 
 
 @pytest.mark.slow
