@@ -59,5 +59,5 @@ def test_by_name_it_is_refused_with_the_run_that_does_not_call_it():
 
 
 def test_by_name_what_only_the_first_call_calls_is_no_function_of_the_model():
-    with pytest.raises(BadInput, match="no layer of the model has this name .* found 'relu'"):
+    with pytest.raises(BadInput, match=r"no layer of the model has this name .* found 'relu'"):
         pb.search(Branching().eval(), **asked("name", {"relu": ENTRY}), strategy="brute_force")
