@@ -14,6 +14,8 @@ export PARETOBIT_TEST_DATA ?= $(abspath ../shared/data)
 endif
 # Parallelism is processes; threads within one only get in each other's way.
 export OMP_NUM_THREADS = 1
+# Tests start many processes: those that follow read the bytecode that the first one wrote.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: setup demo test test-lowest zoo lint bench bench-long docs clean
 
@@ -42,7 +44,7 @@ $(LOWEST)/.installed: pyproject.toml .ci/lowest.py src/paretobit/_version.py
 
 # Every architecture of tests/zoo, before and now; the tests take a sample of them.
 zoo: setup
-	$(BIN)/python tests/zoo/table.py --before tests/zoo/before.json
+	$(BIN)/python tests/zoo/table.py --before tests/zoo/before.json --page docs/zoo.md
 
 lint: setup
 	$(BIN)/ruff check .

@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ import numpy as np
 import torch
 from output import parser_of, show
 from sklearn.datasets import load_digits
-from timing import Ratio, in_units, per_call, ratio, seconds
+from timing import Ratio, calm, in_units, interruptions, per_call, ratio, seconds
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -48,6 +49,7 @@ CHOICES = [
     {"width": 6, "frac_width": 3},
 ]
 BLOCK = 64
+_DEEPEST = 5  # layers and slots that begin anew at once
 LIMITS: dict[str, tuple[str, float]] = {
     "nested_trials_per_float_evaluation": (">=", 2.0),
     "random_trials_per_float_evaluation": (">=", 1.2),
@@ -103,26 +105,64 @@ class Case:
                 on_trial=lambda progress: after(progress.done),
             )
 
-    def ratio(self, order: str, trials: int, block: int, repeats: int) -> tuple[Ratio, float, float]:
+    def ratio(self, order: str, trials: int, block: int) -> tuple[Ratio, float, float]:
         """Trials per float evaluation, ms of a trial, ms of an evaluation; timed in turns, block by block."""
 
         def plain() -> float:
-            return per_call(lambda: float_evaluation(self.model, self.x, self.y, self.rows), repeats)
+            once = partial(float_evaluation, self.model, self.x, self.y, self.rows)
+            return statistics.median(calm(lambda: per_call(once, 1)) for _ in range(5))
 
-        floats, searched = [plain()], list[float]()
-        start = 0.0
+        floats, searched, trial = [plain()], list[float](), Trials(self.choices)
 
         def after(done: int) -> None:
-            nonlocal start
-            if done % block == 1 or block == 1:
-                start = time.process_time()
+            trial.end(done)
             if done % block == 0:
-                searched.append((time.process_time() - start) / (block - 1))
+                searched.append(trial.mean())
                 floats.append(plain())
+            trial.begin()
 
         self.search(order, trials, after)
         ratios = ratio(1 / taken for taken in in_units(searched, floats))
         return ratios, 1e3 * statistics.median(searched), 1e3 * statistics.median(floats)
+
+
+class Trials:
+    """Seconds of trials one after the other, from those that nothing interrupted.
+
+    In nested order a trial takes the longer the earlier the first layer that changes; long ones are
+    interrupted more often. So the mean is taken over trials alike, each kind counted as often as it came.
+    """
+
+    def __init__(self, choices: int) -> None:
+        self._choices = choices
+        self._all: dict[int, list[float]] = {}
+        self._calm: dict[int, list[float]] = {}
+        self._start: tuple[float, int] | None = None
+
+    def begin(self) -> None:
+        """A trial begins."""
+        self._start = time.process_time(), interruptions()
+
+    def end(self, number: int) -> None:
+        """It ends; trials are counted from 1."""
+        if self._start is None:
+            return
+        taken, interrupted = time.process_time() - self._start[0], interruptions() - self._start[1]
+        kind = 0  # how many layers begin anew with it
+        while (number - 1) % self._choices ** (kind + 1) == 0 and number > 1 and kind < _DEEPEST:
+            kind += 1
+        self._all.setdefault(kind, []).append(taken)
+        if not interrupted:
+            self._calm.setdefault(kind, []).append(taken)
+
+    def mean(self) -> float:
+        """Of all since the last time."""
+        total, count = 0.0, 0
+        for kind, taken in self._all.items():
+            calm_ones = self._calm.get(kind) or taken
+            total, count = total + len(taken) * statistics.fmean(calm_ones), count + len(taken)
+        self._all, self._calm = {}, {}
+        return total / count
 
 
 def tagger(rows: int, choices: int = 4) -> Case:
@@ -241,14 +281,14 @@ def main() -> None:
     case.float_seconds(50)
     result: dict[str, Any] = {}
     for order, name in (("nested", "nested"), ("shuffled", "random")):
-        found, trial, plain = case.ratio(order, arguments.trials, 256, 40)
+        found, trial, plain = case.ratio(order, arguments.trials, 256)
         result[f"{name}_trials_per_float_evaluation"] = round(found.median, 3)
         result[f"{name}_spread"] = found.spread
         result[f"{name}_trial_ms"], result["float_evaluation_ms"] = round(trial, 4), round(plain, 4)
     result["ms_outside_sampler_and_model"] = round(outside(case, 1024), 4)
     result["time_at_trial_10000_over_100"] = round(slowing(tagger(1000, 5), 100, arguments.late), 3)
     for name, other, block in (("resnet20", resnet20(arguments.images), 6), ("digits_cnn", digits_cnn(), 25)):
-        found, trial, plain = other.ratio("shuffled", 6 * block, block, 3)
+        found, trial, plain = other.ratio("shuffled", 6 * block, block)
         result[f"{name}_trials_per_float_evaluation"] = round(found.median, 3)
         result[f"{name}_spread"] = found.spread
         result[f"{name}_trial_ms"], result[f"{name}_float_ms"] = round(trial, 2), round(plain, 2)

@@ -16,9 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
+import numpy as np
 from output import parser_of, show
+from sklearn.datasets import load_digits
 
 import paretobit as pb
 
@@ -42,7 +46,7 @@ def make(num_classes):
 """
 SEARCH = """
 model = "slow.py:make"
-data = "digits"
+data = "npz:digits.npz"
 [train]
 max_epochs = 1
 batch_size = 1024
@@ -56,7 +60,7 @@ workers = 2
 data_in_width = [3, 4, 6, 8]
 weight_width = [3, 4, 6, 8]
 """
-COMMAND = [sys.executable, "-c", "from paretobit.cli.main import main; main()", "search", "-q"]
+COMMAND = ["search", "-q"]
 LONGEST = 60.0  # seconds until a worker has noticed that its parent is gone, its start included
 
 
@@ -73,10 +77,39 @@ def main() -> None:
     raise SystemExit(1 if bad or found["trials"] != asked.trials else 0)
 
 
-def kill_again_and_again(here: Path, kills: int, trials: int, seed: int) -> dict[str, object]:
+class Process(Protocol):
+    """What is killed: `subprocess.Popen`, or what is used as such."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+
+    def wait(self) -> int: ...
+
+
+def start(here: Path, arguments: Sequence[str]) -> Process:
+    """A command line in the folder."""
+    code = "from paretobit.cli.main import main; main()"
+    return subprocess.Popen([sys.executable, "-c", code, *arguments], cwd=here)
+
+
+def kill_again_and_again(
+    here: Path, kills: int, trials: int, seed: int, start: Callable[[Path, Sequence[str]], Process] = start
+) -> dict[str, object]:
+    """Count what is lost, run again, left behind or different.
+
+    Args:
+        here: An empty folder.
+        kills: How many.
+        trials: Of the search.
+        seed: Of the moments.
+        start: Starts the search.
+    """
     (here / "slow.py").write_text(MODEL)
     (here / "search.toml").write_text(SEARCH.format(trials=trials))
-    subprocess.run([*COMMAND, "-c", "search.toml", "-o", "whole"], cwd=here, check=True)
+    digits = load_digits()  # once: scikit-learn takes a second of each start
+    np.savez(here / "digits.npz", X=digits.data.astype(np.float32) / 16, y=digits.target)
+    assert start(here, [*COMMAND, "-c", "search.toml", "-o", "whole"]).wait() == 0
     draw = random.Random(seed)
     part = trials * 0.95 / kills
     moments = [int(part * (kill + draw.random())) for kill in range(kills)]
@@ -85,11 +118,11 @@ def kill_again_and_again(here: Path, kills: int, trials: int, seed: int) -> dict
     lost = run_again = orphans = 0
     for kill, moment in enumerate(moments):
         resume = ["--resume"] if (here / "killed/config.toml").exists() else ["-c", "search.toml"]
-        process = subprocess.Popen([*COMMAND, "-o", "killed", *resume], cwd=here)
+        process = start(here, [*COMMAND, "-o", "killed", *resume])
         # a quarter of them while it starts or replays, or its workers start
-        late = time.monotonic() + (draw.uniform(0, 5) if kill % 4 == 3 else LONGEST)
+        late = time.monotonic() + (draw.uniform(0, 5) if kill % 4 == 2 else LONGEST)
         while count(here) < moment and process.poll() is None and time.monotonic() < late:
-            time.sleep(0.002)
+            time.sleep(0.01)
         time.sleep(draw.uniform(0, 0.03))
         workers = workers_of(process.pid)
         os.kill(process.pid, signal.SIGKILL)
@@ -101,7 +134,7 @@ def kill_again_and_again(here: Path, kills: int, trials: int, seed: int) -> dict
         run_again += sum(now.get(number, seconds) != seconds for number, seconds in seen.items())
         seen = now
     resume = ["--resume"] if (here / "killed/config.toml").exists() else ["-c", "search.toml"]
-    subprocess.run([*COMMAND, "-o", "killed", *resume], cwd=here, check=True)
+    assert start(here, [*COMMAND, "-o", "killed", *resume]).wait() == 0
     whole, killed = (plain(pb.Study.open(here / name)) for name in ("whole", "killed"))
     final = {t.number: t.seconds for t in pb.Study.open(here / "killed")}
     lost += len(seen.keys() - final.keys())
@@ -145,7 +178,7 @@ def left_of(workers: list[int]) -> list[int]:
     while left and time.monotonic() < late:
         states = {pid: state_of(pid) for pid in left}
         left = [pid for pid, state in states.items() if state and not state.startswith("Z")]
-        time.sleep(0.01)
+        time.sleep(0.05)
     return left
 
 

@@ -87,6 +87,16 @@ class Counts(Net):
         return super().forward(x)
 
 
+class CountsForItself(Net):
+    """Keeps a number under a private name."""
+
+    _calls = 0
+
+    def forward(self, x):
+        self._calls += 1
+        return super().forward(x) * self._calls
+
+
 class OfTheBatch(Net):
     """Rows are compared with each other."""
 
@@ -128,6 +138,7 @@ def test_nothing_is_found_in_a_sound_model(check):
         (model.weights_are_followed, Keeps, "failed", "first.weight"),
         (model.runs_leave_the_model_alone, Centres, "warn", "mean"),
         (model.runs_leave_the_model_alone, Counts, "warn", "seen"),
+        (model.runs_leave_the_model_alone, CountsForItself, "warn", "_calls"),
         (model.rows_stand_alone, OfTheBatch, "warn", "one row"),
         (model.rows_stand_alone, NeedsTwo, "warn", "one row"),
     ],

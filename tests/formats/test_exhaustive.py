@@ -235,7 +235,10 @@ def test_a_format_without_a_value_that_float32_holds_is_refused(family, args):
         family(*args)
 
 
-def test_codes_are_distinct_even_where_float64_holds_only_some():
-    codes = Log(12, 1100).codes()
+def test_codes_are_distinct_down_to_the_smallest_number_of_float64():
+    codes = Log(11, 1075).codes()
+    assert len(codes) == 2**11 - 1
     assert (codes.diff() > 0).all()
     assert codes[codes > 0][0] == 2.0**-1074
+    with pytest.raises(BadInput, match="whose values float64 holds"):
+        Log(11, 1076).codes()

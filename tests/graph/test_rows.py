@@ -264,3 +264,18 @@ def test_a_model_of_one_row_is_searched_on_one_and_that_is_said():
             example=torch.ones(1, 4), minimize=["e", "bitops"],
         )  # fmt: skip
     assert study.baseline["total_flops"] == 2 * 8
+
+
+def test_what_is_only_moved_otherwise_for_one_row_is_no_notice():
+    class Expands(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x):
+            table = torch.ones(1, 4) if x.shape[0] == 1 else torch.ones(1, 4).expand(x.shape[0], -1)
+            return self.linear(x) + table
+
+    graph = trace(Expands(), torch.randn(2, 4))
+    assert graph.notices == ()
+    assert cost(graph).total("macs") == 16

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from many_cases import each
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -70,7 +71,6 @@ FUNCTIONS = {
     "addmm": (lambda x, w: torch.addmm(w[0], x[:, 1], w), (8, 4), (X,)),
     "baddbmm": (lambda x, y, w: torch.baddbmm(w, x, y), (2, 3, 5), (X, Y)),
     "einsum": (lambda x, y, w: torch.einsum("bij, bjk -> bik", x, y) * w, (5,), (X, Y)),
-    "einsum that adds nothing up": (lambda x, w: torch.einsum("bij,kl->bijkl", x, w), (4, 2), (X,)),
     "einsum with weights": (lambda x, w: torch.einsum("...j,jk->...k", x, w), (8, 4), (X,)),
     "tensordot": (lambda x, w: torch.tensordot(x, w, dims=2), (3, 8, 6), (X,)),
     "attention": (lambda x, w: F.scaled_dot_product_attention(x, x[:, :2], w), (2, 2, 4), (X,)),
@@ -88,6 +88,15 @@ def test_a_function_counts_as_torch_counts_it(name):
     model = Call(function, *shape)
     report = cost(trace(model, inputs))
     assert report.total("forward_flops") * len(inputs[0]) == counted(model, *inputs) > 0
+    assert report.uncounted == ()
+
+
+@each(("equation", "shape"), [("bij,kl->bijkl", (4, 2)), ("bij,ij->bij", (3, 8)), ("bik,kj->bij", (1, 5))])
+def test_an_einsum_that_adds_nothing_up_counts_nothing_as_in_torch(equation, shape):
+    x = X[..., :1] if equation.startswith("bik") else X
+    model = Call(lambda x, w: torch.einsum(equation, x, w), *shape)
+    report = cost(trace(model, x))
+    assert report.total("macs") == report.total("forward_flops") == counted(model, x) == 0
     assert report.uncounted == ()
 
 

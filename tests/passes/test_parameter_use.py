@@ -94,6 +94,7 @@ BLOCKS = {
     "transposed conv1d": lambda: Reads(lambda x, w: F.conv_transpose1d(x.mT, w, groups=2).mT, WIDTH, 4, 1),
     "sliced": lambda: Reads(lambda x, w: F.linear(x, w[:WIDTH]) + x @ w[WIDTH:].T, 2 * WIDTH, WIDTH),
     "gain": lambda: Reads(lambda x, w: x * w, WIDTH),
+    "repeated": lambda: Reads(lambda x, w: w.expand(x.size(0), -1, -1) + x, 1, 1, WIDTH),
     "in place": lambda: Reads(_in_place),
 }
 FORMATS = (

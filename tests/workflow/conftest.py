@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import Forked
 from torch import Tensor, nn
 from typer.testing import CliRunner
 from users import someone_else
@@ -53,7 +53,6 @@ strategy = "tpe"
 data_in_width = [3, 4, 6, 8]
 weight_width = [3, 4, 6, 8]
 """
-Process = subprocess.Popen[str]
 
 
 def blobs(path: Path) -> None:
@@ -84,16 +83,9 @@ class Place:
         assert old in text
         self.write(text.replace(old, new))
 
-    def start(self, *arguments: str, setup: str = "") -> Process:
+    def start(self, *arguments: str, setup: str = "") -> Forked:
         """`paretobit search -q` with these arguments, after some lines of Python."""
-        code = f"{setup}\nfrom paretobit.cli.main import main; main()"
-        return subprocess.Popen(
-            [sys.executable, "-c", code, "search", "-q", *arguments],
-            cwd=self.path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return Forked(self.path, ["search", "-q", *arguments], setup)
 
     def run(self, *arguments: str) -> tuple[int, str]:
         """The same in this process: exit code and what it said on one line."""
@@ -105,16 +97,16 @@ class Place:
         """Run it to its end, which must be a good one."""
         assert self.run(*arguments) == (0, "")
 
-    def end(self, process: Process) -> tuple[int, str]:
+    def end(self, process: Forked) -> tuple[int, str]:
         """Exit code and standard error on one line; a traceback is never an answer."""
         _, said = process.communicate(timeout=120)
         assert "Traceback" not in said, said
         return process.returncode, " ".join(said.split())
 
-    def wait_for(self, run: str, trials: int, process: Process) -> None:
+    def wait_for(self, run: str, trials: int, process: Forked) -> None:
         """Until the run folder has so many trials, or its search ended."""
         while committed(self.path / run / "study.db") < trials and process.poll() is None:
-            time.sleep(0.005)
+            time.sleep(0.01)
 
     def seconds(self, run: str) -> dict[int, float]:
         """The time of each trial: one that was run again has another."""
@@ -123,7 +115,7 @@ class Place:
     def rows(self, run: str) -> list[tuple[object, ...]]:
         return everything_but_times(pb.Study.open(self.path / run))
 
-    def workers_of(self, process: Process) -> list[int]:
+    def workers_of(self, process: Forked) -> list[int]:
         """Process ids of a coordinator's workers: its children that were started as such."""
         listed = subprocess.run(["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
         fields = [line.split(None, 2) for line in listed.stdout.splitlines()]
@@ -133,7 +125,7 @@ class Place:
         """Those of the processes that are still there when the time is up."""
         late = time.monotonic() + seconds
         while (left := [pid for pid in processes if _is_there(pid)]) and time.monotonic() < late:
-            time.sleep(0.01)
+            time.sleep(0.05)
         return left
 
 

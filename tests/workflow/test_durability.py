@@ -9,7 +9,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import closing
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import Forked
 from torch import nn
 from typer.testing import CliRunner
 
@@ -25,17 +25,17 @@ from paretobit.cli.main import app
 from paretobit.errors import ParetoBitError, StudyError
 from paretobit.workflow.run_folder import RunFolder
 
-KILLS = Path(__file__).parents[2] / "benchmarks/kills.py"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 RESULTS = ("trials.csv", "front.csv", "front.png", "best/weights.safetensors")
 
 
 @pytest.mark.slow
-def test_a_search_of_two_workers_killed_again_and_again_ends_like_one_that_was_not():
-    command = [sys.executable, str(KILLS), "--json", "--no-record", "--kills", "4", "--trials", "40"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.stdout, done.stderr
-    found = json.loads(done.stdout)
-    assert found["trials"] == 40
+def test_a_search_of_two_workers_killed_again_and_again_ends_like_one_that_was_not(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from kills import kill_again_and_again
+
+    found = kill_again_and_again(tmp_path, kills=3, trials=30, seed=0, start=Forked)
+    assert found["trials"] == 30
     assert [found[bad] for bad in ("lost", "run_again", "orphans", "different")] == [0, 0, 0, 0]
     assert len(set(found["at"])) > 1, "the kills fell on different trials"
 

@@ -2,12 +2,11 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from forked import Forked
 from torch import nn
 
 import paretobit as pb
@@ -61,12 +60,10 @@ def finished(tmp_path_factory):
 
 
 def command(place, *arguments):
-    """A command in a fresh process: its exit code and what it said."""
-    code = "from paretobit.cli.main import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=place, capture_output=True, text=True, timeout=120
-    )
-    return done.returncode, done.stdout, done.stderr
+    """A command in a process of its own: its exit code and what it said."""
+    process = Forked(place, arguments)
+    out, said = process.communicate()
+    return process.returncode, out, said
 
 
 def test_the_configuration_is_whole_and_what_only_python_had_is_named(place):

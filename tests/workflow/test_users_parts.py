@@ -1,10 +1,9 @@
 """One file of a user's adds a part of every kind; one TOML uses them all, wherever trials run."""
 
 import signal
-import subprocess
-import sys
 
 import pytest
+from forked import Forked
 
 import paretobit as pb
 
@@ -148,7 +147,7 @@ class Net(nn.Module):
         self.first, self.second = nn.Linear(64, 16), nn.Linear(16, 10)
 
     def forward(self, x):
-        time.sleep(0.02)
+        time.sleep(0.01)
         return self.second(torch.special.bessel_j0(self.first(x.flatten(1))))
 
 def make(num_classes):
@@ -158,7 +157,7 @@ def make(num_classes):
 SEARCH = """
 plugins = ["mine.py"]
 model = "net.py:make"
-data = "digits"
+data = "npz:blobs.npz"
 [train]
 max_epochs = 1
 batch_size = 1024
@@ -196,9 +195,9 @@ def there(here, monkeypatch):
 
 def fresh(there, *arguments):
     """Exit code of a command in a process of its own, and what it said on one line."""
-    code = "from paretobit.cli.main import main; main()"
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=there.path, capture_output=True, text=True)
-    return done.returncode, " ".join((done.stdout + done.stderr).split())
+    process = Forked(there.path, arguments)
+    said = " ".join(process.communicate())
+    return process.returncode, " ".join(said.split())
 
 
 def searched(there, out, workers):

@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from forked import Forked
 
 import paretobit as pb
 
@@ -30,24 +31,18 @@ def trials(study):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "strategy",
-    [{"name": "brute_force"}, {"name": "brute_force", "order": "shuffled"}, "random", "grid"],
-    ids=["nested", "shuffled", "random", "grid"],
-)
+@pytest.mark.parametrize("strategy", [{"name": "brute_force", "order": "shuffled"}, "random", "grid"], ids=str)
 def test_strategies_that_do_not_learn_give_the_same_trials_with_any_engine(search, strategy):
     one = trials(search(strategy=strategy))
     assert len(one) == N_TRIALS
     assert trials(search(strategy=strategy, workers=2)) == one
-    if strategy == "random":  # one worker is asked as no worker is, whatever asks
-        assert trials(search(strategy=strategy, engine="processes")) == one
 
 
 @pytest.mark.slow
 def test_a_strategy_that_learns_gives_the_same_trials_for_the_same_number_of_workers(search, rows):
-    first = search(strategy="tpe", workers=2)
-    assert rows(search(strategy="tpe", workers=2)) == rows(first)
+    """One worker is asked as no worker is; that two give what two gave, killed or not, is a promise of durability."""
     assert rows(search(strategy="tpe", engine="processes")) == rows(search(strategy="tpe"))
+    first = search(strategy="tpe", workers=2)
     serially = {t.config: t.metrics for t in search(strategy="brute_force", n_trials=None)}
     assert {t.config: t.metrics for t in first} == {t.config: serially[t.config] for t in first}
 
@@ -166,12 +161,14 @@ def test_a_model_of_a_users_file_is_searched_by_workers_and_what_it_prints_stays
     here.change("slow.py:make", "models.py:make")
     here.change("n_trials = 40", "n_trials = 4")
     assert here.run("-c", "search.toml", "-o", "trained")[0] == 0
-    checkpoint = here / "trained/float/best/weights.safetensors"
-    code = "from paretobit.cli.main import main; main()"
-    arguments = ["search", "--json", "-c", "search.toml", "-o", "loaded", "-w", "2", "--load", checkpoint]
-    done = python("-c", code, *arguments, cwd=here.path)
-    assert json.loads(done.stdout)["trials"]["failed"] == 0
-    assert "passing" in done.stderr
+    checkpoint = str(here / "trained/float/best/weights.safetensors")
+    process = Forked(
+        here.path, ["search", "--json", "-c", "search.toml", "-o", "loaded", "-w", "2", "--load", checkpoint]
+    )
+    out, said = process.communicate()
+    assert process.returncode == 0, said
+    assert json.loads(out)["trials"]["failed"] == 0
+    assert "passing" in said
     one, two = here.rows("trained"), here.rows("loaded")
     assert two[0] == one[0]
 

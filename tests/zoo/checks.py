@@ -55,7 +55,7 @@ def check(architecture: Architecture, checks: tuple[str, ...] = CHECKS) -> Check
         warnings.simplefilter("ignore")
         for name in checks:
             try:
-                result.found[name] = _BY_NAME[name](architecture, result.figures)
+                result.found[name] = BY_NAME[name](architecture, result.figures)
             except Exception as error:
                 result.found[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:160]
     return result
@@ -82,13 +82,10 @@ def _costs(architecture: Architecture, figures: dict[str, Any]) -> str:
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten._grouped_mm: _grouped})
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
-    plain = torch.backends.mkldnn.flags(enabled=False)  # its recurrent layers are not counted, and modules without gradients
-    with (
-        plain,
-        counter,
-        sdpa_kernel(SDPBackend.MATH),
-        torch.enable_grad(),
-    ):
+    plain = torch.backends.mkldnn.flags(
+        enabled=False
+    )  # its recurrent layers are not counted, and modules without gradients
+    with plain, counter, sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
         model(**architecture.draw(1))
     torch.backends.mha.set_fastpath_enabled(fast)
     report = cost(pb.trace(architecture.build(), architecture.draw(2)))
@@ -213,7 +210,7 @@ def _widths(architecture: Architecture, figures: dict[str, Any]) -> str:
     return "ok" if free else f"said: {groups[0].frozen if groups else 'no width can change'}"[:120]
 
 
-_BY_NAME = {
+BY_NAME = {
     "traced": _traced,
     "costs": _costs,
     "eight bits": _eight_bits,

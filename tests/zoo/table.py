@@ -1,6 +1,6 @@
 """The whole zoo, checked: `make zoo` prints one table, by family and check, and what stands behind it.
 
-python tests/zoo/table.py [NAME ...] [--json FILE] [--before FILE]
+python tests/zoo/table.py [NAME ...] [--json FILE] [--before FILE] [--page FILE]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from architectures import ZOO
-from checks import CHECKS, Checked, check, verdict
+from checks import BY_NAME, CHECKS, Checked, check, verdict
 
 
 def main() -> None:
@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="architectures; all unless given")
     parser.add_argument("--json", type=Path, help="write what was found here")
     parser.add_argument("--before", type=Path, help="what was found before, to stand beside it")
+    parser.add_argument("--page", type=Path, help="write the table here, with what the tool says of each")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results = []
@@ -36,6 +37,8 @@ def main() -> None:
     if arguments.before:
         before = [Checked(**page) for page in json.loads(arguments.before.read_text(encoding="utf-8"))]
     print("\n".join(table(results, before)))
+    if arguments.page:
+        arguments.page.write_text("\n".join(page(results, before)) + "\n", encoding="utf-8")
     if any(verdict(text) == "wrong" for result in results for text in result.found.values()):
         raise SystemExit(1)
 
@@ -58,6 +61,25 @@ def table(results: Sequence[Checked], before: Sequence[Checked] | None = None) -
             cells = [f"{_cell(then, name)} → {cell}" for name, cell in zip(CHECKS, cells, strict=True)]
         lines.append(f"| {family} | {len(own)} | " + " | ".join(cells) + " |")
     return lines
+
+
+def page(results: Sequence[Checked], before: Sequence[Checked] | None = None) -> list[str]:
+    """The table as a page, with what each check is and everything that is not simply ok."""
+    lines = [
+        "# Architectures nobody designed for here",
+        "",
+        f"{len(results)} architectures of transformers from tiny configurations. `make zoo` checks them and writes",
+        "this page; the tests take a sample. A cell counts those that are ok / of which the tool names what it",
+        "left out, and why / that are wrong" + (", in version 0.2.0 → now." if before is not None else "."),
+        "",
+        *(f"- *{name}*: {BY_NAME[name].__doc__}" for name in CHECKS),
+        "",
+        *table(results, before),
+        "",
+        "## What is said",
+        "",
+    ]
+    return lines + [f"- {line}" for result in results for line in troubles(result)]
 
 
 def _cell(results: Sequence[Checked], name: str) -> str:

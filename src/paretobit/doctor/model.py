@@ -17,6 +17,7 @@ from paretobit.graph.copies import copy_of
 from paretobit.runtime import seeded
 
 _ROWS = 3
+_EVERY_MODULES = vars(nn.Module())
 _NO_ROWS = "no rows are known: neither data nor calibration was given"
 
 
@@ -148,7 +149,7 @@ def _state(model: nn.Module) -> dict[str, Any]:
     found: dict[str, Any] = dict(model.named_parameters()) | dict(model.named_buffers())
     for path, module in model.named_modules():
         for name, value in vars(module).items():
-            if not name.startswith("_") and name != "training" and not isinstance(value, nn.Module):
+            if name not in _EVERY_MODULES and not isinstance(value, nn.Module):
                 found[f"{path}.{name}".lstrip(".")] = value
     return found
 

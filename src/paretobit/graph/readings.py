@@ -117,6 +117,10 @@ def _shows_parameter(graph: ModelGraph, value: Any) -> bool:
     return seen is not None and (seen is parameter or seen._base is parameter)
 
 
+_OF_A_SHAPE = ("expand", "view", "reshape")
+"""Views that are told the shape of their result."""
+
+
 def replayed(views: tuple[Node, ...], value: Tensor, output: int | None = None) -> Tensor | None:
     """What views show of a tensor, of several results this one; None where the graph does not tell."""
     result: Any = value
@@ -127,7 +131,11 @@ def replayed(views: tuple[Node, ...], value: Tensor, output: int | None = None) 
         function = getattr(Tensor, node.op, None)
         if node.op == "getitem":
             function = type(result).__getitem__
-        if function is None or any(isinstance(leaf, Ref) for leaf in tree_leaves((args, kwargs))):
+        if any(isinstance(leaf, Ref) for leaf in tree_leaves((args, kwargs))):
+            if node.op not in _OF_A_SHAPE or not node.output_shapes:
+                return None
+            args, kwargs = (result, node.output_shapes[0]), {}  # sizes that were asked of a tensor: a run showed them
+        if function is None:
             return None
         try:
             result = function(*args, **kwargs) if callable(function) else function.__get__(result)

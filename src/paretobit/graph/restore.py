@@ -38,13 +38,15 @@ class Restorer:
         model: The model.
         reference: A model with the same parameters and buffers, which nobody changes: what equals
             its own in `model` is put back from there, so that no copy is needed.
+        shared: Whether what tensors hold is kept once with others who keep it; so it is with a reference.
 
     Attributes:
         model: The model.
     """
 
-    def __init__(self, model: nn.Module, reference: nn.Module | None = None) -> None:
+    def __init__(self, model: nn.Module, reference: nn.Module | None = None, shared: bool = False) -> None:
         self.model, self._reference = model, reference
+        self._shared = shared or reference is not None
         self._live: list[Any] = []  # containers: those of modules and objects are their attributes
         self._copies: list[Any] = []
         self._kinds: list[tuple[nn.Module, type]] = []
@@ -115,7 +117,7 @@ class Restorer:
             self._met[id(value)] = value
             if isinstance(value, Tensor):
                 if value.layout is torch.strided:
-                    new = _Remembered(value, self._like.get(id(value)), self._reference is not None)
+                    new = _Remembered(value, self._like.get(id(value)), self._shared)
                     self._tensors[id(value)] = before.get(id(value), new)
             elif (hidden := _hidden(value)) is not None:
                 self._hidden.append(hidden)
@@ -151,7 +153,7 @@ class Restorer:
 @contextmanager
 def undone(model: nn.Module) -> Iterator[list[bool]]:
     """What a run leaves in the model is undone after the block; whether it left anything is then in the list."""
-    restorer, left = Restorer(model), list[bool]()
+    restorer, left = Restorer(model, shared=True), list[bool]()
     restorer.see()
     try:
         yield left
@@ -189,7 +191,7 @@ class _Remembered:
         tensor: Any = self.tensor
         assert self._content is not None
         content = self._content.copy
-        if self._state == self._now() and self._content.holds(tensor) and vars(tensor) == self._attributes:
+        if self._state == self._now() and self._content.is_in(tensor) and vars(tensor) == self._attributes:
             return False
         if tensor.is_leaf:
             if tensor.requires_grad != self._state[0]:

@@ -158,6 +158,9 @@ def _uneven(graph: ModelGraph, many: ModelGraph) -> list[str]:
 def _difference(more: ModelGraph, fewer: ModelGraph, kept: int | None) -> list[str]:
     """What one number of rows calls and the other does not; the graph that is kept is of `kept` rows."""
     number = "one row" if fewer.batch == 1 else f"{fewer.batch} rows"
+    besides = [*_besides(more, fewer), *_besides(fewer, more)]
+    if besides and all(row_of(node.op).moves_only for node in besides):
+        return []  # what is moved otherwise computes and costs the same
     said = []
     for graph, other, words in ((more, fewer, "does not call"), (fewer, more, "calls besides")):
         if only := _besides(graph, other):

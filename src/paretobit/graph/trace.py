@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from paretobit.errors import BadInput
+from paretobit.graph.contents import unchanged
 from paretobit.graph.counted import counted, needs_counter
 from paretobit.graph.faithful import NotFaithful, Writers, check_faithful
 from paretobit.graph.model_graph import ModelGraph, Node, Ref, Shape, filled
@@ -48,13 +49,15 @@ def trace(model: nn.Module, example: Example | None = None) -> ModelGraph:
     >>> [(node.name, node.op, node.output_shape) for node in graph.layers]
     [('0', 'linear', (1, 2)), ('1', 'relu', (1, 2))]
     """
-    graph, leaves_something = _traced(model, example)
-    if leaves_something and example is not None:
-        later = _later_call(model, example, example)
-        if not alike(graph, later):
-            again = of_later_calls(graph, later)
-            return beside_one_row(again, example, lambda rows: _later_call(model, example, rows))
-    return beside_one_row(graph, example, lambda rows: trace_once(model, rows))
+    _check_has_layers(model)
+    with at_rest(model), unchanged():  # one copy of the weights is kept, and compared in full at the end
+        graph, leaves_something = _traced(model, example)
+        if leaves_something and example is not None:
+            later = _later_call(model, example, example)
+            if not alike(graph, later):
+                again = of_later_calls(graph, later)
+                return beside_one_row(again, example, lambda rows: _later_call(model, example, rows))
+        return beside_one_row(graph, example, lambda rows: trace_once(model, rows))
 
 
 def _later_call(model: nn.Module, first: Example, example: Example) -> ModelGraph:
@@ -72,12 +75,7 @@ def trace_once(model: nn.Module, example: Example | None = None) -> ModelGraph:
 
 def _traced(model: nn.Module, example: Example | None) -> tuple[ModelGraph, bool]:
     """The graph, and whether the run left something in the model, where it was put back."""
-    exported = "ExportedProgram." in model.eval.__qualname__
-    if exported or isinstance(model, torch.jit.ScriptModule):
-        what = "a scripted or exported program has no layers to change: give the module that it was made of"
-        raise BadInput(what, key="model", found=type(model).__name__)
-    if any(is_lazy(parameter) for parameter in model.parameters()):
-        raise BadInput("the model has lazy parameters without shapes: run it on its data once")
+    _check_has_layers(model)
     if _is_one_layer(model) and isinstance(example, Tensor | None):
         return _of_one_layer(model, example), False
     with at_rest(model), _without_sites(model):
@@ -94,6 +92,15 @@ def _traced(model: nn.Module, example: Example | None) -> tuple[ModelGraph, bool
             return graph, any(left)
     graph = _from_fx(model, traced, shapes, macs, _batch(example))
     return graph if example is None else replace(graph, example=_arguments(example)), any(left)
+
+
+def _check_has_layers(model: nn.Module) -> None:
+    exported = "ExportedProgram." in model.eval.__qualname__
+    if exported or isinstance(model, torch.jit.ScriptModule):
+        what = "a scripted or exported program has no layers to change: give the module that it was made of"
+        raise BadInput(what, key="model", found=type(model).__name__)
+    if any(is_lazy(parameter) for parameter in model.parameters()):
+        raise BadInput("the model has lazy parameters without shapes: run it on its data once")
 
 
 def _is_one_layer(model: nn.Module) -> bool:

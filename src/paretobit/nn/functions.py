@@ -135,7 +135,7 @@ class QuantizedFunction(Quantized):
         number_format, source = self.slots[slot], value if value._base is None else value._base
         if number_format is FULL:
             return value
-        once = shown_once(value) if slot == "weight" else value
+        once = shown_once(value) if slot == "weight" or isinstance(source, nn.Parameter) else value
         if once is not value:
             return self.operand(operand, once).expand(value.shape)
         stored = slot != "data_in" and isinstance(source, nn.Parameter)

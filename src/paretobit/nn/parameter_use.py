@@ -73,7 +73,7 @@ class ParameterUse:
     def _seen(self, value: Tensor) -> Tensor | None:
         """What the views show, what they repeat once; None where the graph does not tell."""
         seen = replayed(self.views, value, self.output)
-        once = seen if seen is None or self.slot != "weight" else shown_once(seen)
+        once = seen if seen is None else shown_once(seen)
         return once if once is None or once.numel() <= value.numel() else None
 
     @cached_property

@@ -32,7 +32,8 @@ class Timing:
         passes: Passes of one repeat.
         ratio: Median over the median of `eager` in the same setting; above 1 is slower.
         first_seconds: The first pass, which is when `compile` compiles; not among the samples.
-        kept_bytes: Parameters and buffers, each memory once, and the cache of quantised parameters.
+        kept_bytes: Parameters and buffers, each memory once, and the cache of quantised parameters: those, and
+            copies of what they were computed from.
         peak_bytes: Most memory of torch's allocator that a pass held at once, beyond what was there before it:
             activations, the result, unpacked weights.
         difference: Largest absolute difference of the result from that of `eager`.

@@ -158,7 +158,7 @@ def search(
         begun = folder is not None and folder.begun
         assembled = assemble(settings, document, given, begun=begun)
         for said in assembled.session.coverage.warnings:
-            warnings.warn(said, stacklevel=2)
+            warnings.warn(said, stacklevel=3)  # the caller's line: the decorator has a frame of its own
         return run(assembled, folder, on_trial=on_trial, extend=extend)
     except BadInput as error:  # names arguments, not the keys of a file that say the same
         error.key = error.key and error.key.removeprefix("search.")

@@ -13,7 +13,10 @@ from paretobit.workflow.benchmark_variants import Variant
 
 
 def kept_bytes(model: nn.Module) -> int:
-    """Bytes of parameters and buffers, each memory once, and of the caches of quantised parameters."""
+    """Bytes of parameters and buffers, each memory once, and of the caches of quantised parameters.
+
+    A cache holds a copy of what it has quantised too, by which it sees a change.
+    """
     tensors = [*model.parameters(), *model.buffers()]
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
     caches = {id(m._cache): m._cache.used for m in model.modules() if isinstance(m, Quantized)}
