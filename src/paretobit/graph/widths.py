@@ -125,7 +125,7 @@ class WidthGroups:
 
 
 def width_groups(graph: ModelGraph) -> WidthGroups:
-    """The width groups of a model.
+    """The width groups of a model; known again as long as it has the same tensors.
 
     Args:
         graph: Traced with example inputs.
@@ -139,6 +139,15 @@ def width_groups(graph: ModelGraph) -> WidthGroups:
         or any(node.kind == "call_module" and node.input_shape is None for node in graph)
     ):
         raise BadInput("width groups need the shapes of the layers: give example inputs", key="example inputs")
+    model = graph.model
+    state = [(path, id(t), t.shape) for path, t in (*model.named_parameters(), *model.named_buffers())]
+    known: tuple[object, WidthGroups] | None = vars(graph).get("_width_groups")
+    if known is None or known[0] != state:
+        known = vars(graph)["_width_groups"] = (state, _found(graph))
+    return known[1]
+
+
+def _found(graph: ModelGraph) -> WidthGroups:
     walk = settled(graph, lambda findings: _walked(graph, findings))
     taken = {s.variable for layer in walk.layers.values() for s in walk.variables.resolve(layer.takes or ())}
     inputs = [
