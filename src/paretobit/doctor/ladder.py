@@ -40,7 +40,7 @@ class Ladder:
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
-        self._ranks: dict[int, list[Value]] = {}
+        self._ranks: dict[int, tuple[Knob, list[Value]]] = {}  # with the knob: its address is not given out again
 
     @cached_property
     def places(self) -> tuple[KnobPlace, ...]:
@@ -65,8 +65,8 @@ class Ladder:
         in the order in which it is listed, the first option last: no better is known.
         """
         if id(knob) not in self._ranks:
-            self._ranks[id(knob)] = _ranked(knob)
-        return self._ranks[id(knob)]
+            self._ranks[id(knob)] = (knob, _ranked(knob))
+        return self._ranks[id(knob)][1]
 
     def at(self, standing: Standing, changed: Mapping[str, Value] | None = None) -> Config:
         """The configuration with every knob at its most or at its least, but for those changed."""
