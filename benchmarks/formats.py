@@ -1,8 +1,9 @@
 """What quantising costs: every number format in multiples of a plain copy.
 
 The unit is `out.copy_(x)` into a preallocated tensor, timed before and after each call of a format,
-in seconds of the processor: 1024 × 4096 float32, standard normal, one thread, medians. What is
-compiled has run before. The allocator is pinned for both sides, so that neither pays for fresh pages.
+in seconds of the processor: 512 × 1024 float32, standard normal, one thread, medians: a call ends
+before another process gets its turn. What is compiled has run before. The allocator is pinned for both
+sides, so that neither pays for fresh pages.
 
 - eager: `quantize`. Where the scale is searched for (`percentile`, `mse`): `quantize` given the scale.
 - compiled: `compiled(format)`. Where the scale is a mean or searched for, which stays outside the
@@ -16,7 +17,7 @@ compiled has run before. The allocator is pinned for both sides, so that neither
 Stochastic rounding is reported without limits. Nothing is compiled where there is no C++ compiler. The
 exit code is 1 where a limit is exceeded or compiled and eager bits differ.
 
-    python benchmarks/formats.py [--json] [--no-record] [--only NAME ...] [--shape 1024x4096] [--warm-up 4]
+    python benchmarks/formats.py [--json] [--no-record] [--only NAME ...] [--shape 512x1024] [--warm-up 4]
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": str(2**34),  # which is never given back
     "MALLOC_TOP_PAD_": str(2**28),  # and grows by much at a time
 }
-SHAPE, SMALL_SHAPE = (1024, 4096), (32, 64)
+SHAPE, SMALL_SHAPE = (512, 1024), (32, 64)
 PAIRS, SMALL_PAIRS, SMALL_CALLS = 45, 15, 50
 REFERENCE = "integer(width=8)"
 APART = ("mean", "search")  # scales that stay outside the compiled part
@@ -103,7 +104,6 @@ PLAN = (
         (
             "block_fp(width=8)",
             "block_minifloat(width=8, exponent_width=4)",
-            "block_log(width=8)",
             "mxint8",
             "mxfp8_e4m3",
             "mxfp8_e5m2",
@@ -117,6 +117,8 @@ PLAN = (
         scaled_compiled=6,
         small=10,
     ),
+    # Its grid reaches below float32's normal numbers: it is computed in float64.
+    Family(("block_log(width=8)",), eager=40, compiled=9, scaled_compiled=9, small=10),
 )
 
 
