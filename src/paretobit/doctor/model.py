@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from paretobit.doctor.base import Finding, Patient
 from paretobit.graph import Example, called_in_turn
 from paretobit.graph.copies import copy_of
+from paretobit.passes.streaming import call, copied
 from paretobit.runtime import seeded
 
 _ROWS = 3
@@ -121,11 +122,7 @@ def _batches(patient: Patient) -> list[Example]:
     known: list[Example] = [part for x in splits for part in (x[: 2 * _ROWS], x[-2 * _ROWS :])]
     if calibration is not None:
         known += [calibration.batches[0], calibration.batches[-1]]
-    return [tree_map(_copied, batch) for batch in known]
-
-
-def _copied(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value
+    return known
 
 
 def _fresh(patient: Patient) -> nn.Module:
@@ -134,14 +131,9 @@ def _fresh(patient: Patient) -> nn.Module:
 
 def _run(model: nn.Module, batch: Example) -> list[Any]:
     """The tensors that a run gives, on copies of the rows and the same random numbers."""
-    given = tree_map(_copied, batch)
     with torch.no_grad(), seeded(0):
-        if isinstance(given, Tensor):
-            result = model(given)
-        else:
-            result = model(**given) if isinstance(given, Mapping) else model(*given)
-    plain = list(result.values()) if isinstance(result, Mapping) else result
-    return [_copied(leaf) for leaf in tree_leaves(plain) if isinstance(leaf, Tensor)]
+        result = call(model, batch)
+    return [copied(leaf) for leaf in tree_leaves(_plain(result)) if isinstance(leaf, Tensor)]
 
 
 def _state(model: nn.Module) -> dict[str, Any]:
